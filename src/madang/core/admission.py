@@ -1,0 +1,82 @@
+"""May this job ever run here? Asked once, at submission.
+
+What can never be honoured is rejected with the numbers for a guide; what merely has to wait is
+admitted. A yard without nodes admits anything: nodes may come.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Job, Project
+from madang.core.placement import eligible_rows
+from madang.core.pool import Pool
+
+Numbers = tuple[tuple[str, int | str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Why a job can never run: a code and the numbers explain.py words it from."""
+
+    code: str
+    numbers: Numbers
+
+
+def judge(
+    pool: Pool, models: Mapping[str, int], projects: Mapping[str, Project], job: Job
+) -> Rejected | None:
+    """None if the job may wait its turn, else why it never could run."""
+    project = projects.get(job.project)
+    if project is None:
+        known = " ".join(sorted(projects)) or "none"
+        return Rejected("unknown_project", (("asked", job.project), ("known", known)))
+    if project.quota_milli != UNLIMITED and job.milli > project.quota_milli:
+        return Rejected(
+            "over_quota",
+            (
+                ("asked_milli", job.milli),
+                ("quota_milli", project.quota_milli),
+                ("project", project.id),
+            ),
+        )
+    return _capacity(pool, models, job) if pool.nodes else None
+
+
+def _capacity(pool: Pool, models: Mapping[str, int], job: Job) -> Rejected | None:
+    shape = job.shape
+    unknown = [model for model in shape.models if model not in models]
+    if len(unknown) == len(shape.models) and unknown:
+        there = " ".join(model for model in models if model) or "none"
+        return Rejected("unknown_model", (("asked", " ".join(unknown)), ("known", there)))
+    codes = tuple(models[model] for model in shape.models if model in models)
+    rows = eligible_rows(pool, codes)
+    per_node = pool.gpu_count.astype(np.int64)
+    if shape.gpus:
+        room = (per_node * (WHOLE_GPU_MILLI // shape.gpu_milli)) // shape.gpus
+    else:
+        room = np.full(pool.nodes, job.members, np.int64)
+    if shape.cpu_milli:
+        room = np.minimum(room, pool.cpu_total // shape.cpu_milli)
+    if shape.memory_mib:
+        room = np.minimum(room, pool.memory_total // shape.memory_mib)
+    if rows is not None:
+        room = np.where(rows, room, 0)
+    if int(np.minimum(room, job.members).sum()) >= job.members:
+        return None
+    widest = np.where(rows, per_node, 0) if rows is not None else per_node
+    return Rejected(
+        "too_large" if room.any() else "member_too_large",
+        (
+            ("members", job.members),
+            ("gpus", shape.gpus),
+            ("gpu_milli", shape.gpu_milli),
+            ("cpu_milli", shape.cpu_milli),
+            ("memory_mib", shape.memory_mib),
+            ("members_max", int(room.sum())),
+            ("gpus_max", int(widest.max())),
+            ("cpu_milli_max", int(pool.cpu_total.max())),
+            ("memory_mib_max", int(pool.memory_total.max())),
+        ),
+    )

@@ -1,0 +1,40 @@
+"""A frozen picture of the yard at one moment: all that the passes may look at.
+
+The arrays are read-only copies; the mappings are views of the state, which nothing writes to while
+a plan is made. What-ifs copy `pool.scratch()`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from madang.core.model import Allocation, Project, ReleaseReason
+from madang.core.pool import Pool
+
+if TYPE_CHECKING:
+    from madang.core.state import LiveJob, LiveNode
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """See the module's docstring.
+
+    `queue` holds (key, job id) of the waiting jobs in their order. `node_ids[row]` names the pool's row.
+    `troubled`, `unsettled`, `strays` and `deadlines` are what the release and settle passes look at.
+    """
+
+    now_ms: int
+    pool: Pool
+    node_ids: Sequence[str]
+    nodes: "Mapping[str, LiveNode]"
+    models: Mapping[str, int]
+    groups: Mapping[str, int]
+    queue: Sequence[tuple[tuple[int, int, int], str]]
+    jobs: "Mapping[str, LiveJob]"
+    allocations: Mapping[str, Allocation]
+    projects: Mapping[str, Project]
+    usage_milli: Mapping[str, int]
+    deadlines: Sequence[tuple[int, str]]
+    troubled: Mapping[str, ReleaseReason]
+    unsettled: Mapping[str, None]
+    strays: Mapping[str, None]

@@ -1,0 +1,490 @@
+"""The state of the yard: everything the scheduler knows, changed by `apply` alone.
+
+`apply(event)` keeps the derived data (free arrays, the sorted queue, usage, what needs attention);
+getters derive nothing. Ended jobs and released allocations leave at once: their rows are the
+ledger's. `apply` returns whether the event was news; late and doubled facts are not.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from madang.core import events as ev
+from madang.core.lifecycle import moved, phase_of
+from madang.core.model import (
+    WHOLE_GPU_MILLI,
+    Allocation,
+    AllocationState,
+    Exit,
+    Job,
+    Node,
+    NodeState,
+    Project,
+    ReleaseReason,
+    Seat,
+    Shape,
+    Standing,
+)
+from madang.core.pool import Place, Pool, empty_pool, widened
+from madang.core.snapshot import Snapshot
+
+QueueKey = tuple[int, int, int]
+LOST_EXIT = Exit(code=0, lost=True)
+_LIVELY = frozenset({AllocationState.BOUND, AllocationState.RUNNING})
+
+
+def _sits_on(allocation: Allocation, node: str) -> bool:
+    return any(allocation.holds(rank) for rank, s in enumerate(allocation.seats) if s.node == node)
+
+
+def queue_key(job: Job) -> QueueKey:
+    """FIFO within priority class: high priority first, then by time, then by sequence."""
+    return (-job.priority, job.submitted_ms, job.seq)
+
+
+@dataclass(slots=True)
+class Changed:
+    """Ids of what changed since the ledger last took it, in the order of the first change."""
+
+    jobs: dict[str, None] = field(default_factory=dict)
+    allocations: dict[str, None] = field(default_factory=dict)
+    nodes: dict[str, None] = field(default_factory=dict)
+    projects: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class LiveJob:
+    """A job that has not ended, where it stands, and its newest allocation while that lives."""
+
+    job: Job
+    standing: Standing
+    allocation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveNode:
+    """A node and its row in the pool. Rows are never reused."""
+
+    node: Node
+    state: NodeState
+    row: int
+
+
+class State:
+    """See the module's docstring. One verb changes it: `apply`."""
+
+    def __init__(self) -> None:
+        self.pool: Pool = empty_pool()
+        self.jobs: dict[str, LiveJob] = {}
+        self.allocations: dict[str, Allocation] = {}
+        self.nodes: dict[str, LiveNode] = {}
+        self.node_ids: list[str] = []
+        self.projects: dict[str, Project] = {}
+        self.usage_milli: dict[str, int] = {}
+        self.queue: list[tuple[QueueKey, str]] = []
+        self.deadlines: list[tuple[int, str]] = []
+        self.on_node: dict[str, dict[str, None]] = {}
+        # What the release and settle passes must look at, so that they need not look at the rest.
+        self.troubled: dict[str, ReleaseReason] = {}
+        self.unsettled: dict[str, None] = {}
+        self.strays: dict[str, None] = {}
+        self.models: dict[str, int] = {"": 0}
+        self.groups: dict[str, int] = {}
+        self.ended_jobs: dict[str, LiveJob] = {}
+        self.ended_allocations: dict[str, Allocation] = {}
+        self.changed = Changed()
+
+    # -- the fold ------------------------------------------------------------------------------
+
+    def apply(self, event: ev.Event, now_ms: int) -> bool:
+        """Fold one event in. True iff it was news."""
+        return _FOLD[type(event)](self, event, now_ms)
+
+    def snapshot(self, now_ms: int) -> Snapshot:
+        """The frozen picture that passes plan on. Mappings are views: plan writes nothing."""
+        return Snapshot(
+            now_ms=now_ms,
+            pool=self.pool.frozen(),
+            node_ids=self.node_ids,
+            nodes=self.nodes,
+            models=self.models,
+            groups=self.groups,
+            queue=self.queue,
+            jobs=self.jobs,
+            allocations=self.allocations,
+            projects=self.projects,
+            usage_milli=self.usage_milli,
+            deadlines=self.deadlines,
+            troubled=self.troubled,
+            unsettled=self.unsettled,
+            strays=self.strays,
+        )
+
+    def take_changed(self) -> Changed:
+        """What changed since the last call."""
+        changed, self.changed = self.changed, Changed()
+        return changed
+
+    def forget_ended(self) -> None:
+        """Drop what has ended; called once the ledger has it."""
+        self.ended_jobs.clear()
+        self.ended_allocations.clear()
+
+    # -- jobs ----------------------------------------------------------------------------------
+
+    def _job_submitted(self, event: ev.JobSubmitted, now_ms: int) -> bool:
+        job = event.job
+        if job.id in self.jobs or job.id in self.ended_jobs:
+            return False
+        self.jobs[job.id] = LiveJob(job, Standing())
+        insort(self.queue, (queue_key(job), job.id))
+        self.changed.jobs[job.id] = None
+        return True
+
+    def _job_stop_asked(self, event: ev.JobStopAsked, now_ms: int) -> bool:
+        live = self.jobs.get(event.job)
+        if live is None or live.standing.stop_asked:
+            return False
+        live.standing = replace(live.standing, stop_asked=True)
+        self._interrupt(live, ReleaseReason.STOP)
+        self._show(live)
+        return True
+
+    def _job_requeue_asked(self, event: ev.JobRequeueAsked, now_ms: int) -> bool:
+        live = self.jobs.get(event.job)
+        if live is None or live.allocation is None:
+            return False
+        if self.allocations[live.allocation].state not in _LIVELY:
+            return False
+        self._interrupt(live, ReleaseReason.REQUEUE)
+        return True
+
+    def _interrupt(self, live: LiveJob, reason: ReleaseReason) -> None:
+        """Ask the release pass to end what the job holds, or the settle pass to end the job."""
+        if live.allocation is None:
+            self.unsettled[live.job.id] = None
+        elif self.allocations[live.allocation].state in _LIVELY:
+            self.troubled.setdefault(live.allocation, reason)
+        else:
+            # Already on its way out, maybe from a lost node.
+            self._look_for_settling(live.allocation)
+
+    def _show(self, live: LiveJob) -> None:
+        allocation = self.allocations[live.allocation] if live.allocation else None
+        phase = phase_of(live.standing, allocation)
+        if phase is not live.standing.phase:
+            live.standing = replace(live.standing, phase=phase)
+        self.changed.jobs[live.job.id] = None
+
+    def _job_rejected(self, event: ev.JobRejected, now_ms: int) -> bool:
+        return True
+
+    def _job_requeued(self, event: ev.JobRequeued, now_ms: int) -> bool:
+        live = self.jobs[event.job]
+        self._detach(live)
+        live.standing = replace(
+            live.standing,
+            failures=event.failures,
+            not_before_ms=event.not_before_ms,
+            reason=event.reason,
+            running_ms=0,
+        )
+        insort(self.queue, (queue_key(live.job), live.job.id))
+        self.unsettled.pop(event.job, None)
+        self._show(live)
+        return True
+
+    def _job_ended(self, event: ev.JobEnded, now_ms: int) -> bool:
+        live = self.jobs.pop(event.job)
+        if live.allocation is None:
+            self._unqueue(live.job)
+        else:
+            self._detach(live)
+        live.standing = replace(
+            live.standing, phase=event.phase, reason=event.reason, ended_ms=now_ms
+        )
+        self.ended_jobs[event.job] = live
+        self.unsettled.pop(event.job, None)
+        self.changed.jobs[event.job] = None
+        return True
+
+    def _detach(self, live: LiveJob) -> None:
+        """The job leaves its allocation, which stays only while it holds devices out of sight."""
+        assert live.allocation is not None, f"has no allocation to leave: {live}"
+        if self.allocations[live.allocation].state is AllocationState.RELEASED:
+            self._bury(live.allocation)
+        live.allocation = None
+
+    def _unqueue(self, job: Job) -> None:
+        entry = (queue_key(job), job.id)
+        at = bisect_left(self.queue, entry)
+        assert self.queue[at] == entry, f"a waiting job is not in the queue: {job}"
+        del self.queue[at]
+
+    # -- allocations ---------------------------------------------------------------------------
+
+    def _allocation_bound(self, event: ev.AllocationBound, now_ms: int) -> bool:
+        allocation = event.allocation
+        live = self.jobs[allocation.job]
+        assert live.allocation is None, f"bound a job that is bound: {live}"
+        self._unqueue(live.job)
+        self._seat(allocation)
+        live.allocation = allocation.id
+        live.standing = replace(live.standing, attempt=allocation.attempt, reason="")
+        self._show(live)
+        return True
+
+    def _seat(self, allocation: Allocation) -> None:
+        """Take what the allocation's members hold; also used when rows are read at boot."""
+        self.allocations[allocation.id] = allocation
+        held = [r for r in range(len(allocation.seats)) if allocation.holds(r)]
+        self.pool.take([self._place(allocation.seats[r]) for r in held], allocation.shape)
+        self._use(allocation.project, len(held) * allocation.shape.milli)
+        for rank in held:
+            self.on_node[allocation.seats[rank].node][allocation.id] = None
+        self.changed.allocations[allocation.id] = None
+
+    def _place(self, seat: Seat) -> Place:
+        return (self.nodes[seat.node].row, seat.gpus)
+
+    def _use(self, project: str, milli: int) -> None:
+        self.usage_milli[project] = self.usage_milli.get(project, 0) + milli
+
+    def _release_asked(self, event: ev.ReleaseAsked, now_ms: int) -> bool:
+        self.troubled.pop(event.allocation, None)
+        self.strays.pop(event.allocation, None)
+        allocation = self.allocations.get(event.allocation)
+        if allocation is None or allocation.state not in _LIVELY:
+            return True
+        allocation = moved(allocation, AllocationState.RELEASING, now_ms)
+        self._put(replace(allocation, release_reason=event.reason))
+        self._drop_deadline(allocation)
+        self._look_for_settling(allocation.id)
+        return True
+
+    def _put(self, allocation: Allocation) -> None:
+        self.allocations[allocation.id] = allocation
+        self.changed.allocations[allocation.id] = None
+        live = self.jobs.get(allocation.job)
+        if live is not None and live.allocation == allocation.id:
+            self._show(live)
+
+    def _member_started(self, event: ev.MemberStarted, now_ms: int) -> bool:
+        allocation = self.allocations.get(event.allocation)
+        if allocation is None:
+            # It was given up while nobody could see it: it must not run on.
+            if event.allocation not in self.ended_allocations:
+                self.strays[event.allocation] = None
+            return False
+        bit = 1 << event.rank
+        assert bit <= allocation.all_ranks, f"no such rank: {event} {allocation}"
+        if (allocation.started | allocation.ended) & bit:
+            return False
+        allocation = replace(allocation, started=allocation.started | bit)
+        self._put(self._running_if_all_started(allocation, event.at_ms, now_ms))
+        return True
+
+    def _running_if_all_started(self, allocation: Allocation, at_ms: int, now_ms: int) -> Allocation:
+        """A gang runs from the moment its last member started; an end implies a start."""
+        if allocation.state is not AllocationState.BOUND:
+            return allocation
+        if allocation.started | allocation.ended != allocation.all_ranks:
+            return allocation
+        at_ms = min(max(at_ms, allocation.bound_ms), now_ms)
+        allocation = moved(allocation, AllocationState.RUNNING, at_ms)
+        live = self.jobs[allocation.job]
+        live.standing = replace(live.standing, running_ms=at_ms)
+        if live.job.time_limit_ms:
+            insort(self.deadlines, (at_ms + live.job.time_limit_ms, allocation.id))
+        return allocation
+
+    def _member_ended(self, event: ev.MemberEnded, now_ms: int) -> bool:
+        allocation = self.allocations.get(event.allocation)
+        if allocation is None or not allocation.holds(event.rank):
+            return False
+        bit = 1 << event.rank
+        assert bit <= allocation.all_ranks, f"no such rank: {event} {allocation}"
+        seat = allocation.seats[event.rank]
+        self.pool.give(self._place(seat), allocation.shape, self.nodes[seat.node].node.usable)
+        self._use(allocation.project, -allocation.shape.milli)
+        allocation = replace(
+            allocation,
+            ended=allocation.ended | bit,
+            exits=(*allocation.exits, (event.rank, event.exit)),
+        )
+        if not _sits_on(allocation, seat.node):
+            self.on_node[seat.node].pop(allocation.id, None)
+        if allocation.ended == allocation.all_ranks:
+            self._released(allocation, min(max(event.at_ms, allocation.bound_ms), now_ms))
+            return True
+        allocation = self._running_if_all_started(allocation, event.at_ms, now_ms)
+        if not event.exit.ok and allocation.state in _LIVELY:
+            self.troubled.setdefault(allocation.id, ReleaseReason.MEMBER_FAILED)
+        self._put(allocation)
+        self._look_for_settling(allocation.id)
+        return True
+
+    def _released(self, allocation: Allocation, at_ms: int) -> None:
+        allocation = moved(allocation, AllocationState.RELEASED, at_ms)
+        self._put(allocation)
+        self._drop_deadline(allocation)
+        self._look_for_settling(allocation.id)
+        self.troubled.pop(allocation.id, None)
+        live = self.jobs.get(allocation.job)
+        if live is None or live.allocation != allocation.id:
+            self._bury(allocation.id)
+
+    def _bury(self, allocation_id: str) -> None:
+        """A released allocation leaves once its job has been settled."""
+        self.ended_allocations[allocation_id] = self.allocations.pop(allocation_id)
+
+    def _drop_deadline(self, allocation: Allocation) -> None:
+        live = self.jobs.get(allocation.job)
+        if live is None or not live.job.time_limit_ms or not allocation.running_ms:
+            return
+        entry = (allocation.running_ms + live.job.time_limit_ms, allocation.id)
+        at = bisect_left(self.deadlines, entry)
+        if at < len(self.deadlines) and self.deadlines[at] == entry:
+            del self.deadlines[at]
+
+    def _look_for_settling(self, allocation_id: str) -> None:
+        """Mark the job if all that its allocation still holds is out of sight, or nothing."""
+        allocation = self.allocations[allocation_id]
+        live = self.jobs.get(allocation.job)
+        if live is None or live.allocation != allocation_id:
+            return
+        if allocation.state in _LIVELY:
+            return
+        if all(
+            not allocation.holds(rank) or self.nodes[seat.node].state is NodeState.LOST
+            for rank, seat in enumerate(allocation.seats)
+        ):
+            self.unsettled[allocation.job] = None
+
+    # -- nodes and projects --------------------------------------------------------------------
+
+    def _node_seen(self, event: ev.NodeSeen, now_ms: int) -> bool:
+        known = self.nodes.get(event.node.id)
+        self._note_strays(event)
+        if known is None:
+            self._admit_node(event.node, NodeState.READY)
+            return True
+        was_lost = known.state is NodeState.LOST
+        if known.node == event.node and not was_lost:
+            return False
+        state = NodeState.READY if was_lost else known.state
+        self._set_node(replace(known, node=event.node, state=state))
+        if was_lost:
+            self._reconcile(event, now_ms)
+        return True
+
+    def _note_strays(self, event: ev.NodeSeen) -> None:
+        for allocation, _ in event.holds:
+            if allocation in self.allocations or allocation in self.ended_allocations:
+                continue
+            self.strays[allocation] = None
+
+    def _reconcile(self, event: ev.NodeSeen, now_ms: int) -> None:
+        """A lost node is back: what it no longer runs has ended; what it must not run is a stray."""
+        runs = dict.fromkeys(event.holds)
+        for id in list(self.on_node[event.node.id]):
+            allocation = self.allocations[id]
+            for rank, seat in enumerate(allocation.seats):
+                if seat.node != event.node.id or not allocation.holds(rank):
+                    continue
+                if (id, rank) not in runs:
+                    self._member_ended(ev.MemberEnded(id, rank, LOST_EXIT, now_ms), now_ms)
+            if id in self.allocations and allocation.state is AllocationState.RELEASING:
+                self.strays[id] = None  # it was asked to end while nobody could hear
+
+    def _node_lost(self, event: ev.NodeLost, now_ms: int) -> bool:
+        known = self.nodes.get(event.node)
+        if known is None or known.state is NodeState.LOST:
+            return False
+        self._set_node(replace(known, state=NodeState.LOST))
+        for id in self.on_node[event.node]:
+            if self.allocations[id].state not in _LIVELY:
+                self._look_for_settling(id)
+            else:
+                self.troubled.setdefault(id, ReleaseReason.NODE_LOST)
+        return True
+
+    def _node_cordoned(self, event: ev.NodeCordoned, now_ms: int) -> bool:
+        known = self.nodes.get(event.node)
+        wanted = NodeState.CORDONED if event.cordoned else NodeState.READY
+        if known is None or known.state in (wanted, NodeState.LOST):
+            return False
+        self._set_node(replace(known, state=wanted))
+        return True
+
+    def _admit_node(self, node: Node, state: NodeState) -> None:
+        row = len(self.node_ids)
+        width = max(node.gpus, self.pool.gpu_free.shape[1])
+        self.pool = widened(self.pool, nodes=row + 1, gpus=width)
+        self.node_ids.append(node.id)
+        self.on_node[node.id] = {}
+        self._set_node(LiveNode(node, state, row))
+
+    def _set_node(self, live: LiveNode) -> None:
+        """Store the node and write its row: capacity less what its members hold."""
+        node, row = live.node, live.row
+        if node.gpus > self.pool.gpu_free.shape[1]:
+            self.pool = widened(self.pool, nodes=self.pool.nodes, gpus=node.gpus)
+        pool = self.pool
+        self.nodes[node.id] = live
+        self.changed.nodes[node.id] = None
+        pool.gpu_count[row] = node.gpus
+        pool.cpu_total[row] = node.cpu_milli
+        pool.memory_total[row] = node.memory_mib
+        pool.model[row] = self.models.setdefault(node.model, len(self.models))
+        pool.group[row] = self.groups.setdefault(node.group, len(self.groups))
+        pool.open[row] = live.state is NodeState.READY
+        held = [0] * pool.gpu_free.shape[1]
+        cpu_milli = memory_mib = 0
+        for shape, gpus in self._held_on(node.id):
+            cpu_milli += shape.cpu_milli
+            memory_mib += shape.memory_mib
+            for gpu in gpus:
+                held[gpu] += shape.gpu_milli
+        for gpu in range(len(held)):
+            there = node.usable >> gpu & 1
+            pool.gpu_free[row, gpu] = WHOLE_GPU_MILLI - held[gpu] if there else 0
+        pool.whole_free[row] = int((pool.gpu_free[row] == WHOLE_GPU_MILLI).sum())
+        pool.cpu_free[row] = node.cpu_milli - cpu_milli
+        pool.memory_free[row] = node.memory_mib - memory_mib
+
+    def _held_on(self, node: str) -> list[tuple[Shape, tuple[int, ...]]]:
+        return [
+            (allocation.shape, seat.gpus)
+            for allocation in (self.allocations[id] for id in self.on_node[node])
+            for rank, seat in enumerate(allocation.seats)
+            if seat.node == node and allocation.holds(rank)
+        ]
+
+    def _project_set(self, event: ev.ProjectSet, now_ms: int) -> bool:
+        if self.projects.get(event.project.id) == event.project:
+            return False
+        self.projects[event.project.id] = event.project
+        self.usage_milli.setdefault(event.project.id, 0)
+        self.changed.projects[event.project.id] = None
+        return True
+
+
+_FOLD: dict[type, Callable[[State, Any, int], bool]] = {
+    ev.JobSubmitted: State._job_submitted,
+    ev.JobStopAsked: State._job_stop_asked,
+    ev.JobRequeueAsked: State._job_requeue_asked,
+    ev.ProjectSet: State._project_set,
+    ev.NodeSeen: State._node_seen,
+    ev.NodeLost: State._node_lost,
+    ev.NodeCordoned: State._node_cordoned,
+    ev.MemberStarted: State._member_started,
+    ev.MemberEnded: State._member_ended,
+    ev.JobRejected: State._job_rejected,
+    ev.AllocationBound: State._allocation_bound,
+    ev.ReleaseAsked: State._release_asked,
+    ev.JobRequeued: State._job_requeued,
+    ev.JobEnded: State._job_ended,
+}
+assert set(_FOLD) == {*ev.FACTS, *ev.DECISIONS}, "every event has its place in the fold"
