@@ -2,6 +2,7 @@
 
 import pytest
 from grimp import ImportGraph
+
 from tools import room_contract
 
 ARROWS = {

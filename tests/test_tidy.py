@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from tools import tidy
 
 TOP = Path(__file__).parent.parent
