@@ -185,13 +185,21 @@ def packaged_npm() -> Npm | None:
     return Npm(command=(str(home / "bin" / "node"), str(script)), bin_path=home / "bin")
 
 
-def main() -> int:
-    """Build the page of this checkout; the exit status is 1 if that is not possible."""
+def main(words: list[str]) -> int:
+    """Build the page of this checkout; the exit status is 1 if that is not possible.
+
+    With `--lacks-node` nothing is built: the exit status is 0 if a build would need Node and the
+    machine has none, so that the caller can install it first.
+    """
+    root = Path(__file__).resolve().parent
+    if words == ["--lacks-node"]:
+        lacks_node = not is_skipped() and not is_built(root) and machine_npm() is None
+        return 0 if lacks_node else 1
     if is_skipped():
         print("MADANG_SKIP_WEB is set: the page is not built", file=sys.stderr)
         return 0
     try:
-        build(Path(__file__).resolve().parent)
+        build(root)
     except WebBuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -199,4 +207,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
