@@ -25,8 +25,9 @@ fs.appendFileSync("../builds.log", "x");
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project with a web page of its own that needs no package."""
+    monkeypatch.delenv("MADANG_SKIP_WEB", raising=False)
     root = tmp_path / "project"
     web = root / "web"
     web.mkdir(parents=True)

@@ -8,6 +8,6 @@ for name in python3 python3.14 python3.13 python3.12 python3.11; do
     exit 0
   fi
 done
-echo "error: no Python 3.11 or newer with venv was found (looked for python3 and python3.11-14)." >&2
+echo "error: no Python 3.11 or newer with venv (looked for python3, python3.11 to 3.14)." >&2
 echo "  Debian and Ubuntu: apt-get install python3 python3-venv" >&2
 exit 1
