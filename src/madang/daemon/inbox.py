@@ -7,14 +7,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from madang.api.yard import Busy
 from madang.core.events import Fact
 from madang.wire.jobs import JobRequest
 
 ASKS_MAX = 20_000  # about a second of commits; beyond that it is kinder to say so
-
-
-class Busy(Exception):
-    """The daemon cannot take this now; the same request may be sent again soon."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from madang.api.yard import Accepted, Busy, NotCommitted, Refused
+from madang.core.admission import Rejected
 from madang.core.check import check
 from madang.core.controller import Controller, Step
 from madang.core.events import (
@@ -22,15 +24,14 @@ from madang.core.events import (
     NodeSeen,
     ReleaseAsked,
 )
-from madang.core.explain import Guide, guide
-from madang.core.admission import Rejected
+from madang.core.explain import guide
 from madang.core.model import AllocationState, Job
 from madang.core.snapshot import Snapshot
 from madang.core.state import State, restored
-from madang.daemon.inbox import Ask, Busy, Inbox, Note, Request, Submit
+from madang.daemon.inbox import Ask, Inbox, Note, Request, Submit
 from madang.daemon.intake import Profiles, job_from, launch_of
 from madang.engines.base import Action, Engine, EngineError, Launch, Start, Stop
-from madang.ledger import CommitFailed, JobWrite, Ledger, LedgerError, NewJob, NodeWrite, Turn
+from madang.ledger import CommitFailed, CommitUnknown, Ledger, LedgerError, NewJob, turn_of
 from madang.wire.jobs import JobRequest
 
 log = logging.getLogger("madang.daemon")
@@ -50,21 +51,6 @@ class Clock(Protocol):
     def __call__(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The job was acknowledged: it survives anything from here on. `new` is False for a repeat."""
-
-    job_id: str
-    new: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The job can never run here, and what would."""
-
-    guide: Guide
-
-
 @dataclass(slots=True)
 class _Turn:
     """One turn's requests on their way in."""
@@ -81,7 +67,14 @@ class _Turn:
 class TurnLoop:
     """Owns the controller, the writer side of the ledger, and the engine's acting side."""
 
-    def __init__(self, ledger: Ledger, engine: Engine, clock: Clock, holder: str) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        engine: Engine,
+        clock: Clock,
+        holder: str,
+        on_failure: Callable[[], None],
+    ) -> None:
         self.ledger = ledger
         self.engine = engine
         self.clock = clock
@@ -97,6 +90,7 @@ class TurnLoop:
         self._profiles = Profiles()
         self._unfolded: list[Fact] = []
         self._requests: dict[str, tuple[str, JobRequest]] = {}
+        self._on_failure = on_failure
         self._watchers: list[Callable[[int], None]] = []
         self._epoch = 0
         self._next_n = 1
@@ -156,12 +150,12 @@ class TurnLoop:
                 self._bell.clear()
                 self._turn()
         except BaseException as failure:
-            # Ours: the rows are right, the memory is not. Stop; a restart reads the rows.
+            # Ours, or another daemon leads: the rows are right, the memory is not. Stop; a restart
+            # reads the rows.
             log.critical("the turn loop broke", exc_info=True)
             self.failure = f"{type(failure).__name__}: {failure}"
-            self.inbox.close("the daemon met a bug of its own and must be restarted")
-            for watcher in self._watchers:
-                watcher(self.last_seq)
+            self.inbox.close("the daemon has stopped turning and must be restarted")
+            self._on_failure()
 
     def _turn(self) -> None:
         requests = self.inbox.take(REQUESTS_PER_TURN_MAX)
@@ -175,7 +169,7 @@ class TurnLoop:
                     self._take_in(turn, request, now_ms)
                 step = self._controller.step((*observed, *turn.facts), now_ms)
                 self._commit(turn, step, now_ms)
-            except (CommitFailed, LedgerError) as failure:
+            except (CommitFailed, CommitUnknown) as failure:
                 self._unfolded = observed
                 self._fail(requests, failure)
                 return
@@ -223,36 +217,19 @@ class TurnLoop:
             body = submit.request.model_dump_json(exclude_defaults=True)
             turn.new.append(NewJob(job_id, submit.owner, body, submit.idempotency_key))
             turn.answers.append((submit, Accepted(job_id, new=True)))
+        state = self._controller.state
+        rows = turn_of(
+            state, step.events, epoch=self._epoch, at_ms=now_ms, new=turn.new, memos=turn.memos
+        )
         if step.events or turn.memos:
-            _, self.last_seq = self.ledger.commit(self._rows(turn, step, now_ms))
+            _, self.last_seq = self.ledger.commit(rows)
         self._next_n += len(turn.submitted)
         for job_id, (submit, _) in turn.submitted.items():
             if job_id not in rejected:
                 self._remember(job_id, submit.owner, submit.request)
-        self._controller.state.forget_ended()
+        state.forget_ended()
         if any(isinstance(event, NodeSeen) for event in step.events):
             self._refresh_profiles()
-
-    def _rows(self, turn: _Turn, step: Step, now_ms: int) -> Turn:
-        """Everything this turn writes, as one transaction."""
-        state = self._controller.state
-        changed = state.take_changed()
-        jobs = [state.jobs.get(id) or state.ended_jobs[id] for id in changed.jobs]
-        nodes = [state.nodes[id] for id in changed.nodes]
-        return Turn(
-            epoch=self._epoch,
-            at_ms=now_ms,
-            events=step.events,
-            jobs=tuple(JobWrite(live.job, live.standing, live.allocation) for live in jobs),
-            allocations=tuple(
-                state.allocations.get(id) or state.ended_allocations[id]
-                for id in changed.allocations
-            ),
-            nodes=tuple(NodeWrite(live.node, live.state, live.row) for live in nodes),
-            projects=tuple(state.projects[id] for id in changed.projects),
-            new=tuple(turn.new),
-            memos=tuple(turn.memos),
-        )
 
     def _answer(self, turn: _Turn) -> None:
         for watcher in self._watchers:
@@ -265,7 +242,7 @@ class TurnLoop:
         """Nothing of the turn happened: say so, and be again what the rows say."""
         log.error("a turn could not be committed: %s", failure)
         for request in requests:
-            request.answer.set_exception(Busy(f"nothing was accepted: {failure}"))
+            request.answer.set_exception(NotCommitted(str(failure)))
         while not self._leaving:
             try:
                 self._restore()

@@ -1,19 +1,30 @@
 """What the API may ask of the daemon: the other side of `api.yard.Yard`."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 from madang import __version__
+from madang.api.yard import Accepted, NoSuchMember, Refused, Spawn, Submission, Top
 from madang.core.admission import judge
 from madang.core.events import Fact
 from madang.core.explain import Trial, try_job
 from madang.core.snapshot import Snapshot
 from madang.daemon.inbox import Ask, Note, Request, Submit
 from madang.daemon.loop import TurnLoop
+from madang.engines.base import EngineError
 from madang.engines.code_store import CodeStore
 from madang.wire.jobs import JobRequest
+
+
+@contextmanager
+def _no_such_member() -> Iterator[None]:
+    try:
+        yield
+    except EngineError as failure:
+        raise NoSuchMember(str(failure)) from failure
 
 
 class DaemonYard:
@@ -26,6 +37,7 @@ class DaemonYard:
         self.code = code
         self.url = url
         self.version = __version__
+        self.role = "leader"
         self._waiting: list[asyncio.Future[int]] = []
         self._asyncio: asyncio.AbstractEventLoop | None = None
         loop.watch(self._committed)
@@ -35,14 +47,14 @@ class DaemonYard:
         """Why the turn loop stopped; "" while it turns."""
         return self._loop.failure
 
-    async def submit(self, submissions: "Sequence[Any]") -> list[Any]:
+    async def submit(self, submissions: Sequence[Submission]) -> list[Accepted | Refused]:
         """Accepted or Refused for each submission, in order, in one commit if they fit in one.
 
         Raises:
             Busy: nothing was accepted; the same submissions may be sent again.
         """
         return await self._ask(
-            [Submit(s.request, s.owner, s.idempotency_key or "") for s in submissions]
+            [Submit(s.request, s.owner, s.idempotency_key) for s in submissions]
         )
 
     async def ask(self, fact: Fact) -> None:
@@ -83,6 +95,24 @@ class DaemonYard:
                 break
             await waiting
         return self._loop.last_seq
+
+    # -- members --------------------------------------------------------------------------------
+
+    def read_log(self, allocation: str, rank: int, offset: int, bytes_max: int) -> bytes:
+        """See Engine.read_log."""
+        with _no_such_member():
+            return self.engine.read_log(allocation, rank, offset, bytes_max)
+
+    def read_reports(self, allocation: str, rank: int, offset: int, bytes_max: int) -> bytes:
+        """See Engine.read_reports."""
+        with _no_such_member():
+            return self.engine.read_reports(allocation, rank, offset, bytes_max)
+
+    def exec_command(self, allocation: str, rank: int, command: Sequence[str]) -> Spawn:
+        """See Engine.exec_command."""
+        with _no_such_member():
+            argv, env, directory = self.engine.exec_command(allocation, rank, command)
+        return Spawn(tuple(argv), env, directory)
 
     def _committed(self, last_seq: int) -> None:
         """Called by the turn loop's thread after each turn."""
