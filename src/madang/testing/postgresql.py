@@ -38,6 +38,11 @@ class Server:
         """A URL of one of its databases."""
         return f"postgresql+psycopg://yard@/{database}?host={quote(str(self.home), safe='')}"
 
+    def make(self) -> None:
+        """The files of a server that has no databases yet."""
+        options = ["-U", "yard", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]
+        self._do("initdb", "-D", str(self.home / "rows"), *options)
+
     def make_database(self, name: str) -> str:
         """An empty database; its URL."""
         self._do("createdb", "-h", str(self.home), "-U", "yard", name)
@@ -53,7 +58,13 @@ class Server:
         ]
         with log:
             self.running = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.home, user=self.user, **_groups(self.user)
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=self.home,
+                user=self.user,
+                group=_group(self.user),
+                extra_groups=None if self.user is None else [],
             )
         until_s = time.monotonic() + START_WAIT_S
         while self._ask("pg_isready", "-q", "-h", str(self.home)) != 0:
@@ -87,7 +98,8 @@ class Server:
             check=False,
             cwd=self.home,
             user=self.user,
-            **_groups(self.user),
+            group=_group(self.user),
+            extra_groups=None if self.user is None else [],
         )
 
 
@@ -104,10 +116,7 @@ def postgresql_server() -> Iterator[Server]:
     try:
         if user is not None:
             shutil.chown(home, user)
-        server._do(
-            "initdb", "-D", str(home / "rows"), "-U", "yard", "-A", "trust", "-E", "UTF8",
-            "--locale=C.UTF-8",
-        )
+        server.make()
         server.start()
         yield server
     finally:
@@ -119,11 +128,7 @@ def _binaries() -> Path:
     on_path = shutil.which("initdb")
     if on_path:
         return Path(on_path).resolve().parent
-    found = [
-        initdb.parent
-        for root in _INSTALLED
-        for initdb in Path(root).glob("**/bin/initdb")
-    ]
+    found = [initdb.parent for root in _INSTALLED for initdb in Path(root).glob("**/bin/initdb")]
     if not found:
         raise NoPostgresql("PostgreSQL is not installed; on Debian: apt-get install postgresql")
     return max(found, key=lambda path: [int(part) for part in path.parts if part.isdigit()])
@@ -142,7 +147,5 @@ def _user() -> str | None:
     raise NoPostgresql(f"PostgreSQL refuses root, and there is no user {' or '.join(USERS)}")
 
 
-def _groups(user: str | None) -> dict[str, object]:
-    if user is None:
-        return {}
-    return {"group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+def _group(user: str | None) -> int | None:
+    return None if user is None else pwd.getpwnam(user).pw_gid
