@@ -595,7 +595,8 @@ def _restore_nodes(state: State, nodes: Sequence[LiveNode]) -> None:
     state.nodes = {live.node.id: live for live in nodes}
     state.node_ids = [live.node.id for live in nodes]
     state.on_node = {id: {} for id in state.node_ids}
-    state._grow(nodes=len(nodes), gpus=max((live.node.gpus for live in nodes), default=0))
+    # A device that its node no longer reports may still be held.
+    gpus = [live.node.gpus for live in nodes]
     for allocation in state.allocations.values():
         charged = state._is_newest(allocation)
         for rank, seat in enumerate(allocation.seats):
@@ -603,8 +604,10 @@ def _restore_nodes(state: State, nodes: Sequence[LiveNode]) -> None:
                 continue
             taken[seat.node].add(allocation.shape, seat.gpus)
             state.on_node[seat.node][allocation.id] = None
+            gpus.append(max(seat.gpus, default=-1) + 1)
             if charged:
                 state._use(allocation.project, allocation.shape.milli)
+    state._grow(nodes=len(nodes), gpus=max(gpus, default=0))
     for row, live in enumerate(nodes):
         assert live.row == row, f"rows have no gaps: {live}"
         state._write_row(live, taken[live.node.id])
