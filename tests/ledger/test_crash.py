@@ -40,7 +40,7 @@ def examine(ledger: Ledger) -> int:
     state = restored(loaded.nodes, loaded.projects, loaded.jobs, loaded.allocations)
     check(state)
     told = folded(ledger)
-    assert {id: live for id, live in told.jobs.items()} == state.jobs
+    assert told.jobs == state.jobs
     assert told.allocations == state.allocations
     assert told.nodes == state.nodes
     assert sum(ledger.phase_counts().values()) == len(told.jobs) + len(told.ended_jobs)

@@ -24,7 +24,9 @@ def small_disk(tmp_path):
     place.mkdir()
     options = f"size={TMPFS_KIB}k,mode=0700"
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)],
+        capture_output=True,
+        check=False,
     )
     if mounted.returncode:
         pytest.skip("a small file system needs the right to mount one (root)")
@@ -80,7 +82,7 @@ def test_a_full_file_system_fails_the_turn_whole(small_disk):
         ballast = fill(small_disk)
         before = everything(ledger)
         for _ in range(3):
-            with pytest.raises(CommitFailed, match="nothing was written.*full"):
+            with pytest.raises(CommitFailed, match=r"nothing was written.*full"):
                 submit_many(yard)
             assert everything(ledger) == before
         with pytest.raises(CommitFailed, match="full"):
@@ -92,9 +94,8 @@ def test_a_full_file_system_fails_the_turn_whole(small_disk):
         submit_many(yard)
 
         assert len(ledger.jobs(limit=1_000)) == 205
-        assert ledger.journal_span()[1] == before[0].last_seq + len(
-            ledger.events(before[0].last_seq, 10_000)
-        )
+        lines = ledger.events(0, 100_000)
+        assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
         check(yard.controller.state)
 
 
@@ -103,11 +104,14 @@ def test_a_disk_that_fills_up_while_turns_are_written_keeps_what_it_acknowledged
     acknowledged = 0
     with closing(open_ledger(url)) as ledger:
         yard = Yard(ledger).open()
-        with pytest.raises(CommitFailed, match="full"):
-            for _ in range(10_000):
+        for _ in range(10_000):
+            try:
                 yard.turn(*[ev.JobSubmitted(yard.job()) for _ in range(20)])
-                acknowledged += 20
-        assert acknowledged
+            except CommitFailed as failure:
+                assert "full" in str(failure)
+                break
+            acknowledged += 20
+        assert 0 < acknowledged < 200_000
     # And it opens again, full as it is.
     with closing(open_ledger(url)) as ledger:
         counts = ledger.phase_counts()
@@ -141,5 +145,5 @@ def test_a_full_database_fails_the_turn_whole(new_file):
 def test_a_full_disk_is_said_when_a_ledger_is_made(small_disk):
     fill(small_disk)
 
-    with pytest.raises(LedgerError, match="full|No space left"):
+    with pytest.raises(LedgerError, match=r"full|No space left"):
         open_ledger(f"sqlite:///{small_disk}/madang.db")

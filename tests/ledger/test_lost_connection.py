@@ -1,4 +1,4 @@
-"""A PostgreSQL that goes away: what was acknowledged is there, and what was not is known not to be."""
+"""A PostgreSQL that goes away: what was acknowledged is there, what was not is known not to be."""
 
 import threading
 from collections.abc import Callable
@@ -28,11 +28,15 @@ def once_at_commit(ledger: Ledger, act: Callable[[sa.Connection], None]) -> None
     sa.event.listen(ledger._engines.writer, "commit", act, once=True)
 
 
+def backend_of(connection: sa.Connection) -> int:
+    return int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+
+
 def cut_before_commit(url: str) -> Callable[[sa.Connection], None]:
     other = sa.create_engine(url)
 
     def cut(connection: sa.Connection) -> None:
-        pid = connection.connection.driver_connection.info.backend_pid
+        pid = backend_of(connection)
         with other.begin() as killer:
             killer.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
         other.dispose()
@@ -41,7 +45,7 @@ def cut_before_commit(url: str) -> Callable[[sa.Connection], None]:
 
 
 def commit_and_lose_the_answer(connection: sa.Connection) -> None:
-    connection.connection.dbapi_connection.commit()
+    connection.engine.dialect.do_commit(connection.connection)
     raise sa.exc.OperationalError("COMMIT", {}, Exception("the answer was lost"))
 
 
@@ -111,7 +115,7 @@ def test_who_lost_the_lead_while_the_connection_was_lost_is_told_so(yard):
 def test_a_connection_that_was_closed_between_turns_is_made_again(yard):
     writer = yard.ledger._engines.writer
     with writer.connect() as connection:
-        pid = connection.connection.driver_connection.info.backend_pid
+        pid = backend_of(connection)
     other = sa.create_engine(writer.url)
     with other.begin() as killer:
         killer.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
@@ -167,10 +171,12 @@ def test_what_a_killed_server_acknowledged_is_there_when_it_is_back(
             acknowledged = sound(ledger)
             killer = threading.Timer(0.3, own_server.stop, kwargs={"kill": True})
             killer.start()
-            with pytest.raises((CommitFailed, CommitUnknown)):
-                for _ in range(100_000):
+            try:
+                while True:
                     yard.turn(ev.JobSubmitted(yard.job()))
                     acknowledged += 1
+            except (CommitFailed, CommitUnknown):
+                pass
             killer.join()
             own_server.start()
 

@@ -39,7 +39,7 @@ def picture(state: State) -> dict[str, object]:
         "on_node": {id: list(there) for id, there in state.on_node.items()},
         "projects": state.projects,
         "usage": {id: milli for id, milli in state.usage_milli.items() if milli},
-        "jobs": [(l.job, l.standing, l.allocation) for l in state.jobs.values()],
+        "jobs": [(live.job, live.standing, live.allocation) for live in state.jobs.values()],
         "allocations": list(state.allocations.items()),
         "queue": state.queue,
         "waiting": state.waiting,

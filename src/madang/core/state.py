@@ -504,7 +504,7 @@ class State:
         """Make room in the arrays; rows double, so that a fleet is admitted in linear time."""
         rows, width = self._roomy.gpu_free.shape
         if nodes > rows or gpus > width:
-            rows = max(2 * rows, 16) if nodes > rows else rows
+            rows = max(2 * rows, 16, nodes) if nodes > rows else rows
             self._roomy = widened(self._roomy, nodes=rows, gpus=max(gpus, width))
             self.pool = self._roomy.rows(nodes)
         elif nodes > self.pool.nodes:
