@@ -5,7 +5,7 @@ a plan is made. What-ifs copy `pool.scratch()`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from madang.core.model import Allocation, Project, ReleaseReason
@@ -44,3 +44,22 @@ class Snapshot:
     troubled: Mapping[str, ReleaseReason]
     unsettled: Mapping[str, None]
     strays: Mapping[str, None]
+
+    def detached(self) -> "Snapshot":
+        """A snapshot that shares nothing with the state: for readers of other threads. O(live)."""
+        return replace(
+            self,
+            node_ids=tuple(self.node_ids),
+            nodes=dict(self.nodes),
+            models=dict(self.models),
+            groups=dict(self.groups),
+            queue=tuple(self.queue),
+            jobs={id: replace(live) for id, live in self.jobs.items()},
+            allocations=dict(self.allocations),
+            projects=dict(self.projects),
+            usage_milli=dict(self.usage_milli),
+            deadlines=tuple(self.deadlines),
+            troubled=dict(self.troubled),
+            unsettled=dict(self.unsettled),
+            strays=dict(self.strays),
+        )
