@@ -46,9 +46,12 @@ def judge(
 
 def _capacity(pool: Pool, models: Mapping[str, int], job: Job) -> Rejected | None:
     shape = job.shape
-    unknown = [model for model in shape.models if model not in models]
+    # Of the nodes as they are: a model that no node has any more is unknown again.
+    here = set(pool.model.tolist()) if shape.models else set()
+    unknown = [model for model in shape.models if models.get(model) not in here]
     if len(unknown) == len(shape.models) and unknown:
-        there = " ".join(model for model in models if model) or "none"
+        names = sorted(model for model, code in models.items() if model and code in here)
+        there = " ".join(names) or "none"
         return Rejected("unknown_model", (("asked", " ".join(unknown)), ("known", there)))
     codes = tuple(models[model] for model in shape.models if model in models)
     eligible = eligible_rows(pool, codes)
