@@ -86,8 +86,8 @@ check: install $(STAMPS)/dev ## format, lint, types, the arrows between rooms, t
 	@$(BIN)/python -m tools.tidy
 
 bench: install $(STAMPS)/dev ## latency and throughput beside Slurm, start-up, memory
-	@$(BIN)/python benchmarks/startup.py
-	@$(BIN)/python benchmarks/latency.py
+	@$(BIN)/python -m benchmarks.startup
+	@$(BIN)/python -m benchmarks.latency
 
 # --- releasing -------------------------------------------------------------------------------
 
