@@ -9,8 +9,8 @@ from madang.core.snapshot import Snapshot
 class Draft:
     """Passes read the snapshot and write only through these verbs.
 
-    `pool` and `usage_milli` show the yard as the decisions so far will leave it. Devices of a release
-    that was only asked stay taken.
+    `pool` and `usage_milli` show the yard as the decisions so far will leave it. Devices of a
+    release that was only asked stay taken.
     """
 
     def __init__(self, snapshot: Snapshot) -> None:

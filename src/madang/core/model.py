@@ -94,12 +94,17 @@ class Shape:
         """GPU-milli of one member."""
         return self.gpus * self.gpu_milli
 
+    def __post_init__(self) -> None:
+        assert self.gpus >= 0, f"fewer than no GPUs: {self}"
+        assert 0 < self.gpu_milli <= WHOLE_GPU_MILLI, f"neither a share nor a whole GPU: {self}"
+        assert self.gpus <= 1 or self.gpu_milli == WHOLE_GPU_MILLI, f"shares of many GPUs: {self}"
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A request as the scheduler sees it: fixed from submission to the end.
 
-    What a member executes (command, environment, code) is not here: the scheduler never looks at it.
+    What a member executes (command, environment, code) is not here: no pass looks at it.
     `seq` is the order of acknowledgement and the last key of every order between jobs.
     """
 
@@ -127,8 +132,8 @@ class Job:
 class Standing:
     """Where a job stands: everything about it that changes.
 
-    `attempt` counts allocations made so far (the newest is `{job}.{attempt}`); `failures` counts the
-    attempts that the job itself broke, and only those use up its retries.
+    `attempt` counts allocations made so far (the newest is `{job}.{attempt}`); `failures` counts
+    the attempts that the job itself broke, and only those use up its retries.
     """
 
     attempt: int = 0
@@ -143,7 +148,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a member ended. `signal` is 0 unless a signal ended it; `lost` when nobody could see it."""
+    """How a member ended: `signal` is 0 unless a signal did it; `lost` when nobody could see it."""
 
     code: int
     signal: int = 0
@@ -230,7 +235,7 @@ class NodeState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """Where jobs are submitted. `quota_milli` is the GPU-milli it may hold at once (-1: no limit)."""
+    """Where jobs are submitted. `quota_milli`: the GPU-milli it may hold at once (-1: no limit)."""
 
     id: str
     workspace: str = "default"
