@@ -141,11 +141,11 @@ def unused_module_findings(files: Files) -> Iterator[str]:
         for name in reached_names(ast.parse(text, filename=path)):
             reached_by.setdefault(name, set()).add(path)
     scripts = files.get("pyproject.toml", "")
-    for path in sources:
+    for path, text in sources.items():
         module = module_name(path)
         if module is None or path.endswith(("__init__.py", "__main__.py")):
             continue
-        if "/migrations/" in path or f'"{module}:' in scripts or IS_PROGRAM in sources[path]:
+        if "/migrations/" in path or f'"{module}:' in scripts or IS_PROGRAM in text:
             continue
         others = reached_by.get(module, set()) - {path}
         if not module.startswith("madang.testing."):
