@@ -15,7 +15,7 @@ SLOW   := slow or crash or torch or postgres or browser
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up down install page test test-slow check bench lock torch wheel clean
+.PHONY: help up down install page test test-slow test-web check bench lock torch wheel clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -76,6 +76,11 @@ test: install $(STAMPS)/dev ## the fast tests
 
 test-slow: install $(STAMPS)/dev ## crashes, many seeds, PostgreSQL, PyTorch, the browser
 	@$(BIN)/python -m pytest -m '$(SLOW)' -o faulthandler_timeout=1800 $(PYTEST)
+
+test-web: page ## the page's own linter and tests (needs npm)
+	@test -d web/node_modules || npm --prefix web ci --ignore-scripts --silent
+	@npm --prefix web run --silent lint
+	@npm --prefix web run --silent test
 
 check: install $(STAMPS)/dev ## format, lint, types, the arrows between rooms, tidy
 	@$(BIN)/ruff format --check --quiet .
