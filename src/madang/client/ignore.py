@@ -140,7 +140,9 @@ def _stars(pattern: bytes, start: int) -> tuple[int, bytes]:
     end = start
     while pattern[end : end + 1] == b"*":
         end += 1
-    at_start = start == 0 or pattern[start - 1 : start] == b"/"
+    # git compares a pattern's literal beginning first and matches the rest as a pattern of its own:
+    # in `foo**/bar` the stars stand at a start, too.
+    at_start = pattern[start - 1 : start] in (b"", b"/") or _SPECIAL.isdisjoint(pattern[:start])
     after = pattern[end : end + 1]
     if end - start < 2 or not at_start or after not in (b"", b"/"):
         return end, b"[^/]*"

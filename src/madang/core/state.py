@@ -133,9 +133,13 @@ class State:
 
     def snapshot(self, now_ms: int) -> Snapshot:
         """The frozen picture that passes plan on. Mappings are views: plan writes nothing."""
+        return self.view(now_ms, self.pool.frozen())
+
+    def view(self, now_ms: int, pool: Pool | None = None) -> Snapshot:
+        """A snapshot of the live arrays, for a question that is answered at once."""
         return Snapshot(
             now_ms=now_ms,
-            pool=self.pool.frozen(),
+            pool=self.pool if pool is None else pool,
             node_ids=self.node_ids,
             nodes=self.nodes,
             models=self.models,
