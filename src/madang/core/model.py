@@ -133,7 +133,8 @@ class Standing:
     """Where a job stands: everything about it that changes.
 
     `attempt` counts allocations made so far (the newest is `{job}.{attempt}`); `failures` counts
-    the attempts that the job itself broke, and only those use up its retries.
+    the attempts that the job itself broke, and only those use up its retries. `stop_grace_ms` is
+    what a stop asked for, -1 if nothing: see `grace_ms_of`.
     """
 
     attempt: int = 0
@@ -144,6 +145,13 @@ class Standing:
     reason: str = ""
     running_ms: int = 0
     ended_ms: int = 0
+    stop_grace_ms: int = -1
+
+
+def grace_ms_of(job: Job, standing: Standing) -> int:
+    """What the job's members get between SIGTERM and SIGKILL: a stop may shorten it."""
+    asked_ms = standing.stop_grace_ms
+    return job.grace_ms if asked_ms < 0 else min(asked_ms, job.grace_ms)
 
 
 @dataclass(frozen=True, slots=True)
