@@ -1,8 +1,7 @@
 """What the daemon gives the API. Everything the API knows about the yard, it asks for here.
 
 - Coroutines are called on the event loop; all other methods on the API's reader threads, several at
-  once, and may take milliseconds (a query, a file). `snapshot` alone is called in both and must
-  cost microseconds.
+  once, and may take milliseconds (a lock, a query, a file).
 - What is returned is never written to again.
 - `Busy`, `NotCommitted` and any `madang.ledger.LedgerError` become a 503 that says when to try
   again. `NoSuchMember` becomes a 404. Anything else that is raised is a bug and becomes a 500.
@@ -18,6 +17,7 @@ from madang.core.events import Fact
 from madang.core.explain import Guide, Trial
 from madang.core.model import Allocation, Job, Standing
 from madang.core.snapshot import Snapshot
+from madang.ledger import Ledger
 from madang.wire.jobs import JobRequest
 
 
@@ -50,7 +50,7 @@ class BadDigest(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A valid request and who sends it. The same (owner, idempotency_key) makes one job; "": none."""
+    """A valid request and its sender. The same (owner, idempotency_key) makes one job; "": none."""
 
     request: JobRequest
     owner: str
@@ -58,11 +58,24 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """A job as the turn that committed it left it; `newest` if it got GPUs in that same turn."""
+
+    job: Job
+    standing: Standing
+    newest: Allocation | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
-    """The job is committed. `new` is False when the idempotency key had made it before."""
+    """The job is committed. `new` is False when the idempotency key had made it before.
+
+    With `made` the answer to the client needs no read; without it, the ledger is asked.
+    """
 
     job_id: str
     new: bool = True
+    made: Made | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,72 +83,6 @@ class Refused:
     """The job can never run here."""
 
     guide: Guide
-
-
-# -- what is read --------------------------------------------------------------------------------
-
-
-class JobRecord(Protocol):
-    """A job as the ledger knows it. `request` is its JobRequest as submitted (JSON)."""
-
-    @property
-    def job(self) -> Job: ...
-    @property
-    def standing(self) -> Standing: ...
-    @property
-    def owner(self) -> str: ...
-    @property
-    def request(self) -> str: ...
-    @property
-    def memo(self) -> str: ...
-    @property
-    def newest(self) -> Allocation | None: ...
-
-
-class EventRecord(Protocol):
-    """One line of the journal; `line` is of `core.codec.encode_event`."""
-
-    @property
-    def seq(self) -> int: ...
-    @property
-    def at_ms(self) -> int: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def job(self) -> str: ...
-    @property
-    def node(self) -> str: ...
-    @property
-    def line(self) -> str: ...
-
-
-class TokenRecord(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def made_ms(self) -> int: ...
-
-
-class Ledger(Protocol):
-    """The part of `madang.ledger.Ledger` that the API uses: reads, and tokens."""
-
-    def job(self, id_or_n: str | int) -> JobRecord | None: ...
-    def jobs(
-        self,
-        *,
-        phases: Sequence[str] = (),
-        project: str = "",
-        owner: str = "",
-        name: str = "",
-        limit: int = 100,
-        before: int = 0,
-    ) -> Sequence[JobRecord]: ...
-    def allocation(self, id: str) -> Allocation | None: ...
-    def events(self, after: int, limit: int, job: str | None = None) -> Sequence[EventRecord]: ...
-    def add_token(self, name: str, digest: str, now_ms: int) -> None: ...
-    def token_name(self, digest: str) -> str | None: ...
-    def tokens(self) -> Sequence[TokenRecord]: ...
-    def drop_token(self, name: str) -> bool | None: ...
 
 
 class CodeWriter(Protocol):
