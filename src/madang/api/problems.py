@@ -48,7 +48,7 @@ TITLES: dict[str, str] = {
     "key_reused": "The idempotency key belongs to another request",
     "name_taken": "The name is taken",
     "too_large": "The body is too large",
-    "wrong_digest": "The bytes have another digest",
+    "wrong_code": "The upload is not the code snapshot that its path names",
     "wrong_media_type": "The body has the wrong media type",
     "busy": "The daemon is busy",
     "not_committed": "The change could not be stored",

@@ -37,14 +37,6 @@ class NoSuchMember(Exception):
     """No such member, or not where its log or its processes can be reached; the text says which."""
 
 
-class BadDigest(Exception):
-    """An upload whose bytes are not what its digest says. `found` is what they are."""
-
-    def __init__(self, found: str) -> None:
-        super().__init__(f"the bytes have the digest {found}")
-        self.found = found
-
-
 # -- submitting ----------------------------------------------------------------------------------
 
 
@@ -86,23 +78,26 @@ class Refused:
 
 
 class CodeWriter(Protocol):
-    """An upload under way: bytes in, then `put`. Left without `put`, nothing remains of it."""
+    """An upload under way."""
 
-    def write(self, chunk: bytes) -> object: ...
-    def put(self, digest: str) -> object:
-        """Keep the bytes under this digest, durably.
-
-        Raises:
-            BadDigest: they have another one.
+    def write(self, piece: bytes) -> object:
+        """Raises:
+        ValueError: too much; says what is allowed.
         """
 
 
 class CodeStore(Protocol):
-    """Code snapshots by the sha256 of their .tar.zst."""
+    """Code snapshots by the sha256 of their bytes: tars packed by gzip or zstandard."""
 
     def has(self, digest: str) -> bool: ...
     def path(self, digest: str) -> Path: ...
-    def writer(self) -> AbstractContextManager[CodeWriter]: ...
+    def writer(self, digest: str) -> AbstractContextManager[CodeWriter]:
+        """An upload, kept durably at the end of the block unless something was raised.
+
+        Raises:
+            ValueError: at the end; not the bytes of that digest, or not a packed tar.
+            OSError: the disk.
+        """
 
 
 # -- what sensors say; None is "no sensor" ---------------------------------------------------------

@@ -8,8 +8,9 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from madang.core.admission import judge
+from madang.core.admission import Rejected, judge
 from madang.core.events import Decision, Event, Fact, JobRejected, JobSubmitted
+from madang.core.model import Job
 from madang.core.passes.start import BINDS_PER_TURN_MAX
 from madang.core.plan import plan
 from madang.core.state import State
@@ -76,11 +77,15 @@ class Controller:
         self._planned_ms = now_ms
         return decisions
 
+    def judge(self, job: Job) -> Rejected | None:
+        """Why the job could never run here; None if it may wait its turn."""
+        return judge(self.state.pool, self.state.models, self.state.projects, job)
+
     def _rejection(self, fact: JobSubmitted) -> JobRejected | None:
-        job, state = fact.job, self.state
-        if state.knows_job(job.id):
+        job = fact.job
+        if self.state.knows_job(job.id):
             return None  # a repeat: it has been judged
-        rejected = judge(state.pool, state.models, state.projects, job)
+        rejected = self.judge(job)
         if rejected is None:
             return None
         return JobRejected(job.id, job.project, rejected.code, rejected.numbers)

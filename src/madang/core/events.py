@@ -14,6 +14,7 @@ from madang.core.model import (
     Phase,
     Project,
     ReleaseReason,
+    Seat,
 )
 
 # -- facts: what users asked and engines saw ---------------------------------------------------
@@ -107,6 +108,21 @@ class AllocationBound:
 
 
 @dataclass(frozen=True, slots=True)
+class JobNominated:
+    """The job is promised these seats, one per member, once those who hold them have left."""
+
+    job: str
+    seats: tuple[Seat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NominationDropped:
+    """The promise is void: the job must look again."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseAsked:
     """The engine shall end these members: a signal, `grace_ms`, then force."""
 
@@ -141,7 +157,15 @@ Fact = (
     | MemberStarted
     | MemberEnded
 )
-Decision = JobRejected | AllocationBound | ReleaseAsked | JobRequeued | JobEnded
+Decision = (
+    JobRejected
+    | AllocationBound
+    | JobNominated
+    | NominationDropped
+    | ReleaseAsked
+    | JobRequeued
+    | JobEnded
+)
 Event = Fact | Decision
 
 FACTS: tuple[type, ...] = (
@@ -155,4 +179,12 @@ FACTS: tuple[type, ...] = (
     MemberStarted,
     MemberEnded,
 )
-DECISIONS: tuple[type, ...] = (JobRejected, AllocationBound, ReleaseAsked, JobRequeued, JobEnded)
+DECISIONS: tuple[type, ...] = (
+    JobRejected,
+    AllocationBound,
+    JobNominated,
+    NominationDropped,
+    ReleaseAsked,
+    JobRequeued,
+    JobEnded,
+)

@@ -6,7 +6,7 @@ ledger's. `apply` returns whether the event was news; late and doubled facts are
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from madang.core.model import (
     Standing,
     grace_ms_of,
 )
+from madang.core.policy import DEFAULT
 from madang.core.pool import Place, Pool, empty_pool, widened
 from madang.core.snapshot import Lane, QueueKey, Snapshot
 
@@ -79,6 +80,21 @@ class LiveNode:
     cordoned: bool = False
 
 
+@dataclass(slots=True)
+class _Taken:
+    """What members hold of one node. `gpu_milli` maps a device to what is held of it."""
+
+    gpu_milli: dict[int, int] = field(default_factory=dict)
+    cpu_milli: int = 0
+    memory_mib: int = 0
+
+    def add(self, shape: Shape, gpus: tuple[int, ...]) -> None:
+        self.cpu_milli += shape.cpu_milli
+        self.memory_mib += shape.memory_mib
+        for gpu in gpus:
+            self.gpu_milli[gpu] = self.gpu_milli.get(gpu, 0) + shape.gpu_milli
+
+
 class State:
     """See the module's docstring. One verb changes it: `apply`."""
 
@@ -102,6 +118,8 @@ class State:
         self.strays: dict[str, None] = {}
         self.models: dict[str, int] = {"": 0}
         self.groups: dict[str, int] = {}
+        self.nominations: dict[str, tuple[Seat, ...]] = {}  # job → seats promised to it
+        self.policy = DEFAULT
         # Counts whatever may let a waiting job start: while it stands still, none can.
         self.stirs = 0
         self.ended_jobs: dict[str, LiveJob] = {}
@@ -133,6 +151,8 @@ class State:
             troubled=self.troubled,
             unsettled=self.unsettled,
             strays=self.strays,
+            nominations=self.nominations,
+            policy=self.policy,
         )
 
     @property
@@ -213,6 +233,7 @@ class State:
 
     def _job_requeued(self, event: ev.JobRequeued, now_ms: int) -> bool:
         live = self.jobs[event.job]
+        ran_ms = self._ran_ms(live, now_ms)
         self._detach(live)
         live.standing = replace(
             live.standing,
@@ -220,14 +241,24 @@ class State:
             not_before_ms=event.not_before_ms,
             reason=event.reason,
             running_ms=0,
+            attained_ms=live.standing.attained_ms + ran_ms,
+            waiting_ms=now_ms,
         )
         self._enqueue(live)
         self.unsettled.pop(event.job, None)
         self._show(live)
         return True
 
+    def _ran_ms(self, live: LiveJob, now_ms: int) -> int:
+        """How long the attempt that the job is about to leave has run."""
+        assert live.allocation is not None, f"has no allocation to leave: {live}"
+        allocation = self.allocations[live.allocation]
+        until_ms = allocation.released_ms or now_ms
+        return max(0, until_ms - allocation.running_ms) if allocation.running_ms else 0
+
     def _job_ended(self, event: ev.JobEnded, now_ms: int) -> bool:
         live = self.jobs.pop(event.job)
+        self.nominations.pop(event.job, None)
         if live.allocation is None:
             self._unqueue(live)
             self.stirs += 1  # what it held back may go
@@ -278,6 +309,7 @@ class State:
         allocation = event.allocation
         live = self.jobs[allocation.job]
         assert live.allocation is None, f"bound a job that is bound: {live}"
+        self.nominations.pop(allocation.job, None)
         self._unqueue(live)
         self._seat(allocation)
         live.allocation = allocation.id
@@ -288,7 +320,7 @@ class State:
         return True
 
     def _seat(self, allocation: Allocation) -> None:
-        """Take what the allocation's members hold; also used when rows are read at boot."""
+        """Take what the allocation's members hold."""
         self.allocations[allocation.id] = allocation
         held = [r for r in range(len(allocation.seats)) if allocation.holds(r)]
         self.pool.take([self._place(allocation.seats[r]) for r in held], allocation.shape)
@@ -305,6 +337,16 @@ class State:
 
     def _use(self, project: str, milli: int) -> None:
         self.usage_milli[project] = self.usage_milli.get(project, 0) + milli
+
+    def _job_nominated(self, event: ev.JobNominated, now_ms: int) -> bool:
+        assert event.job not in self.nominations, f"promised twice: {event}"
+        self.nominations[event.job] = event.seats
+        return True
+
+    def _nomination_dropped(self, event: ev.NominationDropped, now_ms: int) -> bool:
+        del self.nominations[event.job]
+        self.stirs += 1
+        return True
 
     def _release_asked(self, event: ev.ReleaseAsked, now_ms: int) -> bool:
         self.troubled.pop(event.allocation, None)
@@ -506,12 +548,17 @@ class State:
 
     def _set_node(self, live: LiveNode) -> None:
         """Store the node and write its row: capacity less what its members hold."""
-        node, row = live.node, live.row
-        self._grow(nodes=self.pool.nodes, gpus=node.gpus)
-        pool = self.pool
-        self.nodes[node.id] = live
-        self.changed.nodes[node.id] = None
+        self._grow(nodes=self.pool.nodes, gpus=live.node.gpus)
+        self.nodes[live.node.id] = live
+        self.changed.nodes[live.node.id] = None
         self.stirs += 1
+        taken = _Taken()
+        for shape, gpus in self._held_on(live.node.id):
+            taken.add(shape, gpus)
+        self._write_row(live, taken)
+
+    def _write_row(self, live: LiveNode, taken: "_Taken") -> None:
+        node, row, pool = live.node, live.row, self.pool
         pool.gpu_count[row] = node.gpus
         pool.gpu_usable[row] = node.usable.bit_count()
         pool.cpu_total[row] = node.cpu_milli
@@ -519,19 +566,13 @@ class State:
         pool.model[row] = self.models.setdefault(node.model, len(self.models))
         pool.group[row] = self.groups.setdefault(node.group, len(self.groups))
         pool.open[row] = live.state is NodeState.READY
-        held = [0] * pool.gpu_free.shape[1]
-        cpu_milli = memory_mib = 0
-        for shape, gpus in self._held_on(node.id):
-            cpu_milli += shape.cpu_milli
-            memory_mib += shape.memory_mib
-            for gpu in gpus:
-                held[gpu] += shape.gpu_milli
-        for gpu in range(len(held)):
+        for gpu in range(pool.gpu_free.shape[1]):
             there = node.usable >> gpu & 1
-            pool.gpu_free[row, gpu] = WHOLE_GPU_MILLI - held[gpu] if there else 0
+            left = WHOLE_GPU_MILLI - taken.gpu_milli.get(gpu, 0)
+            pool.gpu_free[row, gpu] = left if there else 0
         pool.whole_free[row] = int((pool.gpu_free[row] == WHOLE_GPU_MILLI).sum())
-        pool.cpu_free[row] = node.cpu_milli - cpu_milli
-        pool.memory_free[row] = node.memory_mib - memory_mib
+        pool.cpu_free[row] = node.cpu_milli - taken.cpu_milli
+        pool.memory_free[row] = node.memory_mib - taken.memory_mib
 
     def _held_on(self, node: str) -> list[tuple[Shape, tuple[int, ...]]]:
         return [
@@ -549,6 +590,93 @@ class State:
         self.changed.projects[event.project.id] = None
         self.stirs += 1
         return True
+
+
+def restored(
+    nodes: Sequence[LiveNode],
+    projects: Iterable[Project],
+    jobs: Iterable[LiveJob],
+    allocations: Iterable[Allocation],
+) -> State:
+    """The state that wrote these rows, as if it had been folded up to there.
+
+    What the rows do not say is derived from them, so that a crash after any commit goes on as if
+    there had been none. The one thing lost would be a JobRequeueAsked without its ReleaseAsked; a
+    turn always has both.
+
+    Args:
+        nodes: every row, in row order.
+        jobs: those that have not ended, in the order of submission.
+        allocations: in the order they were bound: all that hold devices (also on a lost node after
+            their job left them), and what a live job has not been settled for.
+    """
+    state = State()
+    state.projects = {project.id: project for project in projects}
+    state.usage_milli = dict.fromkeys(state.projects, 0)
+    state.jobs = {live.job.id: replace(live) for live in jobs}
+    state.allocations = {allocation.id: allocation for allocation in allocations}
+    _restore_nodes(state, nodes)
+    _restore_queue(state)
+    for allocation in state.allocations.values():
+        _restore_attention(state, allocation)
+    for live in state.jobs.values():
+        if live.allocation is None and live.standing.stop_asked:
+            state.unsettled[live.job.id] = None
+    return state
+
+
+def _restore_nodes(state: State, nodes: Sequence[LiveNode]) -> None:
+    """The rows of the pool, in one pass over what is held."""
+    taken = {live.node.id: _Taken() for live in nodes}
+    state.nodes = {live.node.id: live for live in nodes}
+    state.node_ids = [live.node.id for live in nodes]
+    state.on_node = {id: {} for id in state.node_ids}
+    state._grow(nodes=len(nodes), gpus=max((live.node.gpus for live in nodes), default=0))
+    for allocation in state.allocations.values():
+        charged = state._is_newest(allocation)
+        for rank, seat in enumerate(allocation.seats):
+            if not allocation.holds(rank):
+                continue
+            taken[seat.node].add(allocation.shape, seat.gpus)
+            state.on_node[seat.node][allocation.id] = None
+            if charged:
+                state._use(allocation.project, allocation.shape.milli)
+    for row, live in enumerate(nodes):
+        assert live.row == row, f"rows have no gaps: {live}"
+        state._write_row(live, taken[live.node.id])
+
+
+def _restore_queue(state: State) -> None:
+    for live in state.jobs.values():
+        if live.allocation is not None:
+            continue
+        state.queue.append((queue_key(live.job), live.job.id))
+        lane = lane_of(live.job)
+        state.waiting[lane] = state.waiting.get(lane, 0) + 1
+        if live.standing.not_before_ms:
+            state.backoffs.append((live.standing.not_before_ms, live.job.id))
+    state.queue.sort()
+    state.backoffs.sort()
+
+
+def _restore_attention(state: State, allocation: Allocation) -> None:
+    """Deadlines, and what the release and settle passes must look at."""
+    state._look_for_settling(allocation.id)
+    if allocation.state not in LIVELY:
+        return
+    live = state.jobs[allocation.job]
+    if allocation.state is AllocationState.RUNNING and live.job.time_limit_ms:
+        insort(state.deadlines, (allocation.running_ms + live.job.time_limit_ms, allocation.id))
+    out_of_sight = any(
+        allocation.holds(rank) and state.nodes[seat.node].state is NodeState.LOST
+        for rank, seat in enumerate(allocation.seats)
+    )
+    if live.standing.stop_asked:
+        state.troubled[allocation.id] = ReleaseReason.STOP
+    elif out_of_sight:
+        state.troubled[allocation.id] = ReleaseReason.NODE_LOST
+    elif not all(end.ok for _, end in allocation.exits):
+        state.troubled[allocation.id] = ReleaseReason.MEMBER_FAILED
 
 
 def _drop(entries: list[Any], entry: Any) -> None:
@@ -569,6 +697,8 @@ _FOLD: dict[type, Callable[[State, Any, int], bool]] = {
     ev.MemberEnded: State._member_ended,
     ev.JobRejected: State._job_rejected,
     ev.AllocationBound: State._allocation_bound,
+    ev.JobNominated: State._job_nominated,
+    ev.NominationDropped: State._nomination_dropped,
     ev.ReleaseAsked: State._release_asked,
     ev.JobRequeued: State._job_requeued,
     ev.JobEnded: State._job_ended,

@@ -1,4 +1,4 @@
-"""Values as rows and back. An allocation's body is in two parts: what never changes, and what does."""
+"""Values as rows and back. An allocation's body has two parts: what stays, and what changes."""
 
 import json
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def _fields(allocation: Allocation, names: Sequence[str]) -> str:
 
 
 def allocation_of(fixed: str, moving: str) -> Allocation:
-    """The allocation of its two parts. Fields that an older version did not know keep their default."""
+    """The allocation of its two parts. Fields that an older version did not write have defaults."""
     fixed_values, moving_values = iter(json.loads(fixed)), iter(json.loads(moving))
     values = []
     for name in _FIELDS:

@@ -1,7 +1,8 @@
 """From a URL to a database that is there, is ours, and has the newest schema.
 
-SQLite runs in WAL mode with `synchronous=FULL`: a commit is on the disk when it returns, and readers
-never wait for the writer. The writer's transactions are `BEGIN IMMEDIATE`; readers cannot write.
+SQLite runs in WAL mode with `synchronous=FULL`: a commit is on the disk when it returns, and
+readers never wait for the writer. The writer's transactions are `BEGIN IMMEDIATE`; readers cannot
+write.
 Alembic is imported only when there is something to migrate.
 """
 
@@ -29,7 +30,7 @@ MIGRATION_LOCK = 0x6D6164616E67  # "madang": one daemon migrates at a time
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """`writer` has one connection, `reader` several that cannot write. `place` is fit to be shown."""
+    """`writer` has one connection, `reader` several that cannot write; `place` may be shown."""
 
     writer: sa.Engine
     reader: sa.Engine

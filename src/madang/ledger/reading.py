@@ -45,7 +45,12 @@ _ALLOCATIONS = (
 
 _EVENTS = (
     sa.select(
-        journal.c.seq, journal.c.at_ms, journal.c.kind, journal.c.job, journal.c.node, journal.c.line
+        journal.c.seq,
+        journal.c.at_ms,
+        journal.c.kind,
+        journal.c.job,
+        journal.c.node,
+        journal.c.line,
     )
     .where(journal.c.seq > sa.bindparam("after"))
     .order_by(journal.c.seq)
@@ -56,7 +61,7 @@ _EVENTS_OF_NODE = _EVENTS.where(journal.c.node == sa.bindparam("node"))
 _SPAN = sa.select(sa.select(sa.func.min(journal.c.seq)).scalar_subquery(), lead.c.last_seq)
 
 _LEAD = sa.select(lead.c.last_seq, lead.c.last_ms, lead.c.last_n)
-_NODES = sa.select(nodes.c.row, nodes.c.state, nodes.c.body).order_by(nodes.c.row)
+_NODES = sa.select(nodes.c.row, nodes.c.state, nodes.c.cordoned, nodes.c.body).order_by(nodes.c.row)
 _PROJECTS = sa.select(projects.c.body).order_by(projects.c.id)
 _LIVE_JOBS = (
     sa.select(jobs.c.job, jobs.c.standing, jobs.c.allocation, jobs.c.attached)
@@ -82,7 +87,7 @@ def load(connection: sa.Connection) -> Loaded:
     counters = connection.execute(_LEAD).one()
     return Loaded(
         nodes=tuple(
-            LiveNode(of_body(Node, row.body), NodeState(row.state), row.row)
+            LiveNode(of_body(Node, row.body), NodeState(row.state), row.row, bool(row.cordoned))
             for row in connection.execute(_NODES)
         ),
         projects=tuple(of_body(Project, row.body) for row in connection.execute(_PROJECTS)),
@@ -141,7 +146,7 @@ def jobs_page(
     return [_job_record(row) for row in connection.execute(query, values)]
 
 
-def _job_record(row: sa.Row[Any]) -> JobRecord:
+def _job_record(row: Any) -> JobRecord:
     return JobRecord(
         job=of_body(Job, row.job),
         standing=of_body(Standing, row.standing),
@@ -153,7 +158,7 @@ def _job_record(row: sa.Row[Any]) -> JobRecord:
 
 
 def phase_counts(connection: sa.Connection) -> dict[Phase, int]:
-    counts = {phase: 0 for phase in Phase}
+    counts = dict.fromkeys(Phase, 0)
     for phase, count in connection.execute(_PHASES):
         counts[Phase(phase)] = count
     return counts

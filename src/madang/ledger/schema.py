@@ -2,9 +2,9 @@
 
 - `lead` has one row: who leads, and the counters that a turn moves. Its lock makes turns serial.
 - `journal` is append-only: one line per event, `seq` without gaps.
-- `jobs`, `requests`, `allocations`, `nodes`, `projects` are the state's rows. JSON bodies are made by
-  `core.codec`; the columns beside them are there to be searched. What never changes (`requests`,
-  `fixed`) is kept apart from what does, so that an update writes little.
+- `jobs`, `requests`, `allocations`, `nodes`, `projects` are the state's rows. JSON bodies are made
+  by `core.codec`; the columns beside them are there to be searched. What never changes
+  (`requests`, `fixed`) is kept apart from what does, so that an update writes little.
 - `holdings` says which member holds which device; `devices` is their sum, kept by triggers and
   checked by the database, so that no device can be promised twice whatever the code does.
 - `tokens` holds digests only.
@@ -29,9 +29,7 @@ def _text(name: str) -> sa.Column[str]:
 
 def _partial(name: str, *columns: str, where: str, unique: bool = False) -> sa.Index:
     clause = sa.text(where)
-    return sa.Index(
-        name, *columns, unique=unique, sqlite_where=clause, postgresql_where=clause
-    )
+    return sa.Index(name, *columns, unique=unique, sqlite_where=clause, postgresql_where=clause)
 
 
 lead = sa.Table(
@@ -68,6 +66,7 @@ nodes = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("row", sa.BigInteger, nullable=False, unique=True),
     _text("state"),
+    _number("cordoned"),
     _text("body"),
 )
 

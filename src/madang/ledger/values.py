@@ -14,7 +14,7 @@ from madang.core.state import LiveJob, LiveNode, State
 
 @dataclass(frozen=True, slots=True)
 class JobWrite:
-    """A job as a turn left it. `allocation` is the one it has now; None while it waits or has ended."""
+    """A job as a turn left it. `allocation`: the one it has now; None if it waits or has ended."""
 
     job: Job
     standing: Standing
@@ -25,8 +25,8 @@ class JobWrite:
 class NewJob:
     """What the scheduler never looks at, written once with the job's first row.
 
-    `request` is the JobRequest as submitted (JSON). `key` is the submitter's idempotency key, "" for
-    none; the database takes each (owner, key) once.
+    `request` is the JobRequest as submitted (JSON). `key` is the submitter's idempotency key, ""
+    for none; the database takes each (owner, key) once.
     """
 
     job_id: str
@@ -43,14 +43,15 @@ class NodeWrite:
     node: Node
     state: NodeState
     row: int
+    cordoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One transaction: all of it is there after the commit, or none.
 
-    Rows are written once each; `memos` are (job id, text). Every job that the ledger has not seen
-    yet comes with its `NewJob`.
+    Rows are written once each. Every job that the ledger has not seen yet comes with its `NewJob`.
+    `memos` are (job id, text); one for a job that is not there is dropped.
     """
 
     epoch: int
@@ -85,7 +86,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job as the ledger knows it, live or ended. `newest` is its newest allocation, if it had one."""
+    """A job as the ledger knows it, live or ended. `newest` is its newest allocation, if any."""
 
     job: Job
     standing: Standing
@@ -153,7 +154,7 @@ def turn_of(
         allocations=tuple(
             state.allocations.get(id) or state.ended_allocations[id] for id in changed.allocations
         ),
-        nodes=tuple(NodeWrite(live.node, live.state, live.row) for live in nodes),
+        nodes=tuple(NodeWrite(live.node, live.state, live.row, live.cordoned) for live in nodes),
         projects=tuple(state.projects[id] for id in changed.projects),
         new=tuple(new),
         memos=tuple(memos),

@@ -34,7 +34,7 @@ from madang.ledger.schema import (
     projects,
     requests,
 )
-from madang.ledger.values import JobWrite, NewJob, Turn, name_of
+from madang.ledger.values import JobWrite, NewJob, NodeWrite, Turn, name_of
 
 OUTCOME_WAITS_S = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)  # then nobody can say what became of a COMMIT
 
@@ -75,9 +75,13 @@ _LIVE_ALLOCATIONS = sa.select(allocations.c.id, allocations.c.fixed, allocations
 _LAST_ALLOCATION = sa.select(sa.func.coalesce(sa.func.max(allocations.c.n), 0))
 
 
+# What a database may answer to a turn; a text that it cannot store (half a surrogate pair) too.
+_WORLDLY = (sa.exc.DBAPIError, sa.exc.TimeoutError, UnicodeError)
+
+
 @dataclass(slots=True)
 class Known:
-    """What the database holds of live allocations: `ended[id]` is the bit set of its ended ranks."""
+    """What the database has of live allocations: `ended[id]` is the bit set of the ended ranks."""
 
     epoch: int = -1
     last_n: int = 0
@@ -96,7 +100,7 @@ class Holding:
 
 
 class Writer:
-    """Commits turns on the ledger's one writing connection. The caller lets one thread in at a time."""
+    """Commits turns on the ledger's one writing connection. One thread at a time may be inside."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -132,7 +136,7 @@ class Writer:
                 holding = self._write(connection, turn, last_seq - len(turn.events))
             except sa.exc.IntegrityError as error:
                 raise CommitRefused(f"the database refused the turn: {error.orig}") from error
-            except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+            except _WORLDLY as error:
                 raise _failed(error) from error
             try:
                 transaction.commit()
@@ -163,13 +167,7 @@ class Writer:
     def _write(self, connection: sa.Connection, turn: Turn, seq: int) -> Holding:
         _INSERT_EVENTS.write(connection, _event_rows(turn, seq))
         _UPSERT_PROJECTS.write(connection, [{"id": p.id, "body": body(p)} for p in turn.projects])
-        _UPSERT_NODES.write(
-            connection,
-            [
-                {"id": w.node.id, "row": w.row, "state": w.state.value, "body": body(w.node)}
-                for w in turn.nodes
-            ],
-        )
+        _UPSERT_NODES.write(connection, [_node_row(write) for write in turn.nodes])
         self._write_jobs(connection, turn)
         holding = self._holding(turn.allocations)
         _INSERT_ALLOCATIONS.write(connection, holding.inserts)
@@ -195,7 +193,7 @@ class Writer:
         _INSERT_REQUESTS.write(connection, asked)
         _must_touch("jobs", _UPDATE_JOBS.write, connection, updates)
         memos = [{"id": id, "memo": body(memo)} for id, memo in dict(turn.memos).items()]
-        _must_touch("memos", _UPDATE_MEMOS.write, connection, memos)
+        _UPDATE_MEMOS.write(connection, memos)
 
     def _holding(self, written: Sequence[Allocation]) -> Holding:
         """Compare the allocations with what the database holds of them."""
@@ -248,7 +246,7 @@ class Writer:
         ) from error
 
 
-def _failed(error: sa.exc.SQLAlchemyError) -> CommitFailed:
+def _failed(error: Exception) -> CommitFailed:
     why = " ".join(str(getattr(error, "orig", None) or error).split())
     return CommitFailed(
         f"nothing was written: {why}; check the database's disk and connection, then try again"
@@ -321,6 +319,16 @@ def _job_row(write: JobWrite, first: NewJob) -> dict[str, Any]:
         **_moving_columns(write),
         "job": body(write.job),
         "memo": body(first.memo),
+    }
+
+
+def _node_row(write: NodeWrite) -> dict[str, Any]:
+    return {
+        "id": write.node.id,
+        "row": write.row,
+        "state": write.state.value,
+        "cordoned": int(write.cordoned),
+        "body": body(write.node),
     }
 
 

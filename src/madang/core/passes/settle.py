@@ -12,9 +12,13 @@ ATTEMPTS_MAX = 1_000  # a job that loses every node it touches ends some day
 
 
 def settle(draft: Draft) -> None:
-    """Emit JobEnded or JobRequeued for each unsettled job."""
+    """Emit JobEnded or JobRequeued for each unsettled job, in the order of submission.
+
+    The order in which they came to be unsettled is in no row: a state read at a start must settle
+    them in the same one.
+    """
     snapshot = draft.snapshot
-    for job_id in snapshot.unsettled:
+    for job_id in sorted(snapshot.unsettled, key=lambda id: snapshot.jobs[id].job.seq):
         live = snapshot.jobs[job_id]
         allocation = snapshot.allocations[live.allocation] if live.allocation else None
         if allocation is not None and _succeeded(allocation):

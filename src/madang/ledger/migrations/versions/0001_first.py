@@ -101,6 +101,7 @@ def _jobs() -> None:
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("row", sa.BigInteger, nullable=False, unique=True),
         _text("state"),
+        _number("cordoned"),
         _text("body"),
     )
     op.create_table(

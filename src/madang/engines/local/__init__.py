@@ -1,0 +1,10 @@
+"""The engine of one machine: every member is a process under a shim that outlives the daemon.
+
+    daemon ── LocalEngine ──(socketpair)── keeper ──fork── shim ──fork+exec── member
+                  ▲                                         │
+                  └───────────(FIFO: started, ended)────────┘
+
+`engine.py` is the daemon's side; `keeper.py` and `shim.py` run with a bare interpreter and import
+only `records.py` and `proc.py`. Why so: docs/decisions/shims-from-a-keeper.md. This file imports
+nothing, because the keeper passes through it.
+"""
