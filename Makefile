@@ -15,7 +15,7 @@ SLOW   := slow or crash or torch or postgres or browser
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up down install page test test-slow check bench lock torch wheel clean
+.PHONY: help up down install page test test-slow test-web check bench lock torch wheel clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -77,6 +77,11 @@ test: install $(STAMPS)/dev ## the fast tests
 test-slow: install $(STAMPS)/dev ## crashes, many seeds, PostgreSQL, PyTorch, the browser
 	@$(BIN)/python -m pytest -m '$(SLOW)' -o faulthandler_timeout=1800 $(PYTEST)
 
+test-web: page ## the page's own linter and tests (needs npm)
+	@test -d web/node_modules || npm --prefix web ci --ignore-scripts --silent
+	@npm --prefix web run --silent lint
+	@npm --prefix web run --silent test
+
 check: install $(STAMPS)/dev ## format, lint, types, the arrows between rooms, tidy
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
@@ -86,8 +91,8 @@ check: install $(STAMPS)/dev ## format, lint, types, the arrows between rooms, t
 	@$(BIN)/python -m tools.tidy
 
 bench: install $(STAMPS)/dev ## latency and throughput beside Slurm, start-up, memory
-	@$(BIN)/python benchmarks/startup.py
-	@$(BIN)/python benchmarks/latency.py
+	@$(BIN)/python -m benchmarks.startup
+	@$(BIN)/python -m benchmarks.latency
 
 # --- releasing -------------------------------------------------------------------------------
 

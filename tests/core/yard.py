@@ -9,6 +9,7 @@ two members with four devices each.
 """
 
 import re
+from collections import defaultdict
 from dataclasses import replace
 
 from madang.core import events as ev
@@ -171,14 +172,14 @@ class Yard:
         cells, *words = text.split()
         devices = re.findall(r"\{\w+\}|.", cells)
         options = dict(word.split("=", 1) for word in words if "=" in word)
-        healthy = sum(1 << gpu for gpu, cell in enumerate(devices) if cell != ILL)
+        ill = sum(1 << gpu for gpu, cell in enumerate(devices) if cell == ILL)
         node = Node(
             id=id,
             gpus=0 if cells == "-" else len(devices),
             cpu_milli=int(options.get("cpus", 64)) * 1000,
             memory_mib=int(options.get("memory", 1024)),
             model=options.get("model", "H100"),
-            healthy=healthy,
+            healthy=~ill,
         )
         self.controller.state.apply(ev.NodeSeen(node), self.now_ms)
         if "cordoned" in words:
@@ -207,7 +208,7 @@ class Yard:
             self.state.apply(ev.MemberStarted(allocation.id, rank, self.now_ms - 800), self.now_ms)
 
     def _holders(self, node: str) -> dict[int, list[str]]:
-        holders: dict[int, list[str]] = {g: [] for g in range(self.state.nodes[node].node.gpus)}
+        holders: dict[int, list[str]] = defaultdict(list)
         for id in self.state.on_node[node]:
             allocation = self.state.allocations[id]
             for rank, seat in enumerate(allocation.seats):

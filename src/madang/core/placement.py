@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from madang.core.model import WHOLE_GPU_MILLI, Shape
-from madang.core.pool import Bools, Ints, Place, Pool
+from madang.core.pool import Bools, Ints, Place, Pool, SmallInts
 
 _FAR = np.iinfo(np.int64).max
 
@@ -67,15 +67,20 @@ def _fewest_nodes(pool: Pool, room: Ints, members: int) -> list[tuple[int, int]]
 def room_when_empty(pool: Pool, shape: Shape, members: int, eligible: Bools | None = None) -> int:
     """How many of the members the open nodes could take if nothing else were there."""
     rows = pool.open if eligible is None else pool.open & eligible
-    room = np.where(rows, members, 0)
+    return int(room_if_empty(pool, pool.gpu_usable, shape, members)[rows].sum())
+
+
+def room_if_empty(pool: Pool, devices: SmallInts, shape: Shape, members: int) -> Ints:
+    """(N,) how many of the members each node could take, had it these devices, all of them free."""
+    room = np.full(pool.nodes, members, np.int64)
     if shape.gpus:
-        devices = pool.gpu_usable.astype(np.int64)
-        room = np.minimum(room, devices * (WHOLE_GPU_MILLI // shape.gpu_milli) // shape.gpus)
+        offered = devices.astype(np.int64) * (WHOLE_GPU_MILLI // shape.gpu_milli)
+        np.minimum(room, offered // shape.gpus, out=room)
     if shape.cpu_milli:
-        room = np.minimum(room, pool.cpu_total // shape.cpu_milli)
+        np.minimum(room, pool.cpu_total // shape.cpu_milli, out=room)
     if shape.memory_mib:
-        room = np.minimum(room, pool.memory_total // shape.memory_mib)
-    return int(room.sum())
+        np.minimum(room, pool.memory_total // shape.memory_mib, out=room)
+    return room
 
 
 def members_room(pool: Pool, shape: Shape, eligible: Bools | None = None) -> Ints:

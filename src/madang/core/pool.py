@@ -76,6 +76,31 @@ class Pool:
             self.cpu_free[row] -= shape.cpu_milli
             self.memory_free[row] -= shape.memory_mib
 
+    def block(self, places: Sequence[Place], shape: Shape) -> None:
+        """Take of the places what is free of them: a promise that is not all there yet."""
+        for row, gpus in places:
+            for gpu in gpus:
+                left = int(self.gpu_free[row, gpu])
+                self.whole_free[row] -= left == WHOLE_GPU_MILLI
+                self.gpu_free[row, gpu] = max(0, left - shape.gpu_milli)
+            self.cpu_free[row] -= shape.cpu_milli
+            self.memory_free[row] -= shape.memory_mib
+
+    def has_free(self, places: Sequence[Place], shape: Shape) -> bool:
+        """True iff all the places could be taken now."""
+        trial = self.scratch()
+        for row, gpus in places:
+            if not self.open[row] or len(gpus) != shape.gpus:
+                return False
+            if any(trial.gpu_free[row, gpu] < shape.gpu_milli for gpu in gpus):
+                return False
+            trial.gpu_free[row, list(gpus)] -= shape.gpu_milli
+            trial.cpu_free[row] -= shape.cpu_milli
+            trial.memory_free[row] -= shape.memory_mib
+            if trial.cpu_free[row] < 0 or trial.memory_free[row] < 0:
+                return False
+        return True
+
     def give(self, place: Place, shape: Shape) -> None:
         """Give one member's place back. Ill devices are not part of a place: they stay at 0."""
         row, gpus = place

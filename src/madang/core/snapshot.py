@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from madang.core.model import Allocation, Project, ReleaseReason
+from madang.core.model import Allocation, Project, ReleaseReason, Seat
+from madang.core.policy import Policy
 from madang.core.pool import Pool
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ class Snapshot:
     """See the module's docstring.
 
     `queue` holds (key, job id) of the waiting jobs in their order, `waiting` how many wait in each
-    lane. `node_ids[row]` names the pool's row.
+    lane. `node_ids[row]` names the pool's row. `nominations` maps a
+    waiting job to the seats promised to it.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
@@ -44,6 +46,8 @@ class Snapshot:
     troubled: Mapping[str, ReleaseReason]
     unsettled: Mapping[str, None]
     strays: Mapping[str, None]
+    nominations: Mapping[str, tuple[Seat, ...]]
+    policy: Policy
 
     def detached(self) -> "Snapshot":
         """A snapshot that shares nothing with the state: for readers of other threads. O(live)."""
@@ -62,4 +66,6 @@ class Snapshot:
             troubled=dict(self.troubled),
             unsettled=dict(self.unsettled),
             strays=dict(self.strays),
+            nominations=dict(self.nominations),
+            waiting=dict(self.waiting),
         )

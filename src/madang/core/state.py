@@ -25,7 +25,9 @@ from madang.core.model import (
     Seat,
     Shape,
     Standing,
+    grace_ms_of,
 )
+from madang.core.policy import DEFAULT
 from madang.core.pool import Place, Pool, empty_pool, widened
 from madang.core.snapshot import Lane, QueueKey, Snapshot
 
@@ -116,6 +118,8 @@ class State:
         self.strays: dict[str, None] = {}
         self.models: dict[str, int] = {"": 0}
         self.groups: dict[str, int] = {}
+        self.nominations: dict[str, tuple[Seat, ...]] = {}  # job → seats promised to it
+        self.policy = DEFAULT
         # Counts whatever may let a waiting job start: while it stands still, none can.
         self.stirs = 0
         self.ended_jobs: dict[str, LiveJob] = {}
@@ -130,9 +134,13 @@ class State:
 
     def snapshot(self, now_ms: int) -> Snapshot:
         """The frozen picture that passes plan on. Mappings are views: plan writes nothing."""
+        return self.view(now_ms, self.pool.frozen())
+
+    def view(self, now_ms: int, pool: Pool | None = None) -> Snapshot:
+        """A snapshot of the live arrays, for a question that is answered at once."""
         return Snapshot(
             now_ms=now_ms,
-            pool=self.pool.frozen(),
+            pool=self.pool if pool is None else pool,
             node_ids=self.node_ids,
             nodes=self.nodes,
             models=self.models,
@@ -147,6 +155,8 @@ class State:
             troubled=self.troubled,
             unsettled=self.unsettled,
             strays=self.strays,
+            nominations=self.nominations,
+            policy=self.policy,
         )
 
     @property
@@ -181,9 +191,17 @@ class State:
 
     def _job_stop_asked(self, event: ev.JobStopAsked, now_ms: int) -> bool:
         live = self.jobs.get(event.job)
-        if live is None or live.standing.stop_asked:
+        if live is None:
             return False
-        live.standing = replace(live.standing, stop_asked=True)
+        before = live.standing
+        after = replace(before, stop_asked=True, stop_grace_ms=event.grace_ms)
+        shorter = grace_ms_of(live.job, after) < grace_ms_of(live.job, before)
+        if before.stop_asked and not shorter:
+            return False
+        live.standing = after if shorter else replace(before, stop_asked=True)
+        held = self.allocations[live.allocation] if live.allocation is not None else None
+        if held is not None and held.state is AllocationState.RELEASING and shorter:
+            self.strays[held.id] = None  # asked once more, with the shorter grace
         self._interrupt(live, ReleaseReason.STOP)
         self._show(live)
         return True
@@ -219,6 +237,7 @@ class State:
 
     def _job_requeued(self, event: ev.JobRequeued, now_ms: int) -> bool:
         live = self.jobs[event.job]
+        ran_ms = self._ran_ms(live, now_ms)
         self._detach(live)
         live.standing = replace(
             live.standing,
@@ -226,14 +245,24 @@ class State:
             not_before_ms=event.not_before_ms,
             reason=event.reason,
             running_ms=0,
+            attained_ms=live.standing.attained_ms + ran_ms,
+            waiting_ms=now_ms,
         )
         self._enqueue(live)
         self.unsettled.pop(event.job, None)
         self._show(live)
         return True
 
+    def _ran_ms(self, live: LiveJob, now_ms: int) -> int:
+        """How long the attempt that the job is about to leave has run."""
+        assert live.allocation is not None, f"has no allocation to leave: {live}"
+        allocation = self.allocations[live.allocation]
+        until_ms = allocation.released_ms or now_ms
+        return max(0, until_ms - allocation.running_ms) if allocation.running_ms else 0
+
     def _job_ended(self, event: ev.JobEnded, now_ms: int) -> bool:
         live = self.jobs.pop(event.job)
+        self.nominations.pop(event.job, None)
         if live.allocation is None:
             self._unqueue(live)
             self.stirs += 1  # what it held back may go
@@ -284,6 +313,7 @@ class State:
         allocation = event.allocation
         live = self.jobs[allocation.job]
         assert live.allocation is None, f"bound a job that is bound: {live}"
+        self.nominations.pop(allocation.job, None)
         self._unqueue(live)
         self._seat(allocation)
         live.allocation = allocation.id
@@ -311,6 +341,16 @@ class State:
 
     def _use(self, project: str, milli: int) -> None:
         self.usage_milli[project] = self.usage_milli.get(project, 0) + milli
+
+    def _job_nominated(self, event: ev.JobNominated, now_ms: int) -> bool:
+        assert event.job not in self.nominations, f"promised twice: {event}"
+        self.nominations[event.job] = event.seats
+        return True
+
+    def _nomination_dropped(self, event: ev.NominationDropped, now_ms: int) -> bool:
+        del self.nominations[event.job]
+        self.stirs += 1
+        return True
 
     def _release_asked(self, event: ev.ReleaseAsked, now_ms: int) -> bool:
         self.troubled.pop(event.allocation, None)
@@ -664,6 +704,8 @@ _FOLD: dict[type, Callable[[State, Any, int], bool]] = {
     ev.MemberEnded: State._member_ended,
     ev.JobRejected: State._job_rejected,
     ev.AllocationBound: State._allocation_bound,
+    ev.JobNominated: State._job_nominated,
+    ev.NominationDropped: State._nomination_dropped,
     ev.ReleaseAsked: State._release_asked,
     ev.JobRequeued: State._job_requeued,
     ev.JobEnded: State._job_ended,
