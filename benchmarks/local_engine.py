@@ -5,8 +5,8 @@
 Two questions, asked of the engine alone (no ledger, no scheduler):
 
 - latency: from `act(Start)` of one member until `observe` gives its MemberStarted, one at a time;
-- throughput: N members of `true`, as many at once as a slot each for 2 x CPUs allows, from the first
-  `act` until the last MemberEnded.
+- throughput: N members of `true`, at most 2 x CPUs at once, from the first `act` until the last
+  MemberEnded.
 
 The limit is `xargs -P <cpus> -n 1 true` over N: fork, exec and wait with nothing recorded, nothing
 logged and nobody told. Both are run in turns, so that a noisy neighbour meets both.
