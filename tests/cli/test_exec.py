@@ -1,0 +1,137 @@
+"""exec against a real WebSocket server that runs the command as the daemon does: on a pty or pipe."""
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from websockets.sync.server import serve
+
+import madang
+from tests.client.double import TOKEN
+
+SOURCE = str(Path(madang.__file__).parent.parent)
+
+
+class Server:
+    """Answers GET /v1/jobs/digits-1 and the exec socket."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, list[str]]] = []
+        self.resized = threading.Event()
+        self.resizes: list[list[int]] = []
+        self.reply = ""
+
+    def begin(self, connection, request):
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return connection.respond(401, '{"code": "unauthorized", "detail": "no valid token"}')
+        if urlsplit(request.path).path == "/v1/jobs/digits-1":
+            response = connection.respond(200, '{"id": "digits-1", "members": 2}')
+            response.headers["Connection"] = "close"
+            return response
+        if self.reply:
+            return connection.respond(404, self.reply)
+        return None
+
+    def talk(self, socket) -> None:
+        query = parse_qs(urlsplit(socket.request.path).query)
+        self.seen.append(query)
+        for frame in socket:
+            if isinstance(frame, str):
+                self.resizes.append(json.loads(frame)["resize"])
+                self.resized.set()
+                continue
+            if frame == b"\x04":
+                break
+            socket.send(b"echo " + frame)
+        socket.send(json.dumps({"exit": 5}))
+
+
+@pytest.fixture
+def server():
+    found = Server()
+    with serve(found.talk, "127.0.0.1", 0, process_request=found.begin) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        found.url = f"http://127.0.0.1:{listening.socket.getsockname()[1]}"
+        yield found
+        listening.shutdown()
+        thread.join()
+
+
+def words(server, *more):
+    env = {**os.environ, "PYTHONPATH": SOURCE, "MADANG_URL": server.url, "MADANG_TOKEN": TOKEN}
+    return {"args": [sys.executable, "-m", "madang", "exec", "digits-1", *more], "env": env}
+
+
+def test_through_a_pipe_bytes_go_both_ways_and_the_exit_code_comes_back(server):
+    done = subprocess.run(
+        **words(server, "--member", "1", "--", "cat", "-v"),
+        input=b"hello\n",
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.stdout == b"echo hello\n"
+    assert done.returncode == 5
+    assert server.seen == [{"member": ["1"], "command": ['["cat", "-v"]']}]
+
+
+def test_on_a_terminal_keys_go_raw_and_its_size_is_told(server):
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, True)
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    before = termios.tcgetattr(theirs)
+    child = subprocess.Popen(
+        **words(server), stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    try:
+        os.write(ours, b"a\x03")
+        seen = b""
+        while b"\x03" not in seen:
+            assert select.select([ours], [], [], 30)[0], "nothing came back"
+            seen += os.read(ours, 1024)
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 120, 0, 0))
+        assert server.resized.wait(30)
+        os.write(ours, b"\x04")
+        assert child.wait(30) == 5
+    finally:
+        child.kill()
+        child.communicate()
+
+    assert server.seen == [{"member": ["0"], "rows": ["24"], "cols": ["80"]}]
+    assert server.resizes[-1] == [50, 120]
+    assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_a_problem_instead_of_a_terminal_is_told(server):
+    server.reply = '{"code": "no_such_member", "detail": "member 0 does not run", "try": ["ls"]}'
+
+    done = subprocess.run(**words(server), input=b"", capture_output=True, timeout=30, check=False)
+
+    assert done.returncode == 3
+    assert b"member 0 does not run" in done.stderr
+    assert b"try      ls" in done.stderr
+
+
+def test_a_member_that_is_none(server):
+    done = subprocess.run(
+        **words(server, "--member", "2"), capture_output=True, timeout=30, check=False
+    )
+
+    assert done.returncode == 2
+    assert b"0 to 1" in done.stderr
