@@ -1,11 +1,15 @@
-"""exec against a real WebSocket server that runs the command as the daemon does: on a pty or pipe."""
+"""exec against a real WebSocket server, through a pipe and on a terminal."""
 
+import fcntl
 import json
 import os
 import pty
 import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -16,6 +20,7 @@ from websockets.sync.server import serve
 import madang
 from tests.client.double import TOKEN
 
+LIMIT_S = 30
 SOURCE = str(Path(madang.__file__).parent.parent)
 
 
@@ -27,6 +32,7 @@ class Server:
         self.resized = threading.Event()
         self.resizes: list[list[int]] = []
         self.reply = ""
+        self.url = ""
 
     def begin(self, connection, request):
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -42,6 +48,7 @@ class Server:
     def talk(self, socket) -> None:
         query = parse_qs(urlsplit(socket.request.path).query)
         self.seen.append(query)
+        socket.send(b"$ ")
         for frame in socket:
             if isinstance(frame, str):
                 self.resizes.append(json.loads(frame)["resize"])
@@ -65,6 +72,14 @@ def server():
         thread.join()
 
 
+def read_until(descriptor: int, end: bytes) -> bytes:
+    seen = b""
+    while end not in seen:
+        assert select.select([descriptor], [], [], LIMIT_S)[0], seen
+        seen += os.read(descriptor, 1024)
+    return seen
+
+
 def words(server, *more):
     env = {**os.environ, "PYTHONPATH": SOURCE, "MADANG_URL": server.url, "MADANG_TOKEN": TOKEN}
     return {"args": [sys.executable, "-m", "madang", "exec", "digits-1", *more], "env": env}
@@ -75,38 +90,31 @@ def test_through_a_pipe_bytes_go_both_ways_and_the_exit_code_comes_back(server):
         **words(server, "--member", "1", "--", "cat", "-v"),
         input=b"hello\n",
         capture_output=True,
-        timeout=30,
+        timeout=LIMIT_S,
         check=False,
     )
 
-    assert done.stdout == b"echo hello\n"
+    assert done.stdout == b"$ echo hello\n"
     assert done.returncode == 5
     assert server.seen == [{"member": ["1"], "command": ['["cat", "-v"]']}]
 
 
 def test_on_a_terminal_keys_go_raw_and_its_size_is_told(server):
     ours, theirs = pty.openpty()
-    os.set_blocking(ours, True)
-    import fcntl
-    import struct
-    import termios
-
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     before = termios.tcgetattr(theirs)
     child = subprocess.Popen(
-        **words(server), stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),
-    )  # fmt: skip
+        **words(server), stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, start_new_session=True
+    )
     try:
+        assert b"$ " in read_until(ours, b"$ ")
         os.write(ours, b"a\x03")
-        seen = b""
-        while b"\x03" not in seen:
-            assert select.select([ours], [], [], 30)[0], "nothing came back"
-            seen += os.read(ours, 1024)
+        assert b"echo a\x03" in read_until(ours, b"\x03")
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 120, 0, 0))
-        assert server.resized.wait(30)
+        child.send_signal(signal.SIGWINCH)
+        assert server.resized.wait(LIMIT_S)
         os.write(ours, b"\x04")
-        assert child.wait(30) == 5
+        assert child.wait(LIMIT_S) == 5
     finally:
         child.kill()
         child.communicate()
@@ -121,7 +129,9 @@ def test_on_a_terminal_keys_go_raw_and_its_size_is_told(server):
 def test_a_problem_instead_of_a_terminal_is_told(server):
     server.reply = '{"code": "no_such_member", "detail": "member 0 does not run", "try": ["ls"]}'
 
-    done = subprocess.run(**words(server), input=b"", capture_output=True, timeout=30, check=False)
+    done = subprocess.run(
+        **words(server), input=b"", capture_output=True, timeout=LIMIT_S, check=False
+    )
 
     assert done.returncode == 3
     assert b"member 0 does not run" in done.stderr
@@ -130,7 +140,7 @@ def test_a_problem_instead_of_a_terminal_is_told(server):
 
 def test_a_member_that_is_none(server):
     done = subprocess.run(
-        **words(server, "--member", "2"), capture_output=True, timeout=30, check=False
+        **words(server, "--member", "2"), capture_output=True, timeout=LIMIT_S, check=False
     )
 
     assert done.returncode == 2
