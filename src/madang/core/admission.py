@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Job, Project
-from madang.core.placement import eligible_rows
+from madang.core.model import UNLIMITED, Job, Project
+from madang.core.placement import eligible_rows, room_if_empty
 from madang.core.pool import Pool
 
 Numbers = tuple[tuple[str, int | str], ...]
@@ -46,26 +46,19 @@ def judge(
 
 def _capacity(pool: Pool, models: Mapping[str, int], job: Job) -> Rejected | None:
     shape = job.shape
-    unknown = [model for model in shape.models if model not in models]
+    # Of the nodes as they are: a model that no node has any more is unknown again.
+    here = set(pool.model.tolist()) if shape.models else set()
+    unknown = [model for model in shape.models if models.get(model) not in here]
     if len(unknown) == len(shape.models) and unknown:
-        there = " ".join(model for model in models if model) or "none"
+        names = sorted(model for model, code in models.items() if model and code in here)
+        there = " ".join(names) or "none"
         return Rejected("unknown_model", (("asked", " ".join(unknown)), ("known", there)))
     codes = tuple(models[model] for model in shape.models if model in models)
-    rows = eligible_rows(pool, codes)
-    per_node = pool.gpu_count.astype(np.int64)
-    if shape.gpus:
-        room = (per_node * (WHOLE_GPU_MILLI // shape.gpu_milli)) // shape.gpus
-    else:
-        room = np.full(pool.nodes, job.members, np.int64)
-    if shape.cpu_milli:
-        room = np.minimum(room, pool.cpu_total // shape.cpu_milli)
-    if shape.memory_mib:
-        room = np.minimum(room, pool.memory_total // shape.memory_mib)
-    if rows is not None:
-        room = np.where(rows, room, 0)
-    if int(np.minimum(room, job.members).sum()) >= job.members:
+    eligible = eligible_rows(pool, codes)
+    rows = np.ones(pool.nodes, np.bool_) if eligible is None else eligible
+    room = room_if_empty(pool, pool.gpu_count, shape, job.members)[rows]
+    if int(room.sum()) >= job.members:
         return None
-    widest = np.where(rows, per_node, 0) if rows is not None else per_node
     return Rejected(
         "too_large" if room.any() else "member_too_large",
         (
@@ -75,8 +68,8 @@ def _capacity(pool: Pool, models: Mapping[str, int], job: Job) -> Rejected | Non
             ("cpu_milli", shape.cpu_milli),
             ("memory_mib", shape.memory_mib),
             ("members_max", int(room.sum())),
-            ("gpus_max", int(widest.max())),
-            ("cpu_milli_max", int(pool.cpu_total.max())),
-            ("memory_mib_max", int(pool.memory_total.max())),
+            ("gpus_max", int(pool.gpu_count[rows].max(initial=0))),
+            ("cpu_milli_max", int(pool.cpu_total[rows].max(initial=0))),
+            ("memory_mib_max", int(pool.memory_total[rows].max(initial=0))),
         ),
     )

@@ -5,6 +5,7 @@ Derived data are computed again from the allocations alone and compared with wha
 
 import numpy as np
 
+from madang.core.lifecycle import LIVELY, phase_of
 from madang.core.model import (
     UNLIMITED,
     WHOLE_GPU_MILLI,
@@ -12,7 +13,8 @@ from madang.core.model import (
     AllocationState,
     NodeState,
 )
-from madang.core.state import State, queue_key
+from madang.core.snapshot import Lane
+from madang.core.state import LiveJob, State, lane_of, queue_key
 
 
 class InvariantBroken(AssertionError):
@@ -28,7 +30,8 @@ def check(state: State) -> None:
     _devices(state)
     _gangs(state)
     _jobs(state)
-    _quotas(state)
+    _attention(state)
+    _usage(state)
 
 
 def _require(claim: bool, *what: object) -> None:
@@ -58,9 +61,14 @@ def _devices(state: State) -> None:
     for id, live in state.nodes.items():
         usable = [live.node.usable >> gpu & 1 for gpu in range(pool.gpu_free.shape[1])]
         free = np.where(usable, WHOLE_GPU_MILLI - held[live.row], 0)
-        _require(bool((pool.gpu_free[live.row] == free).all()), "free", id, free, pool.gpu_free[live.row])
+        _require(
+            bool((pool.gpu_free[live.row] == free).all()), "free", id, free, pool.gpu_free[live.row]
+        )
         whole = int((free == WHOLE_GPU_MILLI).sum())
         _require(int(pool.whole_free[live.row]) == whole, "whole_free", id, whole)
+        _require(int(pool.gpu_usable[live.row]) == sum(usable), "gpu_usable", id)
+        _require(live.state is not NodeState.READY or not live.cordoned, "cordoned", live)
+        _require(live.state is not NodeState.CORDONED or live.cordoned, "cordoned", live)
         _require(bool(pool.open[live.row]) == (live.state is NodeState.READY), "open", live)
         _require(set(state.on_node[id]) == on_node[id], "on_node", id, on_node[id])
         _require(state.node_ids[live.row] == id, "row", live)
@@ -104,23 +112,59 @@ def _jobs(state: State) -> None:
     _require(keys == sorted(keys), "queue is not in order", keys)
     for key, id in state.queue:
         _require(key == queue_key(state.jobs[id].job), "queue key", id)
+    lanes: dict[Lane, int] = {}
     for id, live in state.jobs.items():
-        if live.allocation is not None:
-            _require(live.allocation in state.allocations, "allocation is gone", live)
-        _require(not live.standing.phase.is_final, "ended but live", id, live.standing)
+        allocation = state.allocations.get(live.allocation) if live.allocation else None
+        _require(live.allocation is None or allocation is not None, "allocation is gone", live)
+        phase = phase_of(live.standing, allocation)
+        _require(live.standing.phase is phase, "phase", id, phase, live.standing)
+        if allocation is None:
+            lane = lane_of(live.job)
+            lanes[lane] = lanes.get(lane, 0) + 1
+        else:
+            _require(live.standing.attempt == allocation.attempt, "attempt", live, allocation)
+    _require(state.waiting == lanes, "lanes", state.waiting, lanes)
+    backoffs = [
+        (live.standing.not_before_ms, id)
+        for id, live in state.jobs.items()
+        if live.allocation is None and live.standing.not_before_ms
+    ]
+    _require(sorted(backoffs) == state.backoffs, "backoffs", backoffs, state.backoffs)
     deadlines = [
         (a.running_ms + live.job.time_limit_ms, a.id)
         for a in state.allocations.values()
-        if a.state is AllocationState.RUNNING
-        and (live := state.jobs[a.job]).job.time_limit_ms
+        if a.state is AllocationState.RUNNING and (live := state.jobs[a.job]).job.time_limit_ms
     ]
     _require(sorted(deadlines) == state.deadlines, "deadlines", deadlines, state.deadlines)
 
 
-def _quotas(state: State) -> None:
-    """Usage is what allocations hold. Over quota only where a quota was lowered or a node was lost."""
+def _attention(state: State) -> None:
+    """What must be looked at is marked, and nothing else; so that no pass has to look at all."""
+    for id in state.troubled:
+        _require(id in state.allocations, "troubled and gone", id)
+        _require(state.allocations[id].state in LIVELY, "troubled", state.allocations[id])
+    settling = {id for id, live in state.jobs.items() if _must_settle(state, live)}
+    _require(set(state.unsettled) == settling, "unsettled", set(state.unsettled) ^ settling)
+
+
+def _must_settle(state: State, live: LiveJob) -> bool:
+    """The job waits and shall stop, or what its allocation holds is out of sight, or nothing."""
+    if live.allocation is None:
+        return live.standing.stop_asked
+    allocation = state.allocations[live.allocation]
+    return allocation.state not in LIVELY and all(
+        not allocation.holds(rank) or state.nodes[seat.node].state is NodeState.LOST
+        for rank, seat in enumerate(allocation.seats)
+    )
+
+
+def _usage(state: State) -> None:
+    """Usage is what live jobs hold."""
     usage: dict[str, int] = {}
     for allocation in state.allocations.values():
+        live = state.jobs.get(allocation.job)
+        if live is None or live.allocation != allocation.id:
+            continue  # what a dead node still holds is not charged
         members = sum(allocation.holds(rank) for rank in range(len(allocation.seats)))
         usage[allocation.project] = (
             usage.get(allocation.project, 0) + members * allocation.shape.milli

@@ -1,14 +1,15 @@
 """Events and rows as plain JSON values, and back. One form for the journal, digests and replay.
 
 A frozen dataclass becomes a list of its fields in order behind a one-word kind; adding a field with
-a default at the end keeps old journals readable.
+a default at the end keeps old journals readable. An int beyond 53 bits is written as hex text, so a
+field that may be text or a number holds smaller ones only.
 """
 
 import dataclasses
 import json
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -22,7 +23,9 @@ KINDS: dict[str, type] = {kind.__name__: kind for kind in (*FACTS, *DECISIONS)}
 def to_json(value: Any) -> Any:
     """A dataclass as a list of its fields; tuples as lists; enums as their words."""
     if dataclasses.is_dataclass(value):
-        return [to_json(getattr(value, name)) for name in _names(type(value))]
+        return [
+            to_json(getattr(value, name)) for name in _names(typing.cast(Hashable, type(value)))
+        ]
     if isinstance(value, tuple):
         return [to_json(item) for item in value]
     if isinstance(value, int) and value.bit_length() > 53:
@@ -36,7 +39,7 @@ def from_json(kind: type[T], value: Any) -> T:
     Raises:
         TypeError, ValueError: it was not.
     """
-    return typing.cast(T, _decoder(kind)(value))
+    return typing.cast(T, _decoder(typing.cast(Hashable, kind))(value))
 
 
 def encode_event(event: Event) -> str:
@@ -55,7 +58,7 @@ def decode_event(line: str) -> Event:
 
 
 @cache
-def _names(kind: type) -> tuple[str, ...]:
+def _names(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
@@ -64,8 +67,11 @@ def _decoder(kind: Any) -> Callable[[Any], Any]:
     """A function from JSON to a value of the kind: dataclass, enum, tuple, int, str or bool."""
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        fields = [_decoder(hints[name]) for name in _names(typing.cast(type, kind))]
-        return lambda value: kind(*[field(item) for field, item in zip(fields, value)])
+        fields = [_decoder(hints[name]) for name in _names(typing.cast(Hashable, kind))]
+        make = typing.cast(Callable[..., Any], kind)
+        return lambda value: make(
+            *[field(item) for field, item in zip(fields, value, strict=False)]
+        )
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return kind
     origin, args = typing.get_origin(kind), typing.get_args(kind)

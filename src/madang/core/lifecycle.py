@@ -61,5 +61,8 @@ def phase_of(standing: Standing, allocation: Allocation | None) -> Phase:
     return _PHASE[allocation.state]
 
 
+# An allocation in these goes on unless it is asked to end.
+LIVELY = frozenset({AllocationState.BOUND, AllocationState.RUNNING})
+
 # Ends that are not the job's own doing cost it none of its retries.
 BLAMELESS = frozenset({ReleaseReason.REQUEUE, ReleaseReason.NODE_LOST, ReleaseReason.PREEMPTED})

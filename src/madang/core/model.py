@@ -94,13 +94,20 @@ class Shape:
         """GPU-milli of one member."""
         return self.gpus * self.gpu_milli
 
+    def __post_init__(self) -> None:
+        assert self.gpus >= 0, f"fewer than no GPUs: {self}"
+        assert 0 < self.gpu_milli <= WHOLE_GPU_MILLI, f"neither a share nor a whole GPU: {self}"
+        assert self.gpus <= 1 or self.gpu_milli == WHOLE_GPU_MILLI, f"shares of many GPUs: {self}"
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A request as the scheduler sees it: fixed from submission to the end.
 
-    What a member executes (command, environment, code) is not here: the scheduler never looks at it.
+    What a member executes (command, environment, code) is not here: no pass looks at it.
     `seq` is the order of acknowledgement and the last key of every order between jobs.
+    `estimate_ms` is how long it is expected to run (0: nobody knows); `checkpoints` says that it
+    can be stopped and go on later, so that it may be moved aside.
     """
 
     id: str
@@ -116,6 +123,8 @@ class Job:
     time_limit_ms: int = 0
     grace_ms: int = 30_000
     retries_max: int = 0
+    estimate_ms: int = 0
+    checkpoints: bool = False
 
     @property
     def milli(self) -> int:
@@ -127,8 +136,10 @@ class Job:
 class Standing:
     """Where a job stands: everything about it that changes.
 
-    `attempt` counts allocations made so far (the newest is `{job}.{attempt}`); `failures` counts the
-    attempts that the job itself broke, and only those use up its retries.
+    `attempt` counts allocations made so far (the newest is `{job}.{attempt}`); `failures` counts
+    the attempts that the job itself broke, and only those use up its retries. `attained_ms` is the
+    run time of the attempts before the newest; `waiting_ms` is since when it waits again, 0 if it
+    has not run yet. `stop_grace_ms` is what a stop asked for, -1 if nothing: see `grace_ms_of`.
     """
 
     attempt: int = 0
@@ -139,11 +150,20 @@ class Standing:
     reason: str = ""
     running_ms: int = 0
     ended_ms: int = 0
+    attained_ms: int = 0
+    waiting_ms: int = 0
+    stop_grace_ms: int = -1
+
+
+def grace_ms_of(job: Job, standing: Standing) -> int:
+    """What the job's members get between SIGTERM and SIGKILL: a stop may shorten it."""
+    asked_ms = standing.stop_grace_ms
+    return job.grace_ms if asked_ms < 0 else min(asked_ms, job.grace_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a member ended. `signal` is 0 unless a signal ended it; `lost` when nobody could see it."""
+    """How a member ended: `signal` is 0 unless a signal did it; `lost` when nobody could see it."""
 
     code: int
     signal: int = 0
@@ -230,7 +250,7 @@ class NodeState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """Where jobs are submitted. `quota_milli` is the GPU-milli it may hold at once (-1: no limit)."""
+    """Where jobs are submitted. `quota_milli`: the GPU-milli it may hold at once (-1: no limit)."""
 
     id: str
     workspace: str = "default"

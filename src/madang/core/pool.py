@@ -27,7 +27,8 @@ class Pool:
     """Capacity and what is left of it.
 
     `gpu_free` (N, G) int32: GPU-milli left per device, 0 where there is no healthy device.
-    `whole_free` (N,) int32: devices left whole. `gpu_count` (N,) int32: devices that exist.
+    `whole_free` (N,) int32: devices left whole. `gpu_count` (N,) int32: devices that exist;
+    `gpu_usable` (N,) int32: those of them that are healthy.
     `cpu_free`, `memory_free` (N,) int64: milli-cores and MiB left; `*_total` what there is.
     `model`, `group` (N,) int16: codes into the state's names; model 0 is "no GPU".
     `open` (N,) bool: takes new members.
@@ -36,6 +37,7 @@ class Pool:
     gpu_free: SmallInts
     whole_free: SmallInts
     gpu_count: SmallInts
+    gpu_usable: SmallInts
     cpu_free: Ints
     memory_free: Ints
     cpu_total: Ints
@@ -47,6 +49,10 @@ class Pool:
     @property
     def nodes(self) -> int:
         return len(self.gpu_count)
+
+    def rows(self, nodes: int) -> "Pool":
+        """The first rows, as views of the same arrays."""
+        return Pool(**{name: getattr(self, name)[:nodes] for name in self.__dataclass_fields__})
 
     def scratch(self) -> "Pool":
         """A copy that may be written to: what moves is copied, what stands still is shared."""
@@ -70,12 +76,35 @@ class Pool:
             self.cpu_free[row] -= shape.cpu_milli
             self.memory_free[row] -= shape.memory_mib
 
-    def give(self, place: Place, shape: Shape, usable: int) -> None:
-        """Give one member's place back; a device that is not in the bit set `usable` stays at 0."""
+    def block(self, places: Sequence[Place], shape: Shape) -> None:
+        """Take of the places what is free of them: a promise that is not all there yet."""
+        for row, gpus in places:
+            for gpu in gpus:
+                left = int(self.gpu_free[row, gpu])
+                self.whole_free[row] -= left == WHOLE_GPU_MILLI
+                self.gpu_free[row, gpu] = max(0, left - shape.gpu_milli)
+            self.cpu_free[row] -= shape.cpu_milli
+            self.memory_free[row] -= shape.memory_mib
+
+    def has_free(self, places: Sequence[Place], shape: Shape) -> bool:
+        """True iff all the places could be taken now."""
+        trial = self.scratch()
+        for row, gpus in places:
+            if not self.open[row] or len(gpus) != shape.gpus:
+                return False
+            if any(trial.gpu_free[row, gpu] < shape.gpu_milli for gpu in gpus):
+                return False
+            trial.gpu_free[row, list(gpus)] -= shape.gpu_milli
+            trial.cpu_free[row] -= shape.cpu_milli
+            trial.memory_free[row] -= shape.memory_mib
+            if trial.cpu_free[row] < 0 or trial.memory_free[row] < 0:
+                return False
+        return True
+
+    def give(self, place: Place, shape: Shape) -> None:
+        """Give one member's place back. Ill devices are not part of a place: they stay at 0."""
         row, gpus = place
         for gpu in gpus:
-            if not usable >> gpu & 1:
-                continue
             left = int(self.gpu_free[row, gpu]) + shape.gpu_milli
             assert left <= WHOLE_GPU_MILLI, f"gave back a GPU that was not taken: {row}/{gpu}"
             self.gpu_free[row, gpu] = left
@@ -90,6 +119,7 @@ def empty_pool() -> Pool:
         gpu_free=np.zeros((0, 1), np.int32),
         whole_free=np.zeros(0, np.int32),
         gpu_count=np.zeros(0, np.int32),
+        gpu_usable=np.zeros(0, np.int32),
         cpu_free=np.zeros(0, np.int64),
         memory_free=np.zeros(0, np.int64),
         cpu_total=np.zeros(0, np.int64),

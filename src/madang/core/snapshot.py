@@ -5,22 +5,29 @@ a plan is made. What-ifs copy `pool.scratch()`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from madang.core.model import Allocation, Project, ReleaseReason
+from madang.core.model import Allocation, Project, ReleaseReason, Seat
+from madang.core.policy import Policy
 from madang.core.pool import Pool
 
 if TYPE_CHECKING:
     from madang.core.state import LiveJob, LiveNode
 
 
+QueueKey = tuple[int, int, int]
+Lane = tuple[str, ...] | None  # the models that jobs wait for; () is any; None is no GPU
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """See the module's docstring.
 
-    `queue` holds (key, job id) of the waiting jobs in their order. `node_ids[row]` names the pool's row.
-    `troubled`, `unsettled`, `strays` and `deadlines` are what the release and settle passes look at.
+    `queue` holds (key, job id) of the waiting jobs in their order, `waiting` how many wait in each
+    lane. `node_ids[row]` names the pool's row. `nominations` maps a
+    waiting job to the seats promised to it.
+    `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
     now_ms: int
@@ -29,7 +36,8 @@ class Snapshot:
     nodes: "Mapping[str, LiveNode]"
     models: Mapping[str, int]
     groups: Mapping[str, int]
-    queue: Sequence[tuple[tuple[int, int, int], str]]
+    queue: Sequence[tuple[QueueKey, str]]
+    waiting: Mapping[Lane, int]
     jobs: "Mapping[str, LiveJob]"
     allocations: Mapping[str, Allocation]
     projects: Mapping[str, Project]
@@ -38,3 +46,26 @@ class Snapshot:
     troubled: Mapping[str, ReleaseReason]
     unsettled: Mapping[str, None]
     strays: Mapping[str, None]
+    nominations: Mapping[str, tuple[Seat, ...]]
+    policy: Policy
+
+    def detached(self) -> "Snapshot":
+        """A snapshot that shares nothing with the state: for readers of other threads. O(live)."""
+        return replace(
+            self,
+            node_ids=tuple(self.node_ids),
+            nodes=dict(self.nodes),
+            models=dict(self.models),
+            groups=dict(self.groups),
+            queue=tuple(self.queue),
+            jobs={id: replace(live) for id, live in self.jobs.items()},
+            allocations=dict(self.allocations),
+            projects=dict(self.projects),
+            usage_milli=dict(self.usage_milli),
+            deadlines=tuple(self.deadlines),
+            troubled=dict(self.troubled),
+            unsettled=dict(self.unsettled),
+            strays=dict(self.strays),
+            nominations=dict(self.nominations),
+            waiting=dict(self.waiting),
+        )

@@ -12,14 +12,24 @@ ATTEMPTS_MAX = 1_000  # a job that loses every node it touches ends some day
 
 
 def settle(draft: Draft) -> None:
-    """Emit JobEnded or JobRequeued for each unsettled job."""
-    for job_id in draft.snapshot.unsettled:
-        live = draft.snapshot.jobs[job_id]
-        if live.standing.stop_asked:
+    """Emit JobEnded or JobRequeued for each unsettled job, in the order of submission.
+
+    The order in which they came to be unsettled is in no row: a state read at a start must settle
+    them in the same one.
+    """
+    snapshot = draft.snapshot
+    for job_id in sorted(snapshot.unsettled, key=lambda id: snapshot.jobs[id].job.seq):
+        live = snapshot.jobs[job_id]
+        allocation = snapshot.allocations[live.allocation] if live.allocation else None
+        if allocation is not None and _succeeded(allocation):
+            draft.add(
+                JobEnded(job_id, Phase.SUCCEEDED, "")
+            )  # even if a stop came a moment too late
+        elif live.standing.stop_asked:
             draft.add(JobEnded(job_id, Phase.STOPPED, ReleaseReason.STOP))
-        elif live.allocation is not None:
-            allocation = draft.snapshot.allocations[live.allocation]
-            draft.add(_verdict(live.job, live.standing, allocation, draft.snapshot.now_ms))
+        else:
+            assert allocation is not None, f"nothing to settle: {live}"
+            draft.add(_verdict(live.job, live.standing, allocation, snapshot.now_ms))
 
 
 def _verdict(
@@ -27,8 +37,6 @@ def _verdict(
 ) -> JobEnded | JobRequeued:
     reason = allocation.release_reason
     broken = _first_broken(allocation)
-    if reason is ReleaseReason.NONE and broken is None:
-        return JobEnded(job.id, Phase.SUCCEEDED, "")
     if reason is ReleaseReason.TIME_LIMIT:
         return JobEnded(job.id, Phase.FAILED, reason)
     if reason in BLAMELESS or (broken is not None and broken[1].lost):
@@ -43,6 +51,11 @@ def _verdict(
         return JobEnded(job.id, Phase.FAILED, why_broken)
     backoff_ms = min(RETRY_BACKOFF_MS << min(failures - 1, 20), RETRY_BACKOFF_MS_MAX)
     return JobRequeued(job.id, why_broken, failures, now_ms + backoff_ms)
+
+
+def _succeeded(allocation: Allocation) -> bool:
+    """Every member ended well, and nobody had asked it to."""
+    return allocation.release_reason is ReleaseReason.NONE and not _first_broken(allocation)
 
 
 def _first_broken(allocation: Allocation) -> tuple[int, Exit] | None:

@@ -1,0 +1,1 @@
+"""The simulator: the same core as the daemon, driven by traces instead of machines."""
