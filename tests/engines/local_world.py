@@ -1,4 +1,4 @@
-"""The world of the local engine for the published contract suite, and little makers for its tests."""
+"""The world of the local engine for the contract suite, and little makers for its own tests."""
 
 import os
 import signal
@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 from madang.engines.code_store import CodeStore
-from madang.engines.local import proc, traces
-from madang.engines.local.engine import LocalEngine, Settings
+from madang.engines.local import LocalEngine, proc, traces
 from madang.testing.engine import FAIL_CODE, Behaviour, World
 
 NODE = "here"
@@ -35,8 +34,7 @@ class LocalWorld(World):
         self.root = root
 
     def engine(self) -> LocalEngine:
-        settings = Settings(node=NODE, devices=self.gpus)
-        return LocalEngine(self.root, CodeStore(self.root / "code"), settings)
+        return LocalEngine(self.root, CodeStore(self.root / "code"), node=NODE, devices=self.gpus)
 
     def command(self, behaviour: Behaviour) -> tuple[str, ...]:
         if behaviour is Behaviour.IMPOSSIBLE:

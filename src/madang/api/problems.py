@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from madang.api.yard import Busy, NoSuchMember, NotCommitted, Refused
+from madang.ledger import LedgerError
 from madang.wire.problems import MEDIA_TYPE, FieldError, ProblemView, shortened
 
 log = logging.getLogger("madang.api")
@@ -47,7 +48,7 @@ TITLES: dict[str, str] = {
     "key_reused": "The idempotency key belongs to another request",
     "name_taken": "The name is taken",
     "too_large": "The body is too large",
-    "wrong_digest": "The bytes have another digest",
+    "wrong_code": "The upload is not the code snapshot that its path names",
     "wrong_media_type": "The body has the wrong media type",
     "busy": "The daemon is busy",
     "not_committed": "The change could not be stored",
@@ -113,14 +114,12 @@ def from_exception(error: Exception) -> Problem:
             return error
         case Busy():
             return busy(str(error), error.retry_after_s)
-        case NotCommitted():
+        case NotCommitted() | LedgerError():
             return not_committed(error)
         case NoSuchMember():
             return Problem(404, "no_such_member", str(error))
         case HTTPException():
             return _from_http(error)
-        case _ if _is_ledger_error(error):
-            return not_committed(error)
     id = secrets.token_hex(6)
     log.error("failure %s of a request", id, exc_info=error)
     return Problem(
@@ -132,11 +131,6 @@ def from_exception(error: Exception) -> Problem:
     )
 
 
-def _is_ledger_error(error: Exception) -> bool:
-    # By name, so that the API starts without SQLAlchemy being imported for this one check.
-    return any(kind.__name__ == "LedgerError" for kind in type(error).__mro__)
-
-
 def not_committed(error: Exception) -> Problem:
     """503: the ledger could not be read or written; nothing was acknowledged."""
     log.warning("the ledger failed a request: %s", error)
@@ -144,7 +138,10 @@ def not_committed(error: Exception) -> Problem:
         503,
         "not_committed",
         f"nothing was changed: {str(error).splitlines()[0] if str(error) else 'no details'}",
-        tries=[f"again in {RETRY_AFTER_S} s", "see whether the disk of the state directory is full"],
+        tries=[
+            f"again in {RETRY_AFTER_S} s",
+            "see whether the disk of the state directory is full",
+        ],
         headers={"retry-after": str(RETRY_AFTER_S)},
     )
 
@@ -170,7 +167,7 @@ def from_validation(error: RequestValidationError, request: Request) -> Problem:
             "bad_json",
             f"{reason} at character {position}",
             given=shortened(error.body[int(position) :] if isinstance(error.body, str) else None),
-            tries=["send one JSON object, e.g. {\"command\": [\"python\", \"train.py\"]}"],
+            tries=['send one JSON object, e.g. {"command": ["python", "train.py"]}'],
         )
     return invalid(found, _known_keys(request))
 
@@ -181,7 +178,10 @@ def invalid(found: Sequence[Any], known: Mapping[str, Sequence[str]]) -> Problem
     more = f" (the first {ERRORS_SHOWN_MAX} are shown)" if len(found) > ERRORS_SHOWN_MAX else ""
     count = f"{len(found)} mistakes{more}: " if len(found) > 1 else ""
     return Problem(
-        422, "invalid", f"{count}{errors[0].where or 'the body'}: {errors[0].problem}", errors=errors
+        422,
+        "invalid",
+        f"{count}{errors[0].where or 'the body'}: {errors[0].problem}",
+        errors=errors,
     )
 
 

@@ -27,8 +27,14 @@ class JobSubmitted:
 
 @dataclass(frozen=True, slots=True)
 class JobStopAsked:
+    """Stop the job for good. `grace_ms` may shorten the job's own grace; -1: as it is.
+
+    Asked again it is news only if the grace is shorter than before.
+    """
+
     job: str
     by: str = ""
+    grace_ms: int = -1
 
 
 @dataclass(frozen=True, slots=True)

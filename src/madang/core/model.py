@@ -139,7 +139,7 @@ class Standing:
     `attempt` counts allocations made so far (the newest is `{job}.{attempt}`); `failures` counts
     the attempts that the job itself broke, and only those use up its retries. `attained_ms` is the
     run time of the attempts before the newest; `waiting_ms` is since when it waits again, 0 if it
-    has not run yet.
+    has not run yet. `stop_grace_ms` is what a stop asked for, -1 if nothing: see `grace_ms_of`.
     """
 
     attempt: int = 0
@@ -152,6 +152,13 @@ class Standing:
     ended_ms: int = 0
     attained_ms: int = 0
     waiting_ms: int = 0
+    stop_grace_ms: int = -1
+
+
+def grace_ms_of(job: Job, standing: Standing) -> int:
+    """What the job's members get between SIGTERM and SIGKILL: a stop may shorten it."""
+    asked_ms = standing.stop_grace_ms
+    return job.grace_ms if asked_ms < 0 else min(asked_ms, job.grace_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,28 @@ def next_level_in_ms(policy: Policy, job: Job, attained: int) -> int:
     return -(-bound * _SCALE // weight) - attained
 
 
+def next_change_ms(snapshot: Snapshot) -> int | None:
+    """When the order changes by time alone: a running job sinks, a waiting one loses patience."""
+    policy, now_ms = snapshot.policy, snapshot.now_ms
+    if not policy.preempts or "level" not in policy.order or not snapshot.queue:
+        return None
+    times = []
+    for allocation in snapshot.allocations.values():
+        live = snapshot.jobs.get(allocation.job)
+        if live is None or not live.standing.running_ms or not live.job.checkpoints:
+            continue
+        in_ms = next_level_in_ms(policy, live.job, attained_ms(snapshot, live))
+        if in_ms:
+            times.append(now_ms + in_ms)
+    if policy.patience_ms:
+        for _, id in snapshot.queue:
+            live = snapshot.jobs[id]
+            since_ms = live.standing.waiting_ms or live.job.submitted_ms
+            if since_ms + policy.patience_ms > now_ms:
+                times.append(since_ms + policy.patience_ms)
+    return min(times) if times else None
+
+
 def service_weight(policy: Policy, job: Job) -> int:
     """gpus^(quarters/4) in 1/65536, in integers: the same on every machine."""
     gpus, quarters = gpus_of(job), policy.service_gpus_quarters

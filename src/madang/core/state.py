@@ -25,6 +25,7 @@ from madang.core.model import (
     Seat,
     Shape,
     Standing,
+    grace_ms_of,
 )
 from madang.core.policy import DEFAULT
 from madang.core.pool import Place, Pool, empty_pool, widened
@@ -135,9 +136,13 @@ class State:
 
     def snapshot(self, now_ms: int) -> Snapshot:
         """The frozen picture that passes plan on. Mappings are views: plan writes nothing."""
+        return self.view(now_ms, self.pool.frozen())
+
+    def view(self, now_ms: int, pool: Pool | None = None) -> Snapshot:
+        """A snapshot of the live arrays, for a question that is answered at once."""
         return Snapshot(
             now_ms=now_ms,
-            pool=self.pool.frozen(),
+            pool=self.pool if pool is None else pool,
             node_ids=self.node_ids,
             nodes=self.nodes,
             models=self.models,
@@ -189,9 +194,17 @@ class State:
 
     def _job_stop_asked(self, event: ev.JobStopAsked, now_ms: int) -> bool:
         live = self.jobs.get(event.job)
-        if live is None or live.standing.stop_asked:
+        if live is None:
             return False
-        live.standing = replace(live.standing, stop_asked=True)
+        before = live.standing
+        after = replace(before, stop_asked=True, stop_grace_ms=event.grace_ms)
+        shorter = grace_ms_of(live.job, after) < grace_ms_of(live.job, before)
+        if before.stop_asked and not shorter:
+            return False
+        live.standing = after if shorter else replace(before, stop_asked=True)
+        held = self.allocations[live.allocation] if live.allocation is not None else None
+        if held is not None and held.state is AllocationState.RELEASING and shorter:
+            self.strays[held.id] = None  # asked once more, with the shorter grace
         self._interrupt(live, ReleaseReason.STOP)
         self._show(live)
         return True

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from madang.api.yard import Accepted, Busy, NotCommitted, Refused
+from madang.api.yard import Accepted, Made, NotCommitted, Refused
 from madang.core.admission import Rejected
 from madang.core.check import check
 from madang.core.controller import Controller, Step
@@ -25,7 +25,7 @@ from madang.core.events import (
     ReleaseAsked,
 )
 from madang.core.explain import guide
-from madang.core.model import AllocationState, Job
+from madang.core.model import AllocationState, Job, grace_ms_of
 from madang.core.snapshot import Snapshot
 from madang.core.state import State, restored
 from madang.daemon.inbox import Ask, Inbox, Note, Request, Submit
@@ -216,7 +216,7 @@ class TurnLoop:
                 continue
             body = submit.request.model_dump_json(exclude_defaults=True)
             turn.new.append(NewJob(job_id, submit.owner, body, submit.idempotency_key))
-            turn.answers.append((submit, Accepted(job_id, new=True)))
+            turn.answers.append((submit, Accepted(job_id, True, self._made(job_id))))
         state = self._controller.state
         rows = turn_of(
             state, step.events, epoch=self._epoch, at_ms=now_ms, new=turn.new, memos=turn.memos
@@ -230,6 +230,13 @@ class TurnLoop:
         state.forget_ended()
         if any(isinstance(event, NodeSeen) for event in step.events):
             self._refresh_profiles()
+
+    def _made(self, job_id: str) -> Made:
+        """The job as this turn leaves it, so that its submitter is answered without a read."""
+        state = self._controller.state
+        live = state.jobs.get(job_id) or state.ended_jobs[job_id]
+        newest = state.allocations.get(live.allocation) if live.allocation else None
+        return Made(live.job, live.standing, newest)
 
     def _answer(self, turn: _Turn) -> None:
         for watcher in self._watchers:
@@ -276,7 +283,7 @@ class TurnLoop:
         for allocation in state.allocations.values():
             if allocation.state is AllocationState.RELEASING:
                 live = state.jobs.get(allocation.job)
-                grace_ms = live.job.grace_ms if live else 0
+                grace_ms = grace_ms_of(live.job, live.standing) if live else 0
                 left_ms = max(0, allocation.releasing_ms + grace_ms - self.clock())
                 owed.append(Stop(allocation.id, left_ms, allocation.release_reason))
             elif allocation.state is AllocationState.BOUND:

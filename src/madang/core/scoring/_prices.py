@@ -178,7 +178,7 @@ def _solve(
     for turn in range(rounds + 1):
         use[:] = 0
         for c in range(len(groups)):
-            profit = milli * 128 - rent
+            profit = milli * UNIT - rent
             singles = np.flatnonzero((gpus == 1) & usable[:, c])
             gangs = np.flatnonzero((gpus > 1) & usable[:, c])
             _value_slices(singles, milli, profit, reached[c], slice_value[c])
@@ -191,7 +191,7 @@ def _solve(
         if turn < rounds:
             for i in range(len(gpus)):
                 step = (_log2(use[i] + 1) - _log2(demand[i] + 1)) >> 1
-                rent[i] = min(max(rent[i] + step // gpus[i], 0), milli[i] * 128)
+                rent[i] = min(max(rent[i] + step // gpus[i], 0), milli[i] * UNIT)
 
 
 @jit

@@ -31,11 +31,13 @@ from madang.core.scoring._base import (
     Int64s,
     Pool,
     Shape,
-    fits,
+    allowed,
 )
-from madang.core.scoring._mix import Kind, Mix
+from madang.core.scoring._mix import Appetite, Asked, Kind, Mix, Served, most_gpu
+from madang.core.scoring._scarcity import LOAD_BITS, class_loads, gang_load, premium
 from madang.core.scoring._prices import COUNT_BITS, UNIT, Kinds, Prices, balance, holes_of
 
+GANGS_MAX = 8  # kinds of several GPUs whose room is guarded
 KINDS_MAX = 64  # kinds that are priced, those that ask for the most GPU; bounds a refresh
 REFRESH_FIRST = 16  # arrivals before anything is believed of the mix
 REFRESH_PART = 8  # a refresh whenever 1/8 of the remembered arrivals is new
@@ -43,14 +45,20 @@ REFRESH_PART = 8  # a refresh whenever 1/8 of the remembered arrivals is new
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tables:
-    """One refresh's prices: class_of (models + 1,) by model code, the last entry for no GPU; slice
-    (C, 1001) and group (C, G + 1) in price units; cpu and memory asked per whole GPU."""
+    """One refresh's prices, in price units.
+
+    class_of (models + 1,) by model code, the last entry for no GPU; slice (C, 1001) and group
+    (C, G + 1); what CPU and memory let a node serve; gang_need (J, 3) gpus, cpu_milli, memory_mib
+    of the kinds of several GPUs and gang_worth (J, C) the premium of room for one of them.
+    """
 
     class_of: Int64s
     slice: Int64s
     group: Int64s
-    cpu_milli_per_gpu: int
-    memory_mib_per_gpu: int
+    cpu: Served
+    memory: Served
+    gang_need: Int64s
+    gang_worth: Int64s
 
 
 def unpriced(width: int) -> Tables:
@@ -59,9 +67,22 @@ def unpriced(width: int) -> Tables:
         class_of=np.zeros(MODELS_MAX + 1, dtype=np.int64),
         slice=np.arange(WHOLE_MILLI + 1, dtype=np.int64)[None] * UNIT,
         group=np.arange(width + 1, dtype=np.int64)[None] * WHOLE_MILLI * UNIT,
-        cpu_milli_per_gpu=0,
-        memory_mib_per_gpu=0,
+        cpu=Appetite().served(),
+        memory=Appetite().served(),
+        gang_need=np.zeros((0, 3), dtype=np.int64),
+        gang_worth=np.zeros((0, 1), dtype=np.int64),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outlook:
+    """The mix, scaled to fill what is left of the pool: kinds with what each asked, the milli-GPU
+    expected of each (I,), class_of (models + 1,), usable (I, C)."""
+
+    kinds: list[tuple[Kind, Asked]]
+    demand_milli: Int64s
+    class_of: Int64s
+    usable: Bools
 
 
 @dataclass(slots=True)
@@ -87,45 +108,85 @@ class Madang:
 
     def refresh(self, pool: Pool) -> None:
         """New tables from the mix and from what is left of the pool."""
-        priced = list(self.mix.most_gpu(KINDS_MAX))
+        kinds = most_gpu(self.mix.kinds, KINDS_MAX)
         left_milli = int(pool.gpu_free[pool.open].sum(dtype=np.int64))
-        asked_milli = sum(count * gpus * milli for (gpus, milli, _), count in priced)
-        if not priced or left_milli == 0:
+        if not kinds or left_milli == 0:
             return
-        class_of, usable = classes_of(pool, [mask for (_, _, mask), _ in priced])
-        expected = [(count * left_milli << COUNT_BITS) // asked_milli for _, count in priced]
-        kinds = Kinds(
-            gpus=np.array([gpus for (gpus, _, _), _ in priced], dtype=np.int64),
-            milli=np.array([milli for (_, milli, _), _ in priced], dtype=np.int64),
-            demand=np.array(expected, dtype=np.int64),
-            usable=usable,
-        )
-        rent = np.array([self.rents.get(kind, 0) for kind, _ in priced], dtype=np.int64)
-        holes = holes_of(pool, class_of[pool.model], usable.shape[1])
-        prices = balance(kinds, holes, rent)
-        self.rents = {kind: int(rent) for (kind, _), rent in zip(priced, prices.rent, strict=True)}
-        self.tables = self._tables(class_of, prices)
+        asked_milli = sum(asked.gpu_milli for _, asked in kinds)
+        demand = [asked.gpu_milli * left_milli // asked_milli for _, asked in kinds]
+        class_of, usable = classes_of(pool, [mask for (_, _, mask), _ in kinds])
+        outlook = Outlook(kinds, np.array(demand, dtype=np.int64), class_of, usable)
+        self.tables = self._tables(pool, outlook, self._prices(pool, outlook))
         self.epoch += 1
 
-    def _tables(self, class_of: Int64s, prices: Prices) -> Tables:
-        gpu_milli = max(self.mix.gpu_milli, 1)
+    def _prices(self, pool: Pool, outlook: Outlook) -> Prices:
+        gpus = np.array([gpus for (gpus, _, _), _ in outlook.kinds], dtype=np.int64)
+        milli = np.array([milli for (_, milli, _), _ in outlook.kinds], dtype=np.int64)
+        demand = (outlook.demand_milli << COUNT_BITS) // (gpus * milli)
+        rent = np.array([self.rents.get(kind, 0) for kind, _ in outlook.kinds], dtype=np.int64)
+        holes = holes_of(pool, outlook.class_of[pool.model], outlook.usable.shape[1])
+        prices = balance(Kinds(gpus, milli, demand, outlook.usable), holes, rent)
+        self.rents = {
+            kind: int(rent) for (kind, _), rent in zip(outlook.kinds, prices.rent, strict=True)
+        }
+        return prices
+
+    def _tables(self, pool: Pool, outlook: Outlook, prices: Prices) -> Tables:
+        classes = outlook.usable.shape[1]
+        supply = np.zeros(classes, dtype=np.int64)
+        idle = pool.gpu_free.sum(axis=1, dtype=np.int64)
+        np.add.at(supply, outlook.class_of[pool.model[pool.open]], idle[pool.open])
+        per_milli = premium(class_loads(outlook.demand_milli, outlook.usable, supply))
+        scarce = (per_milli * UNIT)[:, None]
+        milli = np.arange(WHOLE_MILLI + 1, dtype=np.int64)
+        groups = np.arange(prices.group.shape[1], dtype=np.int64) * WHOLE_MILLI
+        gangs = most_gpu(self.mix.gangs, GANGS_MAX)
+        gang_demand = [asked.gpu_milli * int(idle[pool.open].sum()) // self.mix.gpu_milli for _, asked in gangs]
+        gang_need, gang_worth = _gangs(pool, outlook.class_of, gangs, gang_demand)
         return Tables(
-            class_of=class_of,
-            slice=prices.slice,
-            group=prices.group,
-            cpu_milli_per_gpu=self.mix.cpu_milli * WHOLE_MILLI // gpu_milli,
-            memory_mib_per_gpu=self.mix.memory_mib * WHOLE_MILLI // gpu_milli,
+            class_of=outlook.class_of,
+            slice=prices.slice + (scarce * milli >> LOAD_BITS),
+            group=prices.group + (scarce * groups >> LOAD_BITS),
+            cpu=self.mix.cpu.served(),
+            memory=self.mix.memory.served(),
+            gang_need=gang_need,
+            gang_worth=gang_worth,
         )
 
     def score_rows(
         self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, score: Int64s, device: Int16s
     ) -> None:
         tables = self.tables
-        asked = (tables.cpu_milli_per_gpu, tables.memory_mib_per_gpu)
+        asked = (tables.cpu.per_gpu, tables.memory.per_gpu)
         node = (pool.gpu_free, pool.cpu_free, pool.memory_free, pool.model, pool.open)
-        value = (tables.class_of, tables.slice, tables.group)
+        value = (
+            tables.class_of,
+            tables.slice,
+            tables.group,
+            tables.cpu.share,
+            tables.memory.share,
+            tables.gang_need,
+            tables.gang_worth,
+        )
         score_nodes = _score_nodes if HAVE_NUMBA else score_nodes_numpy
         score_nodes(node, value, asked, shape, rows, score, device)
+
+
+def _gangs(
+    pool: Pool, class_of: Int64s, gangs: list[tuple[Kind, Asked]], demand_milli: list[int]
+) -> tuple[Int64s, Int64s]:
+    """gang_need (J, 3) and gang_worth (J, C): what room for one of each kind needs, and is worth."""
+    codes = np.arange(len(class_of), dtype=np.int16)
+    codes[-1] = -1
+    need = np.zeros((len(gangs), 3), dtype=np.int64)
+    worth = np.zeros((len(gangs), int(class_of.max()) + 1), dtype=np.int64)
+    for j, ((gpus, _, mask), asked) in enumerate(gangs):
+        need[j] = (gpus, asked.cpu_milli // asked.count, asked.memory_mib // asked.count)
+        load = gang_load(pool, allowed(pool.model, mask), need[j], demand_milli[j])
+        per_milli = int(premium(np.array([load], dtype=np.int64))[0])
+        hosts = class_of[codes[allowed(codes, mask)]]
+        worth[j, hosts] = per_milli * gpus * WHOLE_MILLI * UNIT >> LOAD_BITS
+    return need, worth
 
 
 def classes_of(pool: Pool, masks: list[int]) -> tuple[Int64s, Bools]:
@@ -143,65 +204,78 @@ def classes_of(pool: Pool, masks: list[int]) -> tuple[Int64s, Bools]:
 
 
 NodeArrays = tuple[Int32s, Int64s, Int64s, Int16s, Bools]
-ValueTables = tuple[Int64s, Int64s, Int64s]
+ValueTables = tuple[Int64s, Int64s, Int64s, Int64s, Int64s, Int64s, Int64s]
 AskedPerGpu = tuple[int, int]
 
 
 @jit
-def _shortage(idle: int, cpu: int, memory: int, asked: AskedPerGpu) -> int:
-    """Idle milli-GPU that the node's CPU or memory cannot serve, in price units."""
-    short = np.int64(0)
-    if asked[0] > 0:
-        short = max(short, idle - cpu * 1000 // asked[0])
-    if asked[1] > 0:
-        short = max(short, idle - memory * 1000 // asked[1])
-    return short * 128
+def _unserved(idle: int, left: int, per_gpu: int, share: Int64s) -> int:
+    """Idle milli-GPU that `left` of a resource cannot serve (`Appetite.served`), price units."""
+    if idle <= 0 or per_gpu <= 0:
+        return 0
+    step = (left * 1000 << 16) // (idle * per_gpu)  # 65536: as much as the mean request asks
+    if step >= 65536:
+        return 0
+    low, part = step >> 8, step & 255
+    served = (share[low] * (256 - part) + share[low + 1] * part) >> 8
+    return idle * UNIT * ((1 << 20) - served) >> 20
 
 
 @jit
-def _slices_taken(
-    free: Int32s, gpus: int, milli: int, value: Int64s, group: Int64s
+def _gang_room(
+    idle: int, cpu: int, memory: int, c: int, gang_need: Int64s, gang_worth: Int64s
+) -> int:
+    """Premium of the room that a node of class c has for kinds of several GPUs."""
+    worth = np.int64(0)
+    for j in range(len(gang_need)):
+        room = idle // gang_need[j, 0]
+        if room > 0 and gang_worth[j, c] > 0:
+            room = min(room, cpu // max(gang_need[j, 1], 1), memory // max(gang_need[j, 2], 1))
+            worth += room * gang_worth[j, c]
+    return worth
+
+
+@jit
+def _cheapest(
+    free: Int32s, milli: int, open_one: int, value: Int64s
 ) -> tuple[int, int]:
-    """Loss of v and h where `gpus` devices with `milli` each are taken, and the device of a sharing
-    request (the one that loses least, then the fullest, then the first). Assumes that they fit."""
-    idle = 0
+    """The loss and the device of a sharing request: least loss, then fullest, then first."""
+    best = np.int64(9223372036854775807)
+    device = -1
     for slot in range(len(free)):
-        if free[slot] == 1000:
-            idle += 1
-    if milli == 1000:
-        return group[idle] - group[idle - gpus], -1
-    open_one = np.int64(0)
-    if idle > 0:
-        open_one = group[idle] - group[idle - 1] - value[1000 - milli]
-    if gpus == 1:
-        best = np.int64(9223372036854775807)
-        device = -1
-        for slot in range(len(free)):
-            if free[slot] < milli:
-                continue
-            loss = open_one if free[slot] == 1000 else value[free[slot]] - value[free[slot] - milli]
-            if loss < best or (loss == best and free[slot] < free[device]):
-                best = loss
-                device = slot
-        return best, device
+        if free[slot] < milli:
+            continue
+        loss = open_one if free[slot] == 1000 else value[free[slot]] - value[free[slot] - milli]
+        if loss < best or (loss == best and free[slot] < free[device]):
+            best = loss
+            device = slot
+    return best, device
+
+
+@jit
+def _fullest(
+    free: Int32s, gpus: int, milli: int, idle: int, value: Int64s, group: Int64s
+) -> tuple[int, int]:
+    """The loss of `gpus` equal parts on the fullest devices, and how many idle ones they open."""
     loss = np.int64(0)
+    opened = 0
     left = gpus
     bound = 0
-    while left > 0:  # the fullest first, as many of each level as are needed
+    while left > 0:
         level = 1001
         for slot in range(len(free)):
-            if free[slot] >= milli and bound < free[slot] < level:
+            if free[slot] >= milli and bound < free[slot] and free[slot] < level:
                 level = free[slot]
         for slot in range(len(free)):
             if left > 0 and free[slot] == level:
                 left -= 1
                 if level == 1000:
-                    loss += group[idle] - group[idle - 1] - value[1000 - milli]
-                    idle -= 1
+                    opened += 1
+                    loss -= value[1000 - milli]
                 else:
                     loss += value[level] - value[level - milli]
         bound = level
-    return loss, -1
+    return loss + group[idle] - group[idle - opened], opened
 
 
 @jit
@@ -215,36 +289,51 @@ def _score_nodes(
     device: Int16s,
 ) -> None:
     gpu_free, cpu_free, memory_free, model, is_open = node
-    class_of, slice_value, group_value = tables
+    class_of, slice_value, group_value, cpu_share, memory_share, gang_need, gang_worth = tables
     gpus, milli, cpu, memory, mask = shape[0], shape[1], shape[2], shape[3], shape[4]
+    cpu_per_gpu, memory_per_gpu = asked
     for index in range(len(rows)):
         row = rows[index]
         score[index] = NEVER
         device[index] = -1
         code = model[row]
-        if not is_open[row] or cpu_free[row] < cpu or memory_free[row] < memory:
+        cpu_had, memory_had = cpu_free[row], memory_free[row]
+        if not is_open[row] or cpu_had < cpu or memory_had < memory:
             continue
         free = gpu_free[row]
-        fitting = 0
-        idle = np.int64(0)
+        fitting, idle, milli_had = 0, 0, np.int64(0)
         for slot in range(len(free)):
-            idle += free[slot]
-            if free[slot] >= milli:
-                fitting += 1
-        loss = np.int64(0)
-        if gpus > 0:
-            if fitting < gpus:
-                continue
-            if mask != -1 and (code < 0 or (mask >> np.int64(max(code, 0))) & 1 == 0):
-                continue
-            c = class_of[code]
-            loss, taken = _slices_taken(free, gpus, milli, slice_value[c], group_value[c])
+            milli_had += free[slot]
+            fitting += free[slot] >= milli
+            idle += free[slot] == 1000
+        if gpus > 0 and fitting < gpus:
+            continue
+        if gpus > 0 and mask != -1 and (code < 0 or (mask >> np.int64(max(code, 0))) & 1 == 0):
+            continue
+        c = class_of[code]
+        value, group = slice_value[c], group_value[c]
+        loss, opened = np.int64(0), 0
+        if milli == 1000:
+            opened = gpus
+            loss = group[idle] - group[idle - gpus]
+        elif gpus == 1:
+            open_one = group[idle] - group[max(idle - 1, 0)] - value[1000 - milli]
+            loss, taken = _cheapest(free, milli, open_one, value)
             device[index] = taken
-        before = _shortage(idle, cpu_free[row], memory_free[row], asked)
-        after = _shortage(
-            idle - gpus * milli, cpu_free[row] - cpu, memory_free[row] - memory, asked
+            opened = 1 if free[taken] == 1000 else 0
+        elif gpus > 1:
+            loss, opened = _fullest(free, gpus, milli, idle, value, group)
+        before = _gang_room(idle, cpu_had, memory_had, c, gang_need, gang_worth) - max(
+            _unserved(milli_had, cpu_had, cpu_per_gpu, cpu_share),
+            _unserved(milli_had, memory_had, memory_per_gpu, memory_share),
         )
-        score[index] = before - after - loss
+        cpu_left, memory_left = cpu_had - cpu, memory_had - memory
+        milli_left = milli_had - gpus * milli
+        after = _gang_room(idle - opened, cpu_left, memory_left, c, gang_need, gang_worth) - max(
+            _unserved(milli_left, cpu_left, cpu_per_gpu, cpu_share),
+            _unserved(milli_left, memory_left, memory_per_gpu, memory_share),
+        )
+        score[index] = after - before - loss
 
 
 def score_nodes_numpy(

@@ -3,8 +3,8 @@
     IDLE ──Start──▶ ASKED ──"started"──▶ RUNNING ──"ended"──▶ ENDED
       └──────────────┴── given up, overtaken by a stop, or found so on disk ──────▶┘
 
-Every verb may be called under any state of the disk; the files (traces.py) decide, the table here is
-only what was last seen of them. All verbs are called with the engine's lock held. Whatever may take
+Every verb may be called under any state of the disk; the files (traces.py) decide, the table here
+is only what was last seen of them. All verbs are called with the engine's lock held. Whatever may take
 long is given to `later`, and comes back as a call of `prepared` or `buried`.
 """
 

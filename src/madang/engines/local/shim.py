@@ -117,7 +117,7 @@ def _record(call: Call, state_fd: int, exit: records.ExitRecord) -> None:
 
 
 class Log:
-    """The member's output: the first `bytes_max` bytes, and of the rest the last TAIL_BYTES.
+    """The member's output: its first `bytes_max` bytes, and of the rest the last TAIL_BYTES.
 
     The end of a log is where the traceback is, so it is kept in memory and written at the end.
     """
