@@ -4,12 +4,13 @@
 work; the feed begins with its first listener.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -20,7 +21,7 @@ from madang.api.feed import Feed
 from madang.api.gate import Gate
 from madang.api.identity import Identities
 from madang.api.openapi import document
-from madang.api.pages import Pages, unknown_path
+from madang.api.pages import Pages, unknown_path, wrong_method
 from madang.api.problems import from_validation, invalid
 from madang.api.pulse import Pulse
 from madang.api.readers import Readers
@@ -37,6 +38,7 @@ from madang.api.yard import Yard
 
 ROW_THREADS = 4
 FILE_THREADS = 4
+ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def create_app(yard: Yard, settings: ApiSettings) -> FastAPI:
@@ -51,7 +53,7 @@ def create_app(yard: Yard, settings: ApiSettings) -> FastAPI:
         redirect_slashes=False,
         lifespan=_lifespan(desk),
     )
-    for router in (
+    routers = (
         jobs_router(desk),
         logs_router(desk),
         terminal_router(desk),
@@ -59,9 +61,11 @@ def create_app(yard: Yard, settings: ApiSettings) -> FastAPI:
         nodes_router(desk),
         yard_router(desk),
         login_router(desk),
-    ):
+    )
+    for router in routers:
         app.include_router(router)
-    _add_pages(app, settings)
+    http = [one for router in routers for one in router.routes if isinstance(one, APIRoute)]
+    _add_pages(app, settings, http)
     app.add_exception_handler(HTTPException, _pass_on)
     app.add_exception_handler(RequestValidationError, _explain)
     app.add_exception_handler(WebSocketRequestValidationError, _explain)
@@ -95,7 +99,7 @@ def _lifespan(desk: Desk) -> Callable[[FastAPI], Any]:
     return lifespan
 
 
-def _add_pages(app: FastAPI, settings: ApiSettings) -> None:
+def _add_pages(app: FastAPI, settings: ApiSettings, routes: Sequence[APIRoute]) -> None:
     """The reference, its source, and whatever is not the API: the page."""
     pages = Pages(settings.web)
     written: dict[str, str] = {}
@@ -109,12 +113,22 @@ def _add_pages(app: FastAPI, settings: ApiSettings) -> None:
         return HTMLResponse(written["docs"], headers={"cache-control": "no-cache"})
 
     async def rest(request: Request) -> Response:
-        if request.url.path.startswith("/v1"):
+        allowed = sorted(
+            method
+            for pattern, methods in known
+            if pattern.match(request.url.path)
+            for method in methods
+        )
+        if allowed:
+            raise wrong_method(request, allowed)
+        if request.url.path.startswith("/v1") or request.method not in ("GET", "HEAD"):
             raise unknown_path(request)
         return await pages.get(request)
 
-    for path, handler in (("/openapi.json", openapi), ("/docs", docs), ("/{path:path}", rest)):
-        app.router.routes.append(PlainRoute(path, handler, methods=["GET", "HEAD"]))
+    plain = [PlainRoute("/openapi.json", openapi), PlainRoute("/docs", docs)]
+    known = [(route.path_regex, route.methods or ()) for route in (*routes, *plain)]
+    app.router.routes.extend(plain)
+    app.router.routes.append(PlainRoute("/{path:path}", rest, methods=ALL_METHODS))
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
