@@ -4,8 +4,9 @@
 work; the feed begins with its first listener.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -44,6 +45,27 @@ ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 def create_app(yard: Yard, settings: ApiSettings) -> FastAPI:
     """The API of a yard, with the page and its reference. Serve it with `make_server`."""
     desk = _desk(yard, settings)
+    with _without_pydantic_v1():
+        return _app(desk)
+
+
+@contextmanager
+def _without_pydantic_v1() -> Iterator[None]:
+    """FastAPI looks at each shape whether it is of pydantic 1, and imports that whole: 0.1 s of a
+    daemon's start for nothing. Where it can't be imported, FastAPI goes on without.
+    """
+    name = "pydantic.v1"
+    known = sys.modules.get(name)
+    sys.modules[name] = known  # type: ignore[assignment]  # None: may not be imported
+    try:
+        yield
+    finally:
+        if known is None:
+            del sys.modules[name]
+
+
+def _app(desk: Desk) -> FastAPI:
+    yard, settings = desk.yard, desk.settings
     app = FastAPI(
         title="Madang",
         version=yard.version,
