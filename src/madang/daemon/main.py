@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from madang import __version__
 from madang.core.events import Fact, ProjectSet
@@ -103,10 +103,26 @@ def _engine(options: Options, state_dir: StateDir, code: CodeStore, url: str) ->
     if options.fleet:
         from madang.engines.virtual import open_fleet
 
-        return open_fleet(Path(options.fleet), state_dir.path)
-    from madang.engines.local.engine import LocalEngine, Settings
+        return open_fleet(_read_fleet(Path(options.fleet)), state_dir.path)
+    from madang.engines.local.engine import LocalEngine
 
-    return LocalEngine(state_dir.path, code, Settings(devices=options.devices or None, url=url))
+    engine = LocalEngine(state_dir.path, code, devices=options.devices or None)
+    engine.url = url
+    return engine
+
+
+def _read_fleet(path: Path) -> dict[str, Any]:
+    import yaml
+    from pydantic import ValidationError
+
+    from madang.wire.fleet import FleetFile
+
+    try:
+        return FleetFile.model_validate(yaml.safe_load(path.read_text())).model_dump()
+    except OSError as failure:
+        raise StateDirError(f"--fleet: {path} cannot be read: {failure.strerror}") from failure
+    except (yaml.YAMLError, ValidationError) as failure:
+        raise StateDirError(f"--fleet: {path} is not a fleet file: {failure}") from failure
 
 
 def _url_of(door: socket.socket) -> str:
@@ -119,7 +135,7 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket) -> int:
 
     host, port = door.getsockname()[:2]
     settings = ApiSettings(host=host, port=port)
-    server = make_server(create_app(yard, settings), settings)
+    server = make_server(create_app(yard, settings), settings.limits)
     yard.loop.open(_first_facts(yard.ledger))
     try:
         _let_the_owner_in(state_dir, yard.ledger, yard.url)

@@ -7,13 +7,12 @@ and come back. The simulator drives the same `FleetModel` by a virtual clock.
 from madang.engines.virtual.engine import VirtualEngine, open_fleet
 from madang.engines.virtual.fleet import Faults, Fleet, Times, fleet_of
 from madang.engines.virtual.model import FleetModel
-from madang.engines.virtual.sensors import FleetSample, sample
+from madang.engines.virtual.sensors import sample
 
 __all__ = [
     "Faults",
     "Fleet",
     "FleetModel",
-    "FleetSample",
     "Times",
     "VirtualEngine",
     "fleet_of",

@@ -13,12 +13,12 @@ from typing import Any
 
 from madang.core.events import Fact
 from madang.core.model import Allocation
-from madang.engines.base import Action, EngineError, Start, Stop
+from madang.engines.base import Action, EngineError, Sample, Start, Stop
 from madang.engines.virtual import record as lines
 from madang.engines.virtual.fleet import Fleet, fleet_of
 from madang.engines.virtual.model import FleetModel, Member, Stay
 from madang.engines.virtual.record import Record
-from madang.engines.virtual.sensors import FleetSample, sample
+from madang.engines.virtual.sensors import sample
 from madang.engines.virtual.story import log_of, reports_of
 
 
@@ -122,7 +122,7 @@ class VirtualEngine:
             f"member {rank} of {allocation} exists only in a virtual fleet: nothing can run there"
         )
 
-    def top(self) -> FleetSample:
+    def sample(self) -> Sample:
         """What the sensors of every node show now."""
         with self._lock:
             return sample(self.model, self._advance())

@@ -5,10 +5,10 @@ A job has a temper, drawn from its name: steady, bubbly (waits for its pipeline)
 seed, name and time alone.
 """
 
-from dataclasses import dataclass
 from math import pi, sin
 
 from madang.core.model import WHOLE_GPU_MILLI, Node
+from madang.engines.base import GpuSample, MemberSample, NodeSample, Sample
 from madang.engines.virtual.chance import chance
 from madang.engines.virtual.model import FleetModel, Member, Stay
 
@@ -18,41 +18,7 @@ _MAX_W = {"H100": 700.0, "H200": 700.0, "B200": 1000.0, "A100": 400.0, "L40S": 3
 _PERIOD_MS = {"bubbly": 9_000, "checkpointing": 240_000}
 
 
-@dataclass(frozen=True, slots=True)
-class GpuSample:
-    index: int
-    util_percent: float
-    memory_used_mib: int
-    power_w: float
-    temperature_c: float
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSample:
-    id: str
-    cpu_percent: float
-    memory_used_mib: int
-    gpus: tuple[GpuSample, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MemberSample:
-    job: str
-    allocation: str
-    rank: int
-    cpu_percent: float
-    memory_mib: int
-
-
-@dataclass(frozen=True, slots=True)
-class FleetSample:
-    """Every node that can be heard, and every member that runs there."""
-
-    nodes: tuple[NodeSample, ...]
-    members: tuple[MemberSample, ...]
-
-
-def sample(model: FleetModel, now_ms: int) -> FleetSample:
+def sample(model: FleetModel, now_ms: int) -> Sample:
     """The whole fleet at a moment. O(devices)."""
     nodes, members = [], []
     for place in model.places.values():
@@ -66,7 +32,7 @@ def sample(model: FleetModel, now_ms: int) -> FleetSample:
         loads = [_member_load(model, stay, member, now_ms) for stay, member in here]
         members += loads
         nodes.append(_node(model, place.node, here, loads, now_ms))
-    return FleetSample(tuple(nodes), tuple(members))
+    return Sample(tuple(nodes), tuple(members))
 
 
 def temper_of(seed: int, job: str) -> str:
@@ -111,7 +77,6 @@ def _member_load(model: FleetModel, stay: Stay, member: Member, now_ms: int) -> 
     share = 0.35 + 0.4 * chance(seed, allocation.job, "cpu")
     share += 0.05 * sin(2 * pi * (now_ms / 11_000 + chance(seed, allocation.job, member.rank)))
     return MemberSample(
-        allocation.job,
         allocation.id,
         member.rank,
         cpu_percent=round(100 * share * max(shape.cpu_milli, 1000) / 1000, 1),
@@ -141,8 +106,8 @@ def _node(
     cores = max(node.cpu_milli / 1000, 1)
     return NodeSample(
         node.id,
-        cpu_percent=round(min(100.0, 1.5 + sum(load.cpu_percent for load in loads) / cores), 1),
-        memory_used_mib=min(node.memory_mib, 6_000 + sum(load.memory_mib for load in loads)),
+        cpu_percent=round(min(100.0, 1.5 + sum(load.cpu_percent or 0.0 for load in loads) / cores), 1),
+        memory_used_mib=min(node.memory_mib, 6_000 + sum(load.memory_mib or 0 for load in loads)),
         gpus=tuple(
             _gpu(seed, node, gpu, busy[gpu], memory[gpu], slow[gpu]) for gpu in range(node.gpus)
         ),
