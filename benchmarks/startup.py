@@ -69,7 +69,6 @@ def measure_help(runs: int) -> list[float]:
 
 def measure_daemon(jobs: int, runs: int) -> tuple[list[float], ...]:
     """Of each start: ms until ready, ms of CPU until then, resident MB when idle."""
-    starts = []
     with yard.Yard(slots=os.cpu_count() or 1) as madang:
         pool = yard.YardByHttp(madang)
         pool.submit_batch(["true"], jobs)
