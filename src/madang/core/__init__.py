@@ -1,1 +1,1 @@
-"""The pure scheduler: facts in, decisions out. No clock, no ids of its own, no randomness, no I/O."""
+"""The pure scheduler: facts in, decisions out. No clock, ids, randomness or I/O of its own."""

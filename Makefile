@@ -1,0 +1,113 @@
+# What one types here. A machine needs python3 (3.11 or newer, with venv) and make, nothing else.
+#   make up     Madang on this machine, with one example job
+#   make test   the fast tests, in minutes
+# Everything is installed into .venv, from files with hashes; a second call does only what changed.
+
+VENV   ?= .venv
+JOBS   ?= 2
+PYTEST ?=
+TORCH  ?= torch==2.13.0
+
+BIN    := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SLOW   := slow or crash or torch or postgres or browser
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help up down install page test test-slow test-web check bench lock torch wheel clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+up: install ## start Madang here (http://127.0.0.1:7070) and submit the example job once
+	@$(BIN)/madang up --detach
+	@test -e $(STAMPS)/hello || { \
+	  $(BIN)/madang run -f examples/hello/job.yaml && touch $(STAMPS)/hello; }
+	@printf '%s\n' '' 'Next:' \
+	  '  $(BIN)/madang ls                        what runs and what waits' \
+	  '  $(BIN)/madang logs -f hello             follow the example' \
+	  '  $(BIN)/madang run -- python train.py    a job of your own' \
+	  '  make down                               stop Madang; running jobs go on'
+
+down: ## stop Madang; running jobs go on and are found again by the next `make up`
+	@if [ -x $(BIN)/madang ]; then $(BIN)/madang down; fi
+
+# --- installing ------------------------------------------------------------------------------
+
+install: $(STAMPS)/runtime page $(STAMPS)/project
+
+$(BIN)/python:
+	@python=$$(sh tools/find_python.sh) && "$$python" -m venv $(VENV)
+	@mkdir -p $(STAMPS)
+
+$(STAMPS)/runtime: constraints.txt | $(BIN)/python
+	@echo 'installing what Madang needs (constraints.txt)'
+	@$(PIP) install --require-hashes -r constraints.txt
+	@touch $@
+
+$(STAMPS)/dev: constraints-dev.txt $(STAMPS)/runtime
+	@echo 'installing the tools of development (constraints-dev.txt)'
+	@$(PIP) install --require-hashes -r constraints-dev.txt
+	@touch $@
+
+# The page is built when its sources changed; hatch_build.py knows. Node comes from the machine,
+# or else as a wheel.
+page: $(STAMPS)/runtime
+	@if $(BIN)/python hatch_build.py --lacks-node; then \
+	  echo 'installing Node (constraints-node.txt)'; \
+	  $(PIP) install --require-hashes -r constraints-node.txt; fi
+	@$(BIN)/python hatch_build.py
+
+$(STAMPS)/project: pyproject.toml hatch_build.py $(STAMPS)/runtime | page
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+torch: $(STAMPS)/torch ## PyTorch, for the training example and its tests
+# Without hashes: PyTorch's CPU and CUDA builds share one name and version.
+$(STAMPS)/torch: $(STAMPS)/dev
+	@$(PIP) install '$(TORCH)'
+	@touch $@
+
+# --- the gates -------------------------------------------------------------------------------
+
+test: install $(STAMPS)/dev ## the fast tests
+	@$(BIN)/python -m pytest -n $(JOBS) -m 'not ($(SLOW))' $(PYTEST)
+
+test-slow: install $(STAMPS)/dev ## crashes, many seeds, PostgreSQL, PyTorch, the browser
+	@$(BIN)/python -m pytest -m '$(SLOW)' -o faulthandler_timeout=1800 $(PYTEST)
+
+test-web: page ## the page's own linter and tests (needs npm)
+	@test -d web/node_modules || npm --prefix web ci --ignore-scripts --silent
+	@npm --prefix web run --silent lint
+	@npm --prefix web run --silent test
+
+check: install $(STAMPS)/dev ## format, lint, types, the arrows between rooms, tidy
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --strict --no-error-summary
+	@$(BIN)/lint-imports --no-logo >$(VENV)/lint-imports.log \
+	  || { cat $(VENV)/lint-imports.log; exit 1; }
+	@$(BIN)/python -m tools.tidy
+
+bench: install $(STAMPS)/dev ## latency and throughput beside Slurm, start-up, memory
+	@$(BIN)/python -m benchmarks.startup
+	@$(BIN)/python -m benchmarks.latency
+
+# --- releasing -------------------------------------------------------------------------------
+
+wheel: install $(STAMPS)/dev ## the wheel and the sdist, in dist/
+	@$(BIN)/python -m build --no-isolation --outdir dist .
+
+# Pins what pyproject.toml allows, with hashes and without any registry's address. Keeps the pins
+# that are there; `make lock UPGRADE=--upgrade` looks for newer ones.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-annotate --custom-compile-command 'make lock' $(UPGRADE)
+lock: $(STAMPS)/dev ## write constraints*.txt anew
+	@$(PIP) install uv
+	@$(COMPILE) --extra postgres --extra numba --group dev pyproject.toml -o constraints-dev.txt
+	@$(COMPILE) --group build -c constraints-dev.txt pyproject.toml -o constraints.txt
+	@$(COMPILE) --group pyproject.toml:node -o constraints-node.txt
+
+clean: ## forget what was built and installed here
+	rm -rf $(VENV) dist src/madang/_web web/node_modules

@@ -1,0 +1,142 @@
+"""One sentence for people per kind of event in the journal."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from madang.core import events as ev
+from madang.core.codec import decode_event
+from madang.core.explain import how_it_ended, size
+from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Node, ReleaseReason
+
+NODES_NAMED_MAX = 4
+
+_RELEASE_WORDS: dict[ReleaseReason, str] = {
+    ReleaseReason.NONE: "",
+    ReleaseReason.STOP: "somebody stopped it",
+    ReleaseReason.REQUEUE: "it goes back to the queue",
+    ReleaseReason.TIME_LIMIT: "its time is up",
+    ReleaseReason.MEMBER_FAILED: "a member failed",
+    ReleaseReason.NODE_LOST: "a node is out of sight",
+    ReleaseReason.PREEMPTED: "a job of a higher class needs the GPUs",
+    ReleaseReason.STRAY: "it should have ended before",
+}
+
+
+def sentence(line: str) -> str:
+    """The event of a journal line in words; a kind of a newer version by its name."""
+    try:
+        event = decode_event(line)
+        return WORDS[type(event)](event)
+    except (KeyError, ValueError, TypeError):
+        kind = line.split('"', 2)[1] if line.count('"') >= 2 else "event"
+        return re.sub(r"(?<!^)(?=[A-Z])", " ", kind).lower()
+
+
+def job_of(allocation: str) -> str:
+    """`digits-42` of `digits-42.1`."""
+    return allocation.rpartition(".")[0]
+
+
+def project_of(line: str) -> str:
+    """The project of a ProjectSet's line; "" for any other."""
+    try:
+        event = decode_event(line)
+    except (KeyError, ValueError, TypeError):
+        return ""
+    return event.project.id if isinstance(event, ev.ProjectSet) else ""
+
+
+def _gpus(milli: int) -> str:
+    count = f"{milli / WHOLE_GPU_MILLI:g}"
+    return f"{count} GPU" if count in ("1",) or milli < WHOLE_GPU_MILLI else f"{count} GPUs"
+
+
+def _by(name: str) -> str:
+    return name or "somebody"
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(names[:NODES_NAMED_MAX])
+    more = len(names) - NODES_NAMED_MAX
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _submitted(event: ev.JobSubmitted) -> str:
+    job = event.job
+    return f"{job.id} asks for {size(job.members, job.shape)} in project {job.project}"
+
+
+def _project_set(event: ev.ProjectSet) -> str:
+    project = event.project
+    if project.quota_milli == UNLIMITED:
+        return f"project {project.id} may hold GPUs without limit"
+    return f"project {project.id} may hold {_gpus(project.quota_milli)} at once"
+
+
+def _devices(node: Node) -> str:
+    if not node.gpus:
+        return f"{node.cpu_milli / 1000:g} CPUs"
+    bad = node.gpus - node.usable.bit_count()
+    kind = f" {node.model}" if node.model else ""
+    return f"{node.gpus} ×{kind or ' device'}" + (f", {bad} of them unhealthy" if bad else "")
+
+
+def _cordoned(event: ev.NodeCordoned) -> str:
+    if event.cordoned:
+        return f"{_by(event.by)} cordoned {event.node}: it takes no new members"
+    return f"{_by(event.by)} opened {event.node} again"
+
+
+def _ended(event: ev.MemberEnded) -> str:
+    of = f"of {event.allocation}"
+    if event.exit.ok:
+        return f"member {event.rank} {of} ended well"
+    words = how_it_ended(event.rank, event.exit)
+    return words.replace(f"member {event.rank}", f"member {event.rank} {of}", 1)
+
+
+def _bound(event: ev.AllocationBound) -> str:
+    allocation = event.allocation
+    nodes = list(dict.fromkeys(seat.node for seat in allocation.seats))
+    milli = allocation.shape.milli * len(allocation.seats)
+    what = _gpus(milli) if milli else "CPUs"
+    return f"{allocation.job} got {what} on {_names(nodes)} (attempt {allocation.attempt})"
+
+
+def _release(event: ev.ReleaseAsked) -> str:
+    why = _RELEASE_WORDS[event.reason]
+    grace = f"{event.grace_ms / 1000:g} s"
+    return f"{event.allocation} was asked to end{f': {why}' if why else ''} ({grace} of grace)"
+
+
+def _requeued(event: ev.JobRequeued) -> str:
+    reason = f": {event.reason}" if event.reason else ""
+    return f"{event.job} waits again{reason}"
+
+
+def _job_ended(event: ev.JobEnded) -> str:
+    verb = {"stopped": "was stopped"}.get(event.phase, str(event.phase.value))
+    return f"{event.job} {verb}" + (f": {event.reason}" if event.reason else "")
+
+
+def _rejected(event: ev.JobRejected) -> str:
+    return f"{event.job} can never run here ({event.code.replace('_', ' ')})"
+
+
+WORDS: dict[type, Callable[[Any], str]] = {
+    ev.JobSubmitted: _submitted,
+    ev.JobStopAsked: lambda e: f"{_by(e.by)} asked {e.job} to stop",
+    ev.JobRequeueAsked: lambda e: f"{_by(e.by)} sent {e.job} back to the queue",
+    ev.ProjectSet: _project_set,
+    ev.NodeSeen: lambda e: f"{e.node.id} offers {_devices(e.node)}",
+    ev.NodeLost: lambda e: f"{e.node} is out of sight; what it holds stays held",
+    ev.NodeCordoned: _cordoned,
+    ev.MemberStarted: lambda e: f"member {e.rank} of {e.allocation} started",
+    ev.MemberEnded: _ended,
+    ev.JobRejected: _rejected,
+    ev.AllocationBound: _bound,
+    ev.ReleaseAsked: _release,
+    ev.JobRequeued: _requeued,
+    ev.JobEnded: _job_ended,
+}

@@ -1,0 +1,181 @@
+"""Every invariant of the yard, stated once: tests, simulator and daemon call this.
+
+Derived data are computed again from the allocations alone and compared with what the fold kept.
+"""
+
+import numpy as np
+
+from madang.core.lifecycle import LIVELY, phase_of
+from madang.core.model import (
+    UNLIMITED,
+    WHOLE_GPU_MILLI,
+    Allocation,
+    AllocationState,
+    NodeState,
+)
+from madang.core.snapshot import Lane
+from madang.core.state import LiveJob, State, lane_of, queue_key
+
+
+class InvariantBroken(AssertionError):
+    """The yard is not as it must be; the message holds the objects."""
+
+
+def check(state: State) -> None:
+    """Raise if any invariant does not hold. O(nodes × devices + live jobs).
+
+    Raises:
+        InvariantBroken: always a bug of ours.
+    """
+    _devices(state)
+    _gangs(state)
+    _jobs(state)
+    _attention(state)
+    _usage(state)
+
+
+def _require(claim: bool, *what: object) -> None:
+    if not claim:
+        raise InvariantBroken(" | ".join(map(str, what)))
+
+
+def _devices(state: State) -> None:
+    """No device (or share) is in two live allocations; free is exactly what nobody holds."""
+    pool = state.pool
+    held = np.zeros(pool.gpu_free.shape, np.int64)
+    cpu = pool.cpu_total.copy()
+    memory = pool.memory_total.copy()
+    on_node: dict[str, set[str]] = {id: set() for id in state.nodes}
+    for allocation in state.allocations.values():
+        for rank, seat in enumerate(allocation.seats):
+            if not allocation.holds(rank):
+                continue
+            row = state.nodes[seat.node].row
+            on_node[seat.node].add(allocation.id)
+            cpu[row] -= allocation.shape.cpu_milli
+            memory[row] -= allocation.shape.memory_mib
+            _require(len(set(seat.gpus)) == allocation.shape.gpus, "seat", seat, allocation)
+            for gpu in seat.gpus:
+                held[row, gpu] += allocation.shape.gpu_milli
+    _require(bool((held <= WHOLE_GPU_MILLI).all()), "a GPU is held twice", np.argwhere(held > 1000))
+    for id, live in state.nodes.items():
+        usable = [live.node.usable >> gpu & 1 for gpu in range(pool.gpu_free.shape[1])]
+        free = np.where(usable, WHOLE_GPU_MILLI - held[live.row], 0)
+        _require(
+            bool((pool.gpu_free[live.row] == free).all()), "free", id, free, pool.gpu_free[live.row]
+        )
+        whole = int((free == WHOLE_GPU_MILLI).sum())
+        _require(int(pool.whole_free[live.row]) == whole, "whole_free", id, whole)
+        _require(int(pool.gpu_usable[live.row]) == sum(usable), "gpu_usable", id)
+        _require(live.state is not NodeState.READY or not live.cordoned, "cordoned", live)
+        _require(live.state is not NodeState.CORDONED or live.cordoned, "cordoned", live)
+        _require(bool(pool.open[live.row]) == (live.state is NodeState.READY), "open", live)
+        _require(set(state.on_node[id]) == on_node[id], "on_node", id, on_node[id])
+        _require(state.node_ids[live.row] == id, "row", live)
+    _require(bool((pool.cpu_free == cpu).all()), "cpu_free", pool.cpu_free, cpu)
+    _require(bool((pool.memory_free == memory).all()), "memory_free", pool.memory_free, memory)
+
+
+def _gangs(state: State) -> None:
+    """A gang was given all its members' devices; a live job has at most one attempt that runs."""
+    running: dict[str, str] = {}
+    for id, allocation in state.allocations.items():
+        _require(id == allocation.id == f"{allocation.job}.{allocation.attempt}", "id", allocation)
+        _one_allocation(state, allocation)
+        live = state.jobs.get(allocation.job)
+        if live is None or live.allocation != id:
+            # Only what a lost node may still hold outlives its job's interest in it.
+            _require(allocation.state is AllocationState.RELEASING, "left behind", allocation)
+            continue
+        _require(len(allocation.seats) == live.job.members, "gang is not whole", allocation)
+        _require(allocation.job not in running, "two attempts", allocation.job)
+        running[allocation.job] = id
+
+
+def _one_allocation(state: State, allocation: Allocation) -> None:
+    ended = [rank for rank, _ in allocation.exits]
+    _require(len(ended) == len(set(ended)), "a member ended twice", allocation)
+    _require(sum(1 << rank for rank in ended) == allocation.ended, "ended bits", allocation)
+    gone = allocation.ended == allocation.all_ranks
+    _require(gone == (allocation.state is AllocationState.RELEASED), "release", allocation)
+    if allocation.release_reason:
+        _require(allocation.releasing_ms > 0, "released without being asked", allocation)
+
+
+def _jobs(state: State) -> None:
+    """Each live job waits in the queue, in order, or has an allocation: never both or neither."""
+    waiting = {id for id, live in state.jobs.items() if live.allocation is None}
+    queued = [id for _, id in state.queue]
+    _require(set(queued) == waiting, "queue", waiting ^ set(queued))
+    _require(len(queued) == len(waiting), "queued twice", queued)
+    keys = [key for key, _ in state.queue]
+    _require(keys == sorted(keys), "queue is not in order", keys)
+    for key, id in state.queue:
+        _require(key == queue_key(state.jobs[id].job), "queue key", id)
+    lanes: dict[Lane, int] = {}
+    for id, live in state.jobs.items():
+        allocation = state.allocations.get(live.allocation) if live.allocation else None
+        _require(live.allocation is None or allocation is not None, "allocation is gone", live)
+        phase = phase_of(live.standing, allocation)
+        _require(live.standing.phase is phase, "phase", id, phase, live.standing)
+        if allocation is None:
+            lane = lane_of(live.job)
+            lanes[lane] = lanes.get(lane, 0) + 1
+        else:
+            _require(live.standing.attempt == allocation.attempt, "attempt", live, allocation)
+    _require(state.waiting == lanes, "lanes", state.waiting, lanes)
+    backoffs = [
+        (live.standing.not_before_ms, id)
+        for id, live in state.jobs.items()
+        if live.allocation is None and live.standing.not_before_ms
+    ]
+    _require(sorted(backoffs) == state.backoffs, "backoffs", backoffs, state.backoffs)
+    deadlines = [
+        (a.running_ms + live.job.time_limit_ms, a.id)
+        for a in state.allocations.values()
+        if a.state is AllocationState.RUNNING and (live := state.jobs[a.job]).job.time_limit_ms
+    ]
+    _require(sorted(deadlines) == state.deadlines, "deadlines", deadlines, state.deadlines)
+
+
+def _attention(state: State) -> None:
+    """What must be looked at is marked, and nothing else; so that no pass has to look at all."""
+    for id in state.troubled:
+        _require(id in state.allocations, "troubled and gone", id)
+        _require(state.allocations[id].state in LIVELY, "troubled", state.allocations[id])
+    settling = {id for id, live in state.jobs.items() if _must_settle(state, live)}
+    _require(set(state.unsettled) == settling, "unsettled", set(state.unsettled) ^ settling)
+
+
+def _must_settle(state: State, live: LiveJob) -> bool:
+    """The job waits and shall stop, or what its allocation holds is out of sight, or nothing."""
+    if live.allocation is None:
+        return live.standing.stop_asked
+    allocation = state.allocations[live.allocation]
+    return allocation.state not in LIVELY and all(
+        not allocation.holds(rank) or state.nodes[seat.node].state is NodeState.LOST
+        for rank, seat in enumerate(allocation.seats)
+    )
+
+
+def _usage(state: State) -> None:
+    """Usage is what live jobs hold."""
+    usage: dict[str, int] = {}
+    for allocation in state.allocations.values():
+        live = state.jobs.get(allocation.job)
+        if live is None or live.allocation != allocation.id:
+            continue  # what a dead node still holds is not charged
+        members = sum(allocation.holds(rank) for rank in range(len(allocation.seats)))
+        usage[allocation.project] = (
+            usage.get(allocation.project, 0) + members * allocation.shape.milli
+        )
+    kept = {project: milli for project, milli in state.usage_milli.items() if milli}
+    _require(kept == {p: m for p, m in usage.items() if m}, "usage", usage, state.usage_milli)
+
+
+def check_quota(state: State) -> None:
+    """Nothing above quota; call it where no quota was lowered."""
+    for id, project in state.projects.items():
+        if project.quota_milli != UNLIMITED:
+            used = state.usage_milli.get(id, 0)
+            _require(used <= project.quota_milli, "over quota", project, used)

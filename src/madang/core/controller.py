@@ -1,0 +1,105 @@
+"""The scheduler as one object without I/O: facts in, events out.
+
+The daemon and the simulator are two callers of the same `step`. A turn without anything to decide
+costs no plan: the state tells what may need one.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from madang.core.admission import Rejected, judge
+from madang.core.events import Decision, Event, Fact, JobRejected, JobSubmitted
+from madang.core.model import Job
+from madang.core.ordering import next_change_ms
+from madang.core.passes.start import BINDS_PER_TURN_MAX
+from madang.core.plan import plan
+from madang.core.state import State
+
+_NEVER_PLANNED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one turn changed: facts that were news, then decisions, in the order of the fold."""
+
+    events: tuple[Event, ...]
+    decisions: tuple[Decision, ...]
+
+
+class Controller:
+    """Owns the state. `step` is the only way to change it."""
+
+    def __init__(self, state: State | None = None) -> None:
+        self.state = state if state is not None else State()
+        # What the last plan had seen; a plan of the same would decide nothing.
+        self._planned_stirs = _NEVER_PLANNED
+        self._planned_ms = 0
+        self._order_change_ms: list[int] = []
+        self._order_change_is_stale = True
+
+    def step(self, facts: Iterable[Fact], now_ms: int) -> Step:
+        """Fold the facts, plan once, fold the decisions."""
+        events: list[Event] = []
+        rejections: list[Decision] = []
+        for fact in facts:
+            if isinstance(fact, JobSubmitted) and (rejection := self._rejection(fact)):
+                rejections.append(rejection)
+                events.append(rejection)
+            elif self.state.apply(fact, now_ms):
+                events.append(fact)
+        decisions = self._plan(now_ms)
+        self._order_change_is_stale |= bool(events or decisions) or self._planned_ms == now_ms
+        for decision in decisions:
+            news = self.state.apply(decision, now_ms)
+            assert news, f"a decision must change the state: {decision}"
+        return Step((*events, *decisions), (*rejections, *decisions))
+
+    def due_ms(self, now_ms: int) -> int | None:
+        """When the next turn is needed if no fact comes before: `now_ms` if at once, None if never.
+
+        Back-offs and time limits end without any fact; what one turn decides (a job back in the
+        queue) may be for the next to go on with.
+        """
+        state = self.state
+        if state.stirs != self._planned_stirs or state.needs_attention:
+            return now_ms
+        due = [state.deadlines[0][0]] if state.deadlines else []
+        after = bisect_right(state.backoffs, (self._planned_ms, "\U0010ffff"))
+        if after < len(state.backoffs):
+            due.append(state.backoffs[after][0])
+        if state.policy.preempts and state.queue:
+            due += self._order_changes_ms(now_ms)
+        return max(now_ms, min(due)) if due else None
+
+    def _order_changes_ms(self, now_ms: int) -> list[int]:
+        """When the order next changes by time alone, if ever; computed once until news come."""
+        if self._order_change_is_stale:
+            change_ms = next_change_ms(self.state.view(now_ms))
+            self._order_change_ms = [] if change_ms is None else [change_ms]
+            self._order_change_is_stale = False
+        return self._order_change_ms
+
+    def _plan(self, now_ms: int) -> list[Decision]:
+        due_ms = self.due_ms(now_ms)
+        if due_ms is None or due_ms > now_ms:
+            return []
+        stirs = self.state.stirs
+        decisions = plan(self.state.snapshot(now_ms))
+        was_cut = len(decisions) >= BINDS_PER_TURN_MAX
+        self._planned_stirs = _NEVER_PLANNED if was_cut else stirs
+        self._planned_ms = now_ms
+        return decisions
+
+    def judge(self, job: Job) -> Rejected | None:
+        """Why the job could never run here; None if it may wait its turn."""
+        return judge(self.state.pool, self.state.models, self.state.projects, job)
+
+    def _rejection(self, fact: JobSubmitted) -> JobRejected | None:
+        job = fact.job
+        if self.state.knows_job(job.id):
+            return None  # a repeat: it has been judged
+        rejected = self.judge(job)
+        if rejected is None:
+            return None
+        return JobRejected(job.id, job.project, rejected.code, rejected.numbers)

@@ -1,0 +1,190 @@
+"""Everything that can happen, as values: facts come from outside, decisions from `plan()`.
+
+Both are folded by `State.apply` and both are journalled; nothing else changes the state. A fact may
+come late, twice or out of order: the fold accepts what is news and drops the rest.
+"""
+
+from dataclasses import dataclass
+
+from madang.core.model import (
+    Allocation,
+    Exit,
+    Job,
+    Node,
+    Phase,
+    Project,
+    ReleaseReason,
+    Seat,
+)
+
+# -- facts: what users asked and engines saw ---------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class JobSubmitted:
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class JobStopAsked:
+    """Stop the job for good. `grace_ms` may shorten the job's own grace; -1: as it is.
+
+    Asked again it is news only if the grace is shorter than before.
+    """
+
+    job: str
+    by: str = ""
+    grace_ms: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequeueAsked:
+    """Stop the newest allocation and put the job back in the queue."""
+
+    job: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectSet:
+    project: Project
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSeen:
+    """A node reports what it is and the members it hosts: (allocation, rank) pairs.
+
+    `holds` decides about members only when the node was out of sight; a node in sight may have made
+    its report before it heard of its newest member.
+    """
+
+    node: Node
+    holds: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost:
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCordoned:
+    node: str
+    cordoned: bool
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStarted:
+    allocation: str
+    rank: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberEnded:
+    allocation: str
+    rank: int
+    exit: Exit
+    at_ms: int
+
+
+# -- decisions: what the passes chose -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class JobRejected:
+    """The job can never run here. `numbers` are what explain.py words the guide from."""
+
+    job: str
+    project: str
+    code: str
+    numbers: tuple[tuple[str, int | str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationBound:
+    allocation: Allocation
+
+
+@dataclass(frozen=True, slots=True)
+class JobNominated:
+    """The job is promised these seats, one per member, once those who hold them have left."""
+
+    job: str
+    seats: tuple[Seat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NominationDropped:
+    """The promise is void: the job must look again."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseAsked:
+    """The engine shall end these members: a signal, `grace_ms`, then force."""
+
+    allocation: str
+    reason: ReleaseReason
+    grace_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequeued:
+    job: str
+    reason: str
+    failures: int
+    not_before_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    job: str
+    phase: Phase
+    reason: str
+
+
+Fact = (
+    JobSubmitted
+    | JobStopAsked
+    | JobRequeueAsked
+    | ProjectSet
+    | NodeSeen
+    | NodeLost
+    | NodeCordoned
+    | MemberStarted
+    | MemberEnded
+)
+Decision = (
+    JobRejected
+    | AllocationBound
+    | JobNominated
+    | NominationDropped
+    | ReleaseAsked
+    | JobRequeued
+    | JobEnded
+)
+Event = Fact | Decision
+
+FACTS: tuple[type, ...] = (
+    JobSubmitted,
+    JobStopAsked,
+    JobRequeueAsked,
+    ProjectSet,
+    NodeSeen,
+    NodeLost,
+    NodeCordoned,
+    MemberStarted,
+    MemberEnded,
+)
+DECISIONS: tuple[type, ...] = (
+    JobRejected,
+    AllocationBound,
+    JobNominated,
+    NominationDropped,
+    ReleaseAsked,
+    JobRequeued,
+    JobEnded,
+)

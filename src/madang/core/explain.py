@@ -1,0 +1,389 @@
+"""All the words users read about decisions: why a job waits, why it never fits, how it ended.
+
+Codes and numbers come from the passes; prose is made only here. A guide says what was asked, what
+there is, and what would work.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from madang.core.admission import Numbers, Rejected
+from madang.core.draft import Draft
+from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
+from madang.core.passes.start import competing_models, fits_when_empty, model_codes, walk
+from madang.core.placement import Unplaced, eligible_rows, members_room, place, room_when_empty
+from madang.core.pool import Bools, Place, Pool
+from madang.core.snapshot import QueueKey, Snapshot
+from madang.core.state import lane_of, queue_key
+
+HOLDERS_SHOWN_MAX = 3
+NODES_SHOWN_MAX = 8
+LAST_OF_CLASS = 1 << 62  # later than any submission
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """A rejection in words: one line why, then what would work."""
+
+    code: str
+    text: str
+    tries: tuple[str, ...]
+    numbers: Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a job does not run, as a code, a sentence and numbers.
+
+    `earliest_ms` is when it could start at the earliest, 0 if nobody can say; `basis` says why.
+    """
+
+    code: str
+    text: str
+    numbers: Numbers = ()
+    earliest_ms: int = 0
+    basis: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The answer of a dry run: `code` is `starts_now`, `waits` or `never`."""
+
+    code: str
+    text: str
+    places: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    tries: tuple[str, ...] = ()
+    earliest_ms: int = 0
+
+
+def how_it_ended(rank: int, end: Exit) -> str:
+    """One member's bad end in words."""
+    if end.lost:
+        return f"member {rank} was lost with its node"
+    if end.signal:
+        return f"member {rank} was ended by signal {end.signal}"
+    return f"member {rank} exited with {end.code}"
+
+
+def size(members: int, shape: Shape) -> str:
+    """A request in words: `4 members × 2 GPUs (H100)`."""
+    if shape.gpus == 0:
+        each = f"{shape.cpu_milli / 1000:g} CPUs"
+    elif shape.gpu_milli != WHOLE_GPU_MILLI:
+        each = f"{shape.gpu_milli / 1000:g} GPU"
+    else:
+        each = f"{shape.gpus} GPU{'s' if shape.gpus != 1 else ''}"
+    kind = f" ({' or '.join(shape.models)})" if shape.models else ""
+    return (f"{members} members × {each}" if members != 1 else each) + kind
+
+
+def _gpus(milli: int | str) -> str:
+    return f"{int(milli) / WHOLE_GPU_MILLI:g}"
+
+
+def guide(job: Job, rejected: Rejected) -> Guide:
+    """The words for a rejection."""
+    n = dict(rejected.numbers)
+    asked = size(job.members, job.shape)
+    tries: tuple[str, ...]
+    match rejected.code:
+        case "unknown_project":
+            text = f"project {n['asked']} does not exist; there are: {n['known']}"
+            tries = ("choose one with --project", "or: madang project set NAME --quota GPUS")
+        case "over_quota":
+            quota = _gpus(n["quota_milli"])
+            text = f"{asked} asked, but project {job.project} may hold {quota} GPUs at most"
+            tries = _smaller(job, int(n["quota_milli"]) // max(job.shape.milli, 1))
+            if not tries:
+                tries = (f"raise it: madang project set {job.project} --quota GPUS",)
+        case "unknown_model":
+            text = f"no node has {n['asked']}; there are: {n['known']}"
+            tries = ("choose one with --profile, or leave it out to take any",)
+        case "member_too_large":
+            text = (
+                f"{asked} asked, but the largest node has {n['gpus_max']} GPUs, "
+                f"{int(n['cpu_milli_max']) / 1000:g} CPUs, {n['memory_mib_max']} MiB"
+            )
+            tries = _lighter(n)
+        case _:
+            text = f"{asked} asked, but all nodes together hold {n['members_max']} such members"
+            tries = _smaller(job, int(n["members_max"]))
+    return Guide(rejected.code, text, tries, rejected.numbers)
+
+
+def _lighter(n: dict[str, int | str]) -> tuple[str, ...]:
+    """What to take less of, so that one node can hold a member."""
+    over = [
+        advice
+        for asked, most, advice in (
+            ("gpus", "gpus_max", f"--gpus {n['gpus_max']} and more members"),
+            ("cpu_milli", "cpu_milli_max", f"--cpus {int(n['cpu_milli_max']) / 1000:g} or fewer"),
+            ("memory_mib", "memory_mib_max", f"--memory-mib {n['memory_mib_max']} or less"),
+        )
+        if int(n[asked]) > int(n[most])
+    ]
+    return tuple(over) or ("ask for less per member: no node has all of it at once",)
+
+
+def _smaller(job: Job, members: int) -> tuple[str, ...]:
+    if members >= 1 and job.members > 1:
+        return (f"--members {members}",)
+    return ()
+
+
+def why(snapshot: Snapshot, job_id: str) -> Why:
+    """Why a live job does not run now.
+
+    Raises:
+        KeyError: the job is not live.
+    """
+    live = snapshot.jobs[job_id]
+    job, standing = live.job, live.standing
+    if standing.phase is not Phase.WAITING:
+        return Why(standing.phase, f"it does not wait: it is {standing.phase}")
+    if standing.not_before_ms > snapshot.now_ms:
+        seconds = (standing.not_before_ms - snapshot.now_ms + 999) // 1000
+        return Why(
+            "backoff",
+            f"{standing.reason}; attempt {standing.attempt + 1} starts in {seconds} s "
+            f"(failure {standing.failures} of {job.retries_max} allowed)",
+            (("seconds", seconds), ("failures", standing.failures)),
+            standing.not_before_ms,
+            "the back-off after a failure",
+        )
+    return _blocked(snapshot, job, queue_key(job))
+
+
+def _blocked(snapshot: Snapshot, job: Job, key: QueueKey) -> Why:
+    """Why the job would not start now if it stood in the queue at `key`."""
+    short = _short_of_quota(snapshot, job)
+    if short is not None:
+        return short
+    if not snapshot.pool.nodes:
+        return Why("no_nodes", "no node has reported yet")
+    if not fits_when_empty(snapshot, job):
+        return _out_of_service(snapshot, job)
+    draft = Draft(snapshot)
+    holders = walk(draft, until=key).holders
+    eligible = eligible_rows(snapshot.pool, model_codes(snapshot, job))
+    placed = place(draft.pool, job.shape, job.members, eligible)
+    mine = competing_models(snapshot, lane_of(job))
+    ahead = [id for bits, id in holders if bits & mine]
+    count = _count_ahead(snapshot, key, mine) if ahead else 0
+    earliest_ms, basis = _earliest(snapshot, job, eligible)
+    if isinstance(placed, Unplaced):
+        return _no_room(snapshot, job, placed, count, (earliest_ms, basis))
+    if ahead:
+        first = snapshot.jobs[ahead[0]].job
+        return Why(
+            "behind",
+            f"{count} ahead of it wait for the same devices, first {first.id} "
+            f"({size(first.members, first.shape)})",
+            (("ahead", count), ("first", first.id)),
+            earliest_ms,
+            basis,
+        )
+    return Why("next", "it starts with the next turn", (), snapshot.now_ms, "there is room")
+
+
+def _short_of_quota(snapshot: Snapshot, job: Job) -> Why | None:
+    quota_milli = snapshot.projects[job.project].quota_milli
+    used_milli = snapshot.usage_milli.get(job.project, 0)
+    if quota_milli == UNLIMITED or used_milli + job.milli <= quota_milli:
+        return None
+    return Why(
+        "quota",
+        f"project {job.project} holds {_gpus(used_milli)} of its {_gpus(quota_milli)} GPUs; "
+        f"this job needs {_gpus(job.milli)} more{_holders(snapshot, job.project)}",
+        (("used_milli", used_milli), ("quota_milli", quota_milli), ("asked_milli", job.milli)),
+    )
+
+
+def _out_of_service(snapshot: Snapshot, job: Job) -> Why:
+    """The job fits in the yard, but not in the nodes that are open now."""
+    eligible = eligible_rows(snapshot.pool, model_codes(snapshot, job))
+    room = room_when_empty(snapshot.pool, job.shape, job.members, eligible)
+    closed = int(np.count_nonzero(~snapshot.pool.open))
+    ill = int((snapshot.pool.gpu_count - snapshot.pool.gpu_usable).sum())
+    text = (
+        f"needs {size(job.members, job.shape)}; the nodes in service could hold {room} of "
+        f"{job.members} members even if they were empty{_closed(closed)}"
+    )
+    if ill:
+        text += f"; {_count(ill, 'GPU')} unhealthy"
+    numbers: Numbers = (
+        ("members", job.members),
+        ("members_room", room),
+        ("nodes_closed", closed),
+        ("gpus_unhealthy", ill),
+    )
+    return Why("out_of_service", text, numbers)
+
+
+def _no_room(
+    snapshot: Snapshot, job: Job, placed: Unplaced, ahead: int, earliest: tuple[int, str]
+) -> Why:
+    pool = snapshot.pool
+    eligible = eligible_rows(pool, model_codes(snapshot, job))
+    rows = pool.open if eligible is None else pool.open & eligible
+    offered = pool.gpu_count if eligible is None else pool.gpu_count[eligible]
+    free = int(pool.whole_free[rows].sum())
+    most = int(pool.whole_free[rows].max(initial=0))
+    total = int(offered.sum())
+    if job.shape.gpus:
+        text = f"needs {size(job.members, job.shape)}; {free} of {total} such GPUs are free"
+        if free >= job.shape.gpus:
+            text += f", at most {most} on one node"
+        if members_room(pool, _without_host(job.shape), eligible).sum() >= job.members:
+            text += f"; with {_host(job.shape)} for each member, too few of them can be used"
+    else:
+        text = (
+            f"needs {size(job.members, job.shape)}; at most "
+            f"{int(pool.cpu_free[rows].max(initial=0)) / 1000:g} CPUs and "
+            f"{int(pool.memory_free[rows].max(initial=0))} MiB are free on one node"
+        )
+    if job.members > 1:
+        text += f": room for {placed.room} of {job.members} members"
+    if ahead:
+        text += f"; {ahead} ahead of it"
+    text += _closed(int(np.count_nonzero(~pool.open)))
+    numbers: Numbers = (
+        ("free", free),
+        ("most_on_one_node", most),
+        ("total", total),
+        ("members_room", placed.room),
+        ("ahead", ahead),
+    )
+    return Why("capacity", text, numbers, *earliest)
+
+
+def _without_host(shape: Shape) -> Shape:
+    return replace(shape, cpu_milli=0, memory_mib=0)
+
+
+def _host(shape: Shape) -> str:
+    return f"{shape.cpu_milli / 1000:g} CPUs and {shape.memory_mib} MiB"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s are' if number != 1 else ' is'}"
+
+
+def _closed(nodes: int) -> str:
+    return f"; {nodes} node{'s take' if nodes != 1 else ' takes'} no work" if nodes else ""
+
+
+def _count_ahead(snapshot: Snapshot, key: QueueKey, mine: int) -> int:
+    """How many jobs before the key could go and compete for the same devices."""
+    count = 0
+    for other, job_id in snapshot.queue:
+        if other >= key:
+            break
+        live = snapshot.jobs[job_id]
+        if live.standing.stop_asked or live.standing.not_before_ms > snapshot.now_ms:
+            continue
+        if not competing_models(snapshot, lane_of(live.job)) & mine:
+            continue
+        if _short_of_quota(snapshot, live.job) is None and fits_when_empty(snapshot, live.job):
+            count += 1
+    return count
+
+
+def _holders(snapshot: Snapshot, project: str) -> str:
+    held: list[tuple[int, str]] = []
+    for allocation in snapshot.allocations.values():
+        if allocation.project == project:
+            members = sum(allocation.holds(r) for r in range(len(allocation.seats)))
+            held.append((-members * allocation.shape.milli, allocation.job))
+    held.sort()
+    shown = ", ".join(f"{job} {_gpus(-milli)}" for milli, job in held[:HOLDERS_SHOWN_MAX])
+    return f" (held by {shown}{', …' if len(held) > HOLDERS_SHOWN_MAX else ''})" if held else ""
+
+
+def _earliest(snapshot: Snapshot, job: Job, eligible: Bools | None) -> tuple[int, str]:
+    """When the job itself would fit if every running job ends at its time limit; 0 if never so.
+
+    Ends only add room, so the first end that suffices is found by halving; each half's ends are
+    given back once.
+    """
+    deadlines = snapshot.deadlines
+    none_ms, none_basis = 0, "no running job that must end has a time limit"
+    before, pool = 0, snapshot.pool.scratch()
+    if isinstance(
+        place(_after(snapshot, pool, 0, len(deadlines)), job.shape, job.members, eligible), Unplaced
+    ):
+        return none_ms, none_basis
+    after = len(deadlines)  # it fits after so many ends, and not after `before`
+    while after - before > 1:
+        middle = (before + after) // 2
+        trial = _after(snapshot, pool, before, middle)
+        if isinstance(place(trial, job.shape, job.members, eligible), Unplaced):
+            before, pool = middle, trial
+        else:
+            after = middle
+    if not after:
+        return snapshot.now_ms, "there is room"
+    plural = "s" if after != 1 else ""
+    return deadlines[after - 1][0], f"the time limit{plural} of {after} running job{plural}"
+
+
+def _after(snapshot: Snapshot, pool: Pool, first: int, last: int) -> Pool:
+    """The pool once the running jobs with these deadlines have ended."""
+    pool = pool.scratch()
+    for _, allocation_id in snapshot.deadlines[first:last]:
+        allocation = snapshot.allocations[allocation_id]
+        for rank, seat in enumerate(allocation.seats):
+            if allocation.holds(rank):
+                live = snapshot.nodes[seat.node]
+                usable = live.node.usable
+                gpus = tuple(gpu for gpu in seat.gpus if usable >> gpu & 1)
+                pool.give((live.row, gpus), allocation.shape)
+    return pool
+
+
+def try_job(snapshot: Snapshot, job: Job, rejected: Rejected | None) -> Trial:
+    """What would happen to the job if it were submitted now, behind everyone of its class."""
+    if rejected is not None:
+        words = guide(job, rejected)
+        return Trial("never", words.text, (), words.tries)
+    key = (-job.priority, LAST_OF_CLASS, LAST_OF_CLASS)
+    reason = _blocked(snapshot, job, key)
+    if reason.code == "next":
+        placed = _placed_behind(snapshot, job, key)
+        places = tuple((snapshot.node_ids[row], gpus) for row, gpus in placed)
+        nodes = list(dict.fromkeys(node for node, _ in places))
+        shown = ", ".join(nodes[:NODES_SHOWN_MAX])
+        more = len(nodes) - NODES_SHOWN_MAX
+        return Trial(
+            "starts_now", f"starts now on {shown}{f' and {more} more' * (more > 0)}", places
+        )
+    return Trial(
+        "waits", reason.text, (), _what_fits_now(snapshot, job), earliest_ms=reason.earliest_ms
+    )
+
+
+def _placed_behind(snapshot: Snapshot, job: Job, key: QueueKey) -> tuple[Place, ...]:
+    draft = Draft(snapshot)
+    walk(draft, until=key)
+    eligible = eligible_rows(snapshot.pool, model_codes(snapshot, job))
+    placed = place(draft.pool, job.shape, job.members, eligible)
+    assert not isinstance(placed, Unplaced), f"would start, but where? {job} {placed}"
+    return placed
+
+
+def _what_fits_now(snapshot: Snapshot, job: Job) -> tuple[str, ...]:
+    eligible = eligible_rows(snapshot.pool, model_codes(snapshot, job))
+    rows = snapshot.pool.open if eligible is None else snapshot.pool.open & eligible
+    tries = []
+    room = int(np.minimum(members_room(snapshot.pool, job.shape, eligible), job.members).sum())
+    if 1 <= room < job.members:
+        tries.append(f"--members {room} fits in what is free now")
+    most = int(snapshot.pool.whole_free[rows].max(initial=0))
+    if 1 <= most < job.shape.gpus:
+        tries.append(f"--gpus {most} per member fits in what is free now")
+    if job.shape.models:
+        anywhere = place(snapshot.pool, replace(job.shape, models=()), job.members)
+        if not isinstance(anywhere, Unplaced):
+            tries.append("any GPU model: leave --profile out")
+    return tuple(tries)

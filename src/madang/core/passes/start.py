@@ -1,0 +1,101 @@
+"""Start: FIFO within priority class, each gang whole, on the fullest nodes that fit.
+
+A job held back by its own project's quota lets others pass; a job held back by capacity lets pass
+only jobs that could never use the models it waits for, so that large gangs are not starved. A job
+that would not fit if every open node were empty waits for a node, not for its turn, and lets all
+pass.
+"""
+
+from dataclasses import dataclass, field
+
+from madang.core.draft import Draft
+from madang.core.model import Job, Shape
+from madang.core.ordering import Key, ordered
+from madang.core.placement import Unplaced, eligible_rows, place, room_when_empty
+from madang.core.policy import Misfit
+from madang.core.snapshot import Lane, Snapshot
+
+BINDS_PER_TURN_MAX = 4096  # a turn stays short; the rest is placed in the next one
+_CPU_ONLY = 1  # bit 0; model code c is bit c + 1: CPU-only jobs queue among themselves
+
+
+def start(draft: Draft) -> None:
+    """Emit AllocationBound for each job that may start now, in queue order."""
+    if draft.snapshot.policy.misfit is not Misfit.RESERVE:
+        walk(draft)
+
+
+@dataclass(slots=True)
+class Walk:
+    """What a walk along the queue has met: who holds back whom, and what cannot fit.
+
+    `held_back` is the bit set of models that nobody further back may take; `holders` the jobs that
+    said so, first come first. What was not placed once in a walk is not tried again.
+    """
+
+    held_back: int = 0
+    holders: list[tuple[int, str]] = field(default_factory=list)
+    unplaced: set[tuple[Shape, int]] = field(default_factory=set)
+
+
+def walk(draft: Draft, until: Key | None = None) -> Walk:
+    """Start, in order, whom there is room for, up to the job of the key `until` (not included)."""
+    snapshot = draft.snapshot
+    so_far = Walk()
+    competing = {lane: competing_models(snapshot, lane) for lane in snapshot.waiting}
+    for key, job_id in ordered(snapshot):
+        if until is not None and key >= until:
+            break
+        live = snapshot.jobs[job_id]
+        job = live.job
+        competes_for = competing[job.shape.models if job.shape.gpus else None]
+        if competes_for & so_far.held_back:
+            continue
+        if not draft.may_start(job_id) or (job.shape, job.members) in so_far.unplaced:
+            continue
+        if _bound(draft, job):
+            if len(draft.decisions) >= BINDS_PER_TURN_MAX:
+                break
+            continue
+        so_far.unplaced.add((job.shape, job.members))
+        if snapshot.policy.misfit is Misfit.STOP:
+            break
+        if snapshot.policy.misfit is Misfit.HOLD and fits_when_empty(snapshot, job):
+            so_far.held_back |= competes_for
+            so_far.holders.append((competes_for, job_id))
+            if all(bits & so_far.held_back for bits in competing.values()):
+                break
+    return so_far
+
+
+def _bound(draft: Draft, job: Job) -> bool:
+    eligible = eligible_rows(draft.pool, model_codes(draft.snapshot, job))
+    places = place(draft.pool, job.shape, job.members, eligible)
+    if isinstance(places, Unplaced):
+        return False
+    draft.bind(job, places)
+    return True
+
+
+def fits_when_empty(snapshot: Snapshot, job: Job) -> bool:
+    """True iff the open nodes could hold the gang if nothing else were there."""
+    eligible = eligible_rows(snapshot.pool, model_codes(snapshot, job))
+    return room_when_empty(snapshot.pool, job.shape, job.members, eligible) >= job.members
+
+
+def model_codes(snapshot: Snapshot, job: Job) -> tuple[int, ...]:
+    """Codes of the models the job may run on; empty means any. A model nobody has is code -1."""
+    return tuple([snapshot.models.get(model, -1) for model in job.shape.models])
+
+
+def competing_models(snapshot: Snapshot, lane: Lane) -> int:
+    """Bit set of what the jobs of a lane wait for: bit 0 CPUs alone, bit c + 1 model code c."""
+    if lane is None:
+        return _CPU_ONLY
+    if not lane:
+        return (1 << (len(snapshot.models) + 1)) - 2
+    bits = 0
+    for model in lane:
+        if model in snapshot.models:
+            bits |= 2 << snapshot.models[model]
+    return bits

@@ -1,0 +1,139 @@
+"""Which devices a gang gets: all of its members' or none.
+
+MostAllocated packing (NAVER NSML, DEVIEW 2023): the fullest node that fits comes first, so that
+small jobs do not break whole nodes. A gang takes one node if one holds it, else the fewest. All
+keys are integers and end with the node's row: the order is total and the same on every machine.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from madang.core.model import WHOLE_GPU_MILLI, Shape
+from madang.core.pool import Bools, Ints, Place, Pool, SmallInts
+
+_FAR = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaced:
+    """No room now: `room` members of the gang would fit, `nodes` nodes could hold one."""
+
+    room: int
+    nodes: int
+
+
+def place(
+    pool: Pool, shape: Shape, members: int, eligible: Bools | None = None
+) -> tuple[Place, ...] | Unplaced:
+    """One (row, devices) per member in rank order, or why not.
+
+    Args:
+        eligible: (N,) rows that may be used at all (model, group); None means every row.
+    """
+    room = members_room(pool, shape, eligible)
+    if members == 1:
+        row = _fullest(pool, room >= 1)
+        return Unplaced(0, 0) if row < 0 else (_seats(pool, row, 1, shape)[0],)
+    np.minimum(room, members, out=room)
+    total = int(room.sum())
+    if total < members:
+        return Unplaced(total, int(np.count_nonzero(room)))
+    places: list[Place] = []
+    for row, count in _fewest_nodes(pool, room, members):
+        places += _seats(pool, row, count, shape)
+    return tuple(places)
+
+
+def _fewest_nodes(pool: Pool, room: Ints, members: int) -> list[tuple[int, int]]:
+    """(row, members there): the roomiest nodes first, then the fullest that takes all the rest."""
+    rows = np.flatnonzero(room)
+    order = rows[np.lexsort((rows, pool.whole_free[rows], -room[rows]))]
+    chosen: list[tuple[int, int]] = []
+    left = members
+    for at, row in enumerate(order.tolist()):
+        count = int(room[row])
+        if count >= left:
+            rest = order[at:]
+            last = rest[room[rest] >= left]
+            keys = pool.whole_free[last]
+            fullest = last[keys == keys.min()].min()
+            return [*chosen, (int(fullest), left)]
+        chosen.append((row, count))
+        left -= count
+    raise AssertionError(f"{members} members do not fit in {room}")
+
+
+def room_when_empty(pool: Pool, shape: Shape, members: int, eligible: Bools | None = None) -> int:
+    """How many of the members the open nodes could take if nothing else were there."""
+    rows = pool.open if eligible is None else pool.open & eligible
+    return int(room_if_empty(pool, pool.gpu_usable, shape, members)[rows].sum())
+
+
+def room_if_empty(pool: Pool, devices: SmallInts, shape: Shape, members: int) -> Ints:
+    """(N,) how many of the members each node could take, had it these devices, all of them free."""
+    room = np.full(pool.nodes, members, np.int64)
+    if shape.gpus:
+        offered = devices.astype(np.int64) * (WHOLE_GPU_MILLI // shape.gpu_milli)
+        np.minimum(room, offered // shape.gpus, out=room)
+    if shape.cpu_milli:
+        np.minimum(room, pool.cpu_total // shape.cpu_milli, out=room)
+    if shape.memory_mib:
+        np.minimum(room, pool.memory_total // shape.memory_mib, out=room)
+    return room
+
+
+def members_room(pool: Pool, shape: Shape, eligible: Bools | None = None) -> Ints:
+    """(N,) how many members of `shape` each node could take now."""
+    if shape.gpus == 0:
+        room = np.full(pool.nodes, _FAR, np.int64)
+    elif shape.gpu_milli == WHOLE_GPU_MILLI:
+        room = (pool.whole_free // shape.gpus).astype(np.int64)
+    else:
+        room = (pool.gpu_free // shape.gpu_milli).sum(axis=1, dtype=np.int64) // shape.gpus
+    if shape.cpu_milli:
+        room = np.minimum(room, pool.cpu_free // shape.cpu_milli)
+    if shape.memory_mib:
+        room = np.minimum(room, pool.memory_free // shape.memory_mib)
+    usable = pool.open if eligible is None else pool.open & eligible
+    room = np.where(usable, np.maximum(room, 0), 0)
+    return room
+
+
+def eligible_rows(pool: Pool, models: tuple[int, ...]) -> Bools | None:
+    """(N,) rows whose GPU model is one of the codes; None when any will do."""
+    if not models:
+        return None
+    rows: Bools = pool.model == models[0]
+    for code in models[1:]:
+        rows |= pool.model == code
+    return rows
+
+
+def _fullest(pool: Pool, fits: Bools) -> int:
+    """The row with the fewest whole devices left among those that fit; -1 if none does."""
+    if not pool.nodes:
+        return -1
+    left = np.where(fits, pool.whole_free.astype(np.int64), _FAR)
+    row = int(left.argmin())
+    return row if fits[row] else -1
+
+
+def _seats(pool: Pool, row: int, count: int, shape: Shape) -> list[Place]:
+    """Devices of one node for `count` members: whole ones lowest first, shares fullest first."""
+    free = pool.gpu_free[row].tolist()
+    places = []
+    for _ in range(count):
+        if shape.gpu_milli == WHOLE_GPU_MILLI:
+            fitting = [gpu for gpu, left in enumerate(free) if left == WHOLE_GPU_MILLI]
+        else:
+            fitting = sorted(
+                (gpu for gpu, left in enumerate(free) if left >= shape.gpu_milli),
+                key=lambda gpu: (free[gpu], gpu),
+            )
+        gpus = tuple(sorted(fitting[: shape.gpus]))
+        assert len(gpus) == shape.gpus, f"row {row} has no room for {shape}: {free}"
+        for gpu in gpus:
+            free[gpu] -= shape.gpu_milli
+        places.append((row, gpus))
+    return places

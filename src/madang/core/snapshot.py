@@ -1,0 +1,71 @@
+"""A frozen picture of the yard at one moment: all that the passes may look at.
+
+The arrays are read-only copies; the mappings are views of the state, which nothing writes to while
+a plan is made. What-ifs copy `pool.scratch()`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from madang.core.model import Allocation, Project, ReleaseReason, Seat
+from madang.core.policy import Policy
+from madang.core.pool import Pool
+
+if TYPE_CHECKING:
+    from madang.core.state import LiveJob, LiveNode
+
+
+QueueKey = tuple[int, int, int]
+Lane = tuple[str, ...] | None  # the models that jobs wait for; () is any; None is no GPU
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """See the module's docstring.
+
+    `queue` holds (key, job id) of the waiting jobs in their order, `waiting` how many wait in each
+    lane. `node_ids[row]` names the pool's row. `nominations` maps a
+    waiting job to the seats promised to it.
+    `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
+    """
+
+    now_ms: int
+    pool: Pool
+    node_ids: Sequence[str]
+    nodes: "Mapping[str, LiveNode]"
+    models: Mapping[str, int]
+    groups: Mapping[str, int]
+    queue: Sequence[tuple[QueueKey, str]]
+    waiting: Mapping[Lane, int]
+    jobs: "Mapping[str, LiveJob]"
+    allocations: Mapping[str, Allocation]
+    projects: Mapping[str, Project]
+    usage_milli: Mapping[str, int]
+    deadlines: Sequence[tuple[int, str]]
+    troubled: Mapping[str, ReleaseReason]
+    unsettled: Mapping[str, None]
+    strays: Mapping[str, None]
+    nominations: Mapping[str, tuple[Seat, ...]]
+    policy: Policy
+
+    def detached(self) -> "Snapshot":
+        """A snapshot that shares nothing with the state: for readers of other threads. O(live)."""
+        return replace(
+            self,
+            node_ids=tuple(self.node_ids),
+            nodes=dict(self.nodes),
+            models=dict(self.models),
+            groups=dict(self.groups),
+            queue=tuple(self.queue),
+            jobs={id: replace(live) for id, live in self.jobs.items()},
+            allocations=dict(self.allocations),
+            projects=dict(self.projects),
+            usage_milli=dict(self.usage_milli),
+            deadlines=tuple(self.deadlines),
+            troubled=dict(self.troubled),
+            unsettled=dict(self.unsettled),
+            strays=dict(self.strays),
+            nominations=dict(self.nominations),
+            waiting=dict(self.waiting),
+        )

@@ -1,0 +1,1 @@
+"""The daemon: one loop that turns requests and observations into committed decisions."""

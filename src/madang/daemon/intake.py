@@ -1,0 +1,102 @@
+"""Intake: a user's request becomes the scheduler's job, and later the engine's launch."""
+
+import os
+import re
+from collections.abc import Iterable
+
+from madang.core.classes import class_priority
+from madang.core.model import (
+    WHOLE_GPU_MILLI,
+    Allocation,
+    Category,
+    Job,
+    Node,
+    Provisioning,
+    Purpose,
+    Shape,
+)
+from madang.core.profiles import MachineProfile, derived_profiles
+from madang.engines.base import Launch
+from madang.wire.jobs import JobRequest
+
+CPU_ONLY_CPU_MILLI = 1_000  # what a job without GPUs gets unless it says more
+_RUNTIMES = re.compile(r"^(python|pypy|bash|sh|node|perl|ruby|torchrun)[0-9.]*$")
+NAME_LENGTH_MAX = 48
+
+
+class Profiles:
+    """The machine profiles of the nodes there are, made again when the nodes change."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, MachineProfile] = {}
+
+    def refresh(self, nodes: Iterable[Node]) -> None:
+        self._by_name = {profile.name: profile for profile in derived_profiles(nodes)}
+
+    def shape(self, request: JobRequest) -> Shape:
+        """One member's shape: GPUs as asked, CPU and memory in proportion unless asked otherwise."""
+        named = request.profile or "any"
+        profile = self._by_name.get(named)
+        if profile is None:
+            # Admission words the guide: it knows which models there are.
+            profile = MachineProfile(named, 0, 0, (request.profile,) if request.profile else ())
+        if request.gpus == 0:
+            shape = Shape(gpus=0, cpu_milli=CPU_ONLY_CPU_MILLI, models=profile.models)
+        elif request.gpus < 1:
+            shape = profile.shape(1, round(request.gpus * WHOLE_GPU_MILLI))
+        else:
+            shape = profile.shape(int(request.gpus))
+        cpu_milli = shape.cpu_milli if request.cpus is None else round(request.cpus * 1000)
+        memory_mib = shape.memory_mib if request.memory_mib is None else request.memory_mib
+        return Shape(shape.gpus, shape.gpu_milli, cpu_milli, memory_mib, shape.models)
+
+
+def job_from(request: JobRequest, *, n: int, shape: Shape, now_ms: int) -> Job:
+    """The scheduler's view of a request, acknowledged as number `n`."""
+    provisioning = Provisioning(request.provisioning)
+    category = Category(request.category)
+    purpose = Purpose(request.purpose)
+    return Job(
+        id=f"{request.name or default_name(request.command)}-{n}",
+        seq=n,
+        project=request.project,
+        shape=shape,
+        members=request.members,
+        provisioning=provisioning,
+        category=category,
+        purpose=purpose,
+        priority=class_priority(provisioning, category, purpose),
+        submitted_ms=now_ms,
+        time_limit_ms=request.time,
+        grace_ms=request.grace,
+        retries_max=request.retries,
+    )
+
+
+def default_name(command: list[str]) -> str:
+    """A name from the program, or from the script or module that an interpreter runs."""
+    words = [os.path.basename(command[0])]
+    if _RUNTIMES.match(words[0]):
+        script = next((word for word in command[1:] if not word.startswith("-")), "")
+        if re.fullmatch(r"[\w./-]+", script):
+            words.insert(0, os.path.basename(script))
+    for word in words:
+        stem = os.path.splitext(word)[0].lower()
+        name = re.sub(r"[^a-z0-9]+", "-", stem).strip("-")[:NAME_LENGTH_MAX].strip("-")
+        if name:
+            return name
+    return "job"
+
+
+def launch_of(allocation: Allocation, job_id: str, owner: str, request: JobRequest) -> Launch:
+    """What the engine needs to start the allocation."""
+    return Launch(
+        allocation=allocation,
+        name=request.name or default_name(request.command),
+        owner=owner,
+        command=tuple(request.command),
+        env=tuple(request.env.items()),
+        image=request.image,
+        code=request.code,
+        checkpoint_key=job_id,
+    )

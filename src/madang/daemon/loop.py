@@ -1,0 +1,333 @@
+"""The one loop: collect → fold → snapshot → plan → commit → act, in one thread.
+
+Nothing acts before its commit, and nobody is answered before it. When a commit fails nothing of the
+turn has happened: the state is read again from the rows, users are told to try again, and what the
+engine saw is folded once more. Who kills this thread at any point loses nothing acknowledged.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from madang.api.yard import Accepted, Made, NotCommitted, Refused
+from madang.core.admission import Rejected
+from madang.core.check import check
+from madang.core.controller import Controller, Step
+from madang.core.events import (
+    AllocationBound,
+    Fact,
+    JobRejected,
+    JobSubmitted,
+    NodeSeen,
+    ReleaseAsked,
+)
+from madang.core.explain import guide
+from madang.core.model import AllocationState, Job, grace_ms_of
+from madang.core.snapshot import Snapshot
+from madang.core.state import State, restored
+from madang.daemon.inbox import Ask, Inbox, Note, Request, Submit
+from madang.daemon.intake import Profiles, job_from, launch_of
+from madang.engines.base import Action, Engine, EngineError, Launch, Start, Stop
+from madang.ledger import CommitFailed, CommitUnknown, Ledger, LedgerError, NewJob, turn_of
+from madang.wire.jobs import JobRequest
+
+log = logging.getLogger("madang.daemon")
+
+REQUESTS_PER_TURN_MAX = 2_048  # a turn stays short: the rest waits one turn
+FACTS_PER_TURN_MAX = 4_096
+IDLE_TURN_S = 1.0  # time limits and back-offs are this coarse when nothing else happens
+CHECK_EVERY_S = 30.0  # all invariants, while that costs less than a turn may
+CHECK_ALLOCATIONS_MAX = 2_000
+RECOVERY_PAUSE_S = 0.5
+REQUESTS_CACHED_MAX = 4_096
+
+
+class Clock(Protocol):
+    """Wall time in integer ms, never going back."""
+
+    def __call__(self) -> int: ...
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One turn's requests on their way in."""
+
+    requests: list[Request]
+    facts: list[Fact] = field(default_factory=list)
+    new: list[NewJob] = field(default_factory=list)
+    memos: list[tuple[str, str]] = field(default_factory=list)
+    answers: list[tuple[Request, Any]] = field(default_factory=list)
+    submitted: dict[str, tuple[Submit, Job]] = field(default_factory=dict)
+    keys: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+class TurnLoop:
+    """Owns the controller, the writer side of the ledger, and the engine's acting side."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        engine: Engine,
+        clock: Clock,
+        holder: str,
+        on_failure: Callable[[], None],
+    ) -> None:
+        self.ledger = ledger
+        self.engine = engine
+        self.clock = clock
+        self.holder = holder
+        self.inbox = Inbox(self.wake)
+        self.failure = ""
+        self.last_seq = 0
+        self._lock = threading.RLock()
+        self._bell = threading.Event()
+        self._leaving = False
+        self._thread = threading.Thread(target=self._run, name="turns", daemon=True)
+        self._controller = Controller()
+        self._profiles = Profiles()
+        self._unfolded: list[Fact] = []
+        self._requests: dict[str, tuple[str, JobRequest]] = {}
+        self._on_failure = on_failure
+        self._watchers: list[Callable[[int], None]] = []
+        self._epoch = 0
+        self._next_n = 1
+        self._version = 0
+        self._checked_ms = 0
+        self._readers_view: tuple[int, Snapshot] | None = None
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def open(self, first_facts: Sequence[Fact] = ()) -> None:
+        """Take the lead, read the rows, adopt what runs, and begin to turn."""
+        self._epoch = self.ledger.take_lead(self.holder)
+        self._restore()
+        self.engine.open(self.wake)
+        self.engine.adopt(list(self._controller.state.allocations.values()))
+        self._unfolded = list(first_facts)
+        self._act(self._owed_actions())
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish the turn in hand and stop. What runs goes on."""
+        self._leaving = True
+        self.inbox.close("the daemon is shutting down")
+        self.wake()
+        if self._thread.is_alive():
+            self._thread.join(timeout=30)
+        self.engine.close()
+
+    def wake(self) -> None:
+        """There is something to do. Any thread may call it."""
+        self._bell.set()
+
+    def watch(self, watcher: Callable[[int], None]) -> None:
+        """Call `watcher(last journal sequence)` after each commit, from the loop's thread."""
+        self._watchers.append(watcher)
+
+    def trial_job(self, request: JobRequest) -> Job:
+        """The job that a request would become, for a dry run."""
+        with self._lock:
+            shape = self._profiles.shape(request)
+            return job_from(request, n=self._next_n, shape=shape, now_ms=self.clock())
+
+    def snapshot(self) -> Snapshot:
+        """The yard after the last committed turn, safe to read from any thread."""
+        with self._lock:
+            if self._readers_view is None or self._readers_view[0] != self._version:
+                frozen = self._controller.state.snapshot(self.clock()).detached()
+                self._readers_view = (self._version, frozen)
+            return replace(self._readers_view[1], now_ms=self.clock())
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._leaving:
+                self._bell.wait(IDLE_TURN_S)
+                self._bell.clear()
+                self._turn()
+        except BaseException as failure:
+            # Ours, or another daemon leads: the rows are right, the memory is not. Stop; a restart
+            # reads the rows.
+            log.critical("the turn loop broke", exc_info=True)
+            self.failure = f"{type(failure).__name__}: {failure}"
+            self.inbox.close("the daemon has stopped turning and must be restarted")
+            self._on_failure()
+
+    def _turn(self) -> None:
+        requests = self.inbox.take(REQUESTS_PER_TURN_MAX)
+        observed = self._unfolded + self.engine.observe(FACTS_PER_TURN_MAX)
+        self._unfolded = []
+        with self._lock:
+            turn = _Turn(requests)
+            now_ms = self.clock()
+            try:
+                for request in requests:
+                    self._take_in(turn, request, now_ms)
+                step = self._controller.step((*observed, *turn.facts), now_ms)
+                self._commit(turn, step, now_ms)
+            except (CommitFailed, CommitUnknown) as failure:
+                self._unfolded = observed
+                self._fail(requests, failure)
+                return
+            self._version += bool(step.events)
+            self._check_sometimes(now_ms)
+        self._act(self._actions(step))
+        self._answer(turn)
+        if len(requests) == REQUESTS_PER_TURN_MAX or len(observed) >= FACTS_PER_TURN_MAX:
+            self.wake()
+
+    def _take_in(self, turn: _Turn, request: Request, now_ms: int) -> None:
+        """Turn a request into facts and writes of this turn."""
+        match request:
+            case Ask(fact=fact):
+                turn.facts.append(fact)
+                turn.answers.append((request, None))
+            case Note(job=job, memo=memo):
+                turn.memos.append((job, memo))
+                turn.answers.append((request, None))
+            case Submit(request=asked, owner=owner, idempotency_key=key):
+                known = self._known(turn, owner, key)
+                if known:
+                    turn.answers.append((request, Accepted(known, new=False)))
+                    return
+                n = self._next_n + len(turn.submitted)
+                job = job_from(asked, n=n, shape=self._profiles.shape(asked), now_ms=now_ms)
+                turn.submitted[job.id] = (request, job)
+                turn.keys[owner, key] = job.id
+                turn.facts.append(JobSubmitted(job))
+
+    def _known(self, turn: _Turn, owner: str, key: str) -> str:
+        """The job that this owner's idempotency key already made, or ""."""
+        if not key:
+            return ""
+        return turn.keys.get((owner, key)) or self.ledger.job_of_key(owner, key) or ""
+
+    def _commit(self, turn: _Turn, step: Step, now_ms: int) -> None:
+        rejected = {event.job: event for event in step.events if isinstance(event, JobRejected)}
+        for job_id, (submit, job) in turn.submitted.items():
+            if job_id in rejected:
+                event = rejected[job_id]
+                words = guide(job, Rejected(event.code, event.numbers))
+                turn.answers.append((submit, Refused(words)))
+                continue
+            body = submit.request.model_dump_json(exclude_defaults=True)
+            turn.new.append(NewJob(job_id, submit.owner, body, submit.idempotency_key))
+            turn.answers.append((submit, Accepted(job_id, True, self._made(job_id))))
+        state = self._controller.state
+        rows = turn_of(
+            state, step.events, epoch=self._epoch, at_ms=now_ms, new=turn.new, memos=turn.memos
+        )
+        if step.events or turn.memos:
+            _, self.last_seq = self.ledger.commit(rows)
+        self._next_n += len(turn.submitted)
+        for job_id, (submit, _) in turn.submitted.items():
+            if job_id not in rejected:
+                self._remember(job_id, submit.owner, submit.request)
+        state.forget_ended()
+        if any(isinstance(event, NodeSeen) for event in step.events):
+            self._refresh_profiles()
+
+    def _made(self, job_id: str) -> Made:
+        """The job as this turn leaves it, so that its submitter is answered without a read."""
+        state = self._controller.state
+        live = state.jobs.get(job_id) or state.ended_jobs[job_id]
+        newest = state.allocations.get(live.allocation) if live.allocation else None
+        return Made(live.job, live.standing, newest)
+
+    def _answer(self, turn: _Turn) -> None:
+        for watcher in self._watchers:
+            watcher(self.last_seq)
+        for request, answer in turn.answers:
+            if not request.answer.cancelled():
+                request.answer.set_result(answer)
+
+    def _fail(self, requests: list[Request], failure: Exception) -> None:
+        """Nothing of the turn happened: say so, and be again what the rows say."""
+        log.error("a turn could not be committed: %s", failure)
+        for request in requests:
+            request.answer.set_exception(NotCommitted(str(failure)))
+        while not self._leaving:
+            try:
+                self._restore()
+                # A commit whose answer was lost may have happened: what it owes is idempotent.
+                self._act(self._owed_actions())
+                self._bell.wait(RECOVERY_PAUSE_S)  # what is full or away does not mend in no time
+                return
+            except LedgerError as again:
+                log.error("the ledger cannot be read: %s", again)
+                self._bell.wait(RECOVERY_PAUSE_S)
+                self._bell.clear()
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        loaded = self.ledger.load()
+        state: State = restored(loaded.nodes, loaded.projects, loaded.jobs, loaded.allocations)
+        self._controller = Controller(state)
+        self._next_n = loaded.next_n
+        self.last_seq = loaded.last_seq
+        self._version += 1
+        self._refresh_profiles()
+
+    def _refresh_profiles(self) -> None:
+        self._profiles.refresh(live.node for live in self._controller.state.nodes.values())
+
+    def _owed_actions(self) -> list[Action]:
+        """After a start: everything committed that may not have been carried out. All idempotent."""
+        owed: list[Action] = []
+        state = self._controller.state
+        for allocation in state.allocations.values():
+            if allocation.state is AllocationState.RELEASING:
+                live = state.jobs.get(allocation.job)
+                grace_ms = grace_ms_of(live.job, live.standing) if live else 0
+                left_ms = max(0, allocation.releasing_ms + grace_ms - self.clock())
+                owed.append(Stop(allocation.id, left_ms, allocation.release_reason))
+            elif allocation.state is AllocationState.BOUND:
+                owed.append(Start(self._launch(AllocationBound(allocation))))
+        return owed
+
+    def _actions(self, step: Step) -> list[Action]:
+        actions: list[Action] = []
+        for decision in step.decisions:
+            match decision:
+                case AllocationBound():
+                    actions.append(Start(self._launch(decision)))
+                case ReleaseAsked(allocation=allocation, grace_ms=grace_ms, reason=reason):
+                    actions.append(Stop(allocation, grace_ms, reason))
+        return actions
+
+    def _act(self, actions: list[Action]) -> None:
+        if not actions:
+            return
+        try:
+            self.engine.act(actions)
+        except EngineError:
+            # The engine owes us a MemberEnded for what it could not do; this is only its log line.
+            log.exception("the engine could not act at once")
+
+    def _launch(self, decision: AllocationBound) -> Launch:
+        allocation = decision.allocation
+        if allocation.job not in self._requests:
+            record = self.ledger.job(allocation.job)
+            assert record is not None, f"a bound job has no row: {allocation}"
+            request = JobRequest.model_validate(json.loads(record.request))
+            self._remember(allocation.job, record.owner, request)
+        owner, request = self._requests[allocation.job]
+        return launch_of(allocation, allocation.job, owner, request)
+
+    def _remember(self, job_id: str, owner: str, request: JobRequest) -> None:
+        while len(self._requests) >= REQUESTS_CACHED_MAX:
+            del self._requests[next(iter(self._requests))]
+        self._requests[job_id] = (owner, request)
+
+    def _check_sometimes(self, now_ms: int) -> None:
+        state = self._controller.state
+        if now_ms - self._checked_ms < CHECK_EVERY_S * 1000:
+            return
+        if len(state.allocations) <= CHECK_ALLOCATIONS_MAX:
+            check(state)
+        self._checked_ms = now_ms

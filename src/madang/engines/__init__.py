@@ -1,0 +1,1 @@
+"""Engines run what the scheduler decided: local processes, a virtual fleet, Kubernetes."""

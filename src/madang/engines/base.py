@@ -1,0 +1,151 @@
+"""What every engine promises: it acts, it observes, it adopts.
+
+- `act` is idempotent by allocation id: the same Start twice starts once; Stop of an unknown or ended
+  allocation does nothing, and a Start that comes after its Stop starts nothing. It returns soon;
+  what comes of it is observed.
+- `observe` returns facts in the order they were seen. Each member that starts is reported once by
+  MemberStarted, each that ends (also one that could never start) by MemberEnded; repeats are allowed.
+- `adopt` is called once after a start with the live allocations of the ledger. The engine reports
+  what it finds of each (started, ended), also what happened while nobody watched; a member that has
+  never been started is left for the Start that follows; one that was, and left no exit, ended `lost`.
+- Members outlive the daemon. An engine that is closed, or killed, ends none of them.
+
+Every engine passes `madang.testing.engine.EngineContract`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from madang.core.events import Fact
+from madang.core.model import Allocation
+
+
+class EngineError(Exception):
+    """The world's fault: it becomes a fact or a clear answer, never a crash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """All an engine needs to start an allocation.
+
+    `code` is the sha256 hex digest of the code snapshot (a .tar.zst in the code store), or "".
+    `env` is the user's own; the engine adds torchrun's variables, CUDA_VISIBLE_DEVICES and MADANG_*.
+    `checkpoint_key` names a directory that survives retries and may be shared with a forked job.
+    """
+
+    allocation: Allocation
+    name: str
+    owner: str
+    command: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    image: str = ""
+    code: str = ""
+    checkpoint_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    launch: Launch
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """SIGTERM to each member's process group, then SIGKILL after `grace_ms`. A second Stop may only
+    shorten the grace."""
+
+    allocation: str
+    grace_ms: int
+    reason: str = ""
+
+
+Action = Start | Stop
+
+
+# -- what sensors say; None is "no sensor" --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSample:
+    """One device at one moment."""
+
+    index: int
+    util_percent: float | None = None
+    memory_used_mib: int | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSample:
+    """One node that can be heard. CPU percent is 100 when every core is busy."""
+
+    node: str
+    cpu_percent: float | None = None
+    memory_used_mib: int | None = None
+    gpus: tuple[GpuSample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSample:
+    """One running member and its process tree. CPU percent is 100 a core."""
+
+    allocation: str
+    rank: int
+    cpu_percent: float | None = None
+    memory_mib: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Every node that can be heard, and every member that runs there."""
+
+    nodes: tuple[NodeSample, ...] = ()
+    members: tuple[MemberSample, ...] = ()
+
+
+class Engine(Protocol):
+    """See the module's docstring."""
+
+    def open(self, wake: Callable[[], None]) -> None:
+        """Begin to observe; call `wake` (from any thread, cheaply) whenever there are new facts."""
+
+    def adopt(self, allocations: Sequence[Allocation]) -> None:
+        """Take over what runs already. Called once, after `open` and before the first `act`."""
+
+    def act(self, actions: Sequence[Action]) -> None:
+        """Carry out what has been committed."""
+
+    def observe(self, facts_max: int) -> list[Fact]:
+        """New facts, oldest first, at most `facts_max`. Never waits."""
+
+    def close(self) -> None:
+        """Stop observing. Members go on."""
+
+    # -- people's view of a member ------------------------------------------------------------
+
+    def read_log(self, allocation: str, rank: int, offset: int, bytes_max: int) -> bytes:
+        """Log bytes from `offset` on; empty at the end. The log of an ended member stays readable.
+
+        Raises:
+            EngineError: no such member here.
+        """
+
+    def read_reports(self, allocation: str, rank: int, offset: int, bytes_max: int) -> bytes:
+        """What the member reported by `madang.report`: whole NDJSON lines from byte `offset` on.
+
+        Raises:
+            EngineError: no such member here.
+        """
+
+    def exec_command(
+        self, allocation: str, rank: int, command: Sequence[str]
+    ) -> tuple[list[str], dict[str, str], str]:
+        """What to spawn for a command beside a running member: (argv, environment, directory).
+
+        Raises:
+            EngineError: the member does not run here.
+        """
+
+    def sample(self) -> Sample:
+        """What the sensors say now."""

@@ -1,0 +1,83 @@
+"""Values as rows and back. An allocation's body has two parts: what stays, and what changes."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from madang.core import events as ev
+from madang.core.codec import from_json, to_json
+from madang.core.model import Allocation
+
+T = TypeVar("T")
+
+# The fields of an Allocation that its binding settles. The rest moves; a new field goes to the end.
+_FIXED = frozenset({"id", "job", "project", "attempt", "shape", "seats", "bound_ms"})
+_FIELDS = tuple(Allocation.__dataclass_fields__)
+_MOVING = tuple(name for name in _FIELDS if name not in _FIXED)
+
+
+def body(value: Any) -> str:
+    """A value of the core as a JSON text."""
+    return json.dumps(to_json(value), separators=(",", ":"))
+
+
+def of_body(kind: type[T], text: str) -> T:
+    """The value of `kind` that `body` made the text of."""
+    return from_json(kind, json.loads(text))
+
+
+def fixed_body(allocation: Allocation) -> str:
+    """What of an allocation never changes."""
+    return _fields(allocation, [name for name in _FIELDS if name in _FIXED])
+
+
+def moving_body(allocation: Allocation) -> str:
+    """What of an allocation changes."""
+    return _fields(allocation, _MOVING)
+
+
+def _fields(allocation: Allocation, names: Sequence[str]) -> str:
+    values = [to_json(getattr(allocation, name)) for name in names]
+    return json.dumps(values, separators=(",", ":"))
+
+
+def allocation_of(fixed: str, moving: str) -> Allocation:
+    """The allocation of its two parts. Fields that an older version did not write have defaults."""
+    fixed_values, moving_values = iter(json.loads(fixed)), iter(json.loads(moving))
+    values = []
+    for name in _FIELDS:
+        try:
+            values.append(next(fixed_values if name in _FIXED else moving_values))
+        except StopIteration:
+            break
+    return from_json(Allocation, values)
+
+
+def subject_of(event: ev.Event) -> tuple[str | None, str | None]:
+    """The job and the node that an event is about: the journal's columns for filtering."""
+    match event:
+        case ev.JobSubmitted():
+            return event.job.id, None
+        case ev.AllocationBound():
+            return event.allocation.job, None
+        case ev.MemberStarted() | ev.MemberEnded() | ev.ReleaseAsked():
+            return job_of_allocation(event.allocation), None
+        case ev.NodeSeen():
+            return None, event.node.id
+        case ev.NodeLost() | ev.NodeCordoned():
+            return None, event.node
+        case ev.ProjectSet():
+            return None, None
+        case _:
+            return event.job, None
+
+
+def job_of_allocation(allocation_id: str) -> str:
+    """`digits-42` of `digits-42.1`."""
+    return allocation_id.rpartition(".")[0]
+
+
+def number_of(job_id: str) -> int:
+    """42 of `digits-42`; 0 where there is none."""
+    tail = job_id.rpartition("-")[2]
+    return int(tail) if tail.isascii() and tail.isdigit() else 0

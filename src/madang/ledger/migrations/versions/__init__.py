@@ -1,0 +1,1 @@
+"""The schema's history: one file per step, forward only, never edited after a release."""

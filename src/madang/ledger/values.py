@@ -1,0 +1,161 @@
+"""What goes into the ledger and what comes out of it, as frozen values. No SQL here.
+
+A `Turn` is one transaction: the events of a step and the rows they changed. `Loaded` is what a
+start reads; `JobRecord`, `EventRecord` and `Token` are what the API shows.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from madang.core.events import Event
+from madang.core.model import Allocation, Job, Node, NodeState, Project, Standing
+from madang.core.state import LiveJob, LiveNode, State
+
+
+@dataclass(frozen=True, slots=True)
+class JobWrite:
+    """A job as a turn left it. `allocation`: the one it has now; None if it waits or has ended."""
+
+    job: Job
+    standing: Standing
+    allocation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What the scheduler never looks at, written once with the job's first row.
+
+    `request` is the JobRequest as submitted (JSON). `key` is the submitter's idempotency key, ""
+    for none; the database takes each (owner, key) once.
+    """
+
+    job_id: str
+    owner: str
+    request: str
+    key: str = ""
+    memo: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeWrite:
+    """A node as a turn left it. `row` is its row in the pool, never reused."""
+
+    node: Node
+    state: NodeState
+    row: int
+    cordoned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One transaction: all of it is there after the commit, or none.
+
+    Rows are written once each. Every job that the ledger has not seen yet comes with its `NewJob`.
+    `memos` are (job id, text); one for a job that is not there is dropped.
+    """
+
+    epoch: int
+    at_ms: int
+    events: tuple[Event, ...] = ()
+    jobs: tuple[JobWrite, ...] = ()
+    allocations: tuple[Allocation, ...] = ()
+    nodes: tuple[NodeWrite, ...] = ()
+    projects: tuple[Project, ...] = ()
+    new: tuple[NewJob, ...] = ()
+    memos: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """All that a start needs: `core.state.restored` makes the State of it.
+
+    `nodes` in row order, `jobs` in the order of submission, `allocations` in the order they were
+    bound; among these are those that a lost node may still hold though their job left them.
+    `next_n` is the next job's number; numbers of rejected jobs are not used again. `last_ms` is the
+    time of the last turn: a clock that was set back must not run behind it.
+    """
+
+    nodes: tuple[LiveNode, ...]
+    projects: tuple[Project, ...]
+    jobs: tuple[LiveJob, ...]
+    allocations: tuple[Allocation, ...]
+    next_n: int
+    last_seq: int
+    last_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job as the ledger knows it, live or ended. `newest` is its newest allocation, if any."""
+
+    job: Job
+    standing: Standing
+    owner: str
+    request: str
+    memo: str
+    newest: Allocation | None
+
+    @property
+    def name(self) -> str:
+        return name_of(self.job.id)
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One line of the journal. `job` and `node` are "" where the event has none.
+
+    `line` is what `core.codec.encode_event` made; `decode_event` reads it.
+    """
+
+    seq: int
+    at_ms: int
+    kind: str
+    job: str
+    node: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token's name and digest. The token itself is nowhere."""
+
+    name: str
+    digest: str
+    made_ms: int
+
+
+def name_of(job_id: str) -> str:
+    """`digits` of `digits-42`."""
+    return job_id.rpartition("-")[0] or job_id
+
+
+def turn_of(
+    state: State,
+    events: Iterable[Event],
+    *,
+    epoch: int,
+    at_ms: int,
+    new: Iterable[NewJob] = (),
+    memos: Iterable[tuple[str, str]] = (),
+) -> Turn:
+    """The turn that brings the ledger up to this state.
+
+    Takes the state's `changed`: keep the turn and commit it again if a commit failed. Call
+    `state.forget_ended()` once it is committed.
+    """
+    changed = state.take_changed()
+    jobs = [state.jobs.get(id) or state.ended_jobs[id] for id in changed.jobs]
+    nodes = [state.nodes[id] for id in changed.nodes]
+    return Turn(
+        epoch=epoch,
+        at_ms=at_ms,
+        events=tuple(events),
+        jobs=tuple(JobWrite(live.job, live.standing, live.allocation) for live in jobs),
+        allocations=tuple(
+            state.allocations.get(id) or state.ended_allocations[id] for id in changed.allocations
+        ),
+        nodes=tuple(NodeWrite(live.node, live.state, live.row, live.cordoned) for live in nodes),
+        projects=tuple(state.projects[id] for id in changed.projects),
+        new=tuple(new),
+        memos=tuple(memos),
+    )

@@ -1,0 +1,1 @@
+"""The HTTP and file shapes, versioned. This room imports nothing of ours."""

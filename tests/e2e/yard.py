@@ -1,0 +1,137 @@
+"""A real daemon in a process of its own, for tests that need the whole thing."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+READY_S = 30.0
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    """A port nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Unreachable(Exception):
+    """The daemon did not answer: it may or may not have heard."""
+
+
+class LiveYard:
+    """`madang up` in a state directory of its own. Started by `start` or by `with`."""
+
+    def __init__(self, state: Path, *, devices: int = 4, arguments: tuple[str, ...] = ()) -> None:
+        self.state = state
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.arguments = ("--devices", str(devices), *arguments)
+        self.daemon: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the daemon and wait until it answers."""
+        log = open(self.state.parent / f"{self.state.name}.log", "ab")  # noqa: SIM115
+        command = [sys.executable, "-m", "madang", "up", "--state", str(self.state)]
+        environment = dict(os.environ)
+        paths = (str(REPOSITORY / "src"), environment.get("PYTHONPATH", ""))
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        self.daemon = subprocess.Popen(
+            [*command, "--port", str(self.port), *self.arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+        )
+        log.close()
+        until = time.monotonic() + READY_S
+        while time.monotonic() < until:
+            assert self.daemon.poll() is None, f"the daemon ended: {self.log()}"
+            try:
+                self.ask("GET", "/v1/health")
+                return
+            except Unreachable:
+                time.sleep(0.01)
+        raise AssertionError(f"not ready after {READY_S} s: {self.log()}")
+
+    def log(self) -> str:
+        return (self.state.parent / f"{self.state.name}.log").read_text()[-4000:]
+
+    def kill(self) -> None:
+        """kill -9, as the night does it."""
+        assert self.daemon is not None
+        self.daemon.kill()
+        self.daemon.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit code."""
+        assert self.daemon is not None
+        self.daemon.send_signal(signal.SIGTERM)
+        return self.daemon.wait(30)
+
+    def ask(
+        self, verb: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Any:
+        """The JSON answer.
+
+        Raises:
+            Unreachable: no answer came.
+            urllib.error.HTTPError: the daemon refused.
+        """
+        request = urllib.request.Request(self.url + path, method=verb, headers=headers or {})
+        request.add_header("Authorization", f"Bearer {self.token()}")
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError:
+            raise
+        except (OSError, ValueError) as failure:
+            raise Unreachable(str(failure)) from failure
+
+    def token(self) -> str:
+        try:
+            return str(json.loads((self.state / "client.json").read_text())["token"])
+        except (OSError, ValueError):
+            return ""
+
+    def wait_ended(self, jobs: list[str], seconds: float = 60.0) -> dict[str, Any]:
+        """Views of the jobs by id, once all have ended."""
+        until = time.monotonic() + seconds
+        while True:
+            listed = self.ask("GET", "/v1/jobs?limit=1000")["jobs"]
+            views = {view["id"]: view for view in listed if view["id"] in set(jobs)}
+            if all(views[id]["ended_ms"] for id in jobs):
+                return views
+            left = [(id, views[id]["phase"]) for id in jobs if not views[id]["ended_ms"]]
+            assert time.monotonic() < until, f"not ended: {left} {self.log()}"
+            time.sleep(0.05)
+
+    def __enter__(self) -> "LiveYard":
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        failure: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.daemon is not None and self.daemon.poll() is None:
+            try:
+                for view in self.ask("GET", "/v1/jobs?phase=live&limit=1000")["jobs"]:
+                    self.ask("POST", f"/v1/jobs/{view['id']}/stop", {"grace": "0s"})
+            except (Unreachable, urllib.error.HTTPError):
+                pass  # it is going away all the same
+            self.kill()

@@ -1,0 +1,1 @@
+"""Tools of the house itself: never shipped, never imported by the package."""

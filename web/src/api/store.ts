@@ -1,0 +1,127 @@
+// What this page knows of the yard, as signals. Filled by live.ts; read by every page.
+//
+// Promises: `jobs` holds exactly the live jobs; a GPU's jobs follow the seats of those jobs as they
+// change, so that the big list of nodes is fetched again only when a node itself changed.
+
+import { batch, computed, signal } from '@preact/signals';
+
+import type { JobView, NodeView, Overview, ProjectView, Top } from './types';
+import { LIVE_PHASES } from './types';
+
+export type Connection = 'wait' | 'on' | 'off' | 'paused';
+
+export const connection = signal<Connection>('wait');
+export const loggedOut = signal(false);
+export const overview = signal<Overview | null>(null);
+export const nodes = signal<readonly NodeView[] | null>(null);
+export const jobs = signal<ReadonlyMap<string, JobView> | null>(null);
+export const top = signal<Top | null>(null);
+export const projects = signal<readonly ProjectView[] | null>(null);
+/** The newest ended jobs, newest first: what the side panel and the first page of Jobs need. */
+export const endedLately = signal<readonly JobView[]>([]);
+/** Bumped for each event of a job, so that an open job page knows to look again. */
+export const touched = signal<ReadonlyMap<string, number>>(new Map());
+
+/** Server time, so that "waits for 2 m" is right when this machine's clock is not. Ticks. */
+export const nowMs = signal(Date.now());
+let skewMs = 0;
+
+export function tellServerTime(serverMs: number): void {
+  skewMs = serverMs - Date.now();
+  tick();
+}
+
+export function tick(): void {
+  nowMs.value = Date.now() + skewMs;
+}
+
+export const isLive = (job: JobView): boolean =>
+  (LIVE_PHASES as readonly string[]).includes(job.phase);
+
+/** Highest priority first, then the order of arrival: the order in which the yard serves them. */
+export function queueOrder(a: JobView, b: JobView): number {
+  return b.priority - a.priority || a.submitted_ms - b.submitted_ms || a.n - b.n;
+}
+
+export const waiting = computed(() =>
+  [...(jobs.value?.values() ?? [])].filter((job) => job.phase === 'waiting').sort(queueOrder),
+);
+
+export const holding = computed(() =>
+  [...(jobs.value?.values() ?? [])].filter((job) => job.phase !== 'waiting'),
+);
+
+/** GPUs a job asks for, of all its members. */
+export const gpusOf = (job: JobView): number => job.members * job.gpus;
+
+export function setAll(live: readonly JobView[], allNodes: readonly NodeView[]): void {
+  batch(() => {
+    jobs.value = new Map(live.map((job) => [job.id, job]));
+    nodes.value = allNodes;
+  });
+}
+
+/** Fold changed jobs in: live ones stay, ended ones leave, and the nodes' squares follow. */
+export function setJobs(changed: readonly JobView[], gone: readonly string[] = []): void {
+  if (!changed.length && !gone.length) return;
+  const known = new Map(jobs.value ?? []);
+  const counts = new Map(touched.value);
+  const ended: JobView[] = [];
+  for (const job of changed) {
+    counts.set(job.id, (counts.get(job.id) ?? 0) + 1);
+    if (isLive(job)) known.set(job.id, job);
+    else {
+      known.delete(job.id);
+      ended.push(job);
+    }
+  }
+  for (const id of gone) known.delete(id);
+  batch(() => {
+    jobs.value = known;
+    touched.value = counts;
+    if (nodes.value) nodes.value = reseated(nodes.value, changed, gone);
+    if (ended.length) endedLately.value = newest(ended, endedLately.value);
+  });
+}
+
+const ENDED_KEPT_MAX = 100;
+
+function newest(more: readonly JobView[], known: readonly JobView[]): JobView[] {
+  const all = new Map([...more, ...known].map((job) => [job.id, job]));
+  for (const job of more) all.set(job.id, job);
+  return [...all.values()].sort((a, b) => b.ended_ms - a.ended_ms).slice(0, ENDED_KEPT_MAX);
+}
+
+/** The nodes with the given jobs' devices as their seats say. Untouched nodes stay the same objects. */
+export function reseated(
+  before: readonly NodeView[],
+  changed: readonly JobView[],
+  gone: readonly string[] = [],
+): readonly NodeView[] {
+  const moved = new Set([...changed.map((job) => job.id), ...gone]);
+  const seats = new Map<string, { job: string; member: number; milli: number; gpu: number }[]>();
+  for (const job of changed) {
+    if (!isLive(job)) continue;
+    const milli = job.gpus < 1 ? Math.round(job.gpus * 1000) : 1000;
+    for (const seat of job.seats) {
+      if (seat.exit) continue; // an ended member holds nothing
+      const list = seats.get(seat.node) ?? [];
+      for (const gpu of seat.gpus) list.push({ job: job.id, member: seat.rank, milli, gpu });
+      seats.set(seat.node, list);
+    }
+  }
+  return before.map((node) => {
+    const mine = seats.get(node.id);
+    if (!mine && !node.gpus.some((gpu) => gpu.jobs.some((held) => moved.has(held.job)))) {
+      return node;
+    }
+    const gpus = node.gpus.map((gpu) => {
+      const stay = gpu.jobs.filter((held) => !moved.has(held.job));
+      const come = (mine ?? []).filter((seat) => seat.gpu === gpu.index);
+      const held = [...stay, ...come.map(({ job, member, milli }) => ({ job, member, milli }))];
+      const free = 1000 - held.reduce((sum, one) => sum + one.milli, 0);
+      return { ...gpu, jobs: held, free_milli: Math.max(0, free) };
+    });
+    return { ...node, gpus };
+  });
+}

@@ -1,0 +1,3 @@
+export default function QueuePage(_: { id?: string; tab?: string }) {
+  return <main id="content" class="content" />;
+}
