@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from madang.core.scoring import Shape
 from madang.core.scoring._mix import (
     MIX_KINDS_MAX,
     MIX_REQUESTS_MAX,
@@ -13,7 +14,6 @@ from madang.core.scoring._mix import (
     band_of,
     most_gpu,
 )
-from madang.core.scoring import Shape
 
 
 @given(st.integers(0, 2**45), st.integers(0, 2**45))
