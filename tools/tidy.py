@@ -133,8 +133,8 @@ def unused_module_findings(files: Files) -> Iterator[str]:
     """Modules of the package that no other file of ours reaches.
 
     Reached means: imported by another module of the package, named in a string there (what runs
-    with `python -m` or `-c`), a program itself, or named in pyproject.toml as an entry point. The contract
-    suites in madang.testing are reached from tests; migrations are found by Alembic.
+    with `python -m` or `-c`), a program itself, or named in pyproject.toml as an entry point. The
+    contract suites in madang.testing are reached from tests; migrations are found by Alembic.
     """
     sources = {path: text for path, text in files.items() if path.endswith(".py")}
     reached_by: dict[str, set[str]] = {}
