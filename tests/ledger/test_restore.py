@@ -1,7 +1,7 @@
 """A state read from the ledger is the state that wrote it, and decides the same ever after."""
 
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def picture(state: State) -> dict[str, object]:
         "on_node": {id: list(there) for id, there in state.on_node.items()},
         "projects": state.projects,
         "usage": {id: milli for id, milli in state.usage_milli.items() if milli},
-        "jobs": [(l.job, l.standing, l.allocation) for l in state.jobs.values()],
+        "jobs": [(live.job, live.standing, live.allocation) for live in state.jobs.values()],
         "allocations": list(state.allocations.items()),
         "queue": state.queue,
         "waiting": state.waiting,
@@ -150,7 +150,7 @@ def test_facts_written_without_their_decisions_are_decided_after_a_restart(yard,
 def test_a_device_held_on_a_node_that_no_longer_has_it_stays_held(yard):
     (allocation,) = yard.run(yard.job(members=8))
     node = yard.controller.state.nodes["n0"].node
-    yard.turn(ev.NodeSeen(type(node)("n0", 2, node.cpu_milli, node.memory_mib, node.model)))
+    yard.turn(ev.NodeSeen(replace(node, gpus=2)))
     again = reread(yard.ledger)
     check(again)
 
@@ -161,10 +161,22 @@ def test_a_device_held_on_a_node_that_no_longer_has_it_stays_held(yard):
     assert allocation in again.allocations
 
 
-def test_rereading_ten_thousand_ended_jobs_reads_none_of_them(yard):
-    """Not a matter of time: the rows loaded are the live ones alone."""
+def test_a_device_that_no_node_has_any_more_is_still_counted_as_held(new_file):
+    """All nodes shrank: the held device is wider than any of them."""
+    with closing(open_ledger(f"sqlite:///{new_file()}")) as ledger:
+        yard = Yard(ledger).open()
+        yard.run(yard.job(members=8))
+        node = yard.controller.state.nodes["n0"].node
+        yard.turn(ev.NodeSeen(replace(node, gpus=2)))
+        again = reread(ledger)
+        check(again)
+
+        assert picture(again) == picture(yard.controller.state)
+
+
+def test_of_ended_jobs_nothing_is_loaded(yard):
     for _ in range(10):
-        yard.end(*yard.run(*[yard.job(shape=yard.job().shape) for _ in range(16)]))
+        yard.end(*yard.run(*[yard.job() for _ in range(16)]))
     yard.run(yard.job())
     loaded = yard.ledger.load()
 

@@ -31,6 +31,7 @@ def check(state: State) -> None:
     _gangs(state)
     _jobs(state)
     _attention(state)
+    _lingering(state)
     _usage(state)
 
 
@@ -156,6 +157,17 @@ def _must_settle(state: State, live: LiveJob) -> bool:
         not allocation.holds(rank) or state.nodes[seat.node].state is NodeState.LOST
         for rank, seat in enumerate(allocation.seats)
     )
+
+
+def _lingering(state: State) -> None:
+    """Allocations that their jobs have left are known by job; each is being released."""
+    left: dict[str, set[str]] = {}
+    for id, allocation in state.allocations.items():
+        live = state.jobs.get(allocation.job)
+        if live is None or live.allocation != id:
+            left.setdefault(allocation.job, set()).add(id)
+    known = {job: set(ids) for job, ids in state.lingering.items()}
+    _require(known == left, "lingering", known, left)
 
 
 def _usage(state: State) -> None:

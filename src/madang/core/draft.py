@@ -90,6 +90,8 @@ class Draft:
         live = self.snapshot.jobs[job_id]
         if job_id in self.bound or job_id in self.promised or live.standing.stop_asked:
             return False
+        if self.snapshot.still_runs(job_id):
+            return False
         due = live.standing.not_before_ms <= self.snapshot.now_ms
         return due and self.within_quota(live.job)
 

@@ -152,6 +152,15 @@ def why(snapshot: Snapshot, job_id: str) -> Why:
             standing.not_before_ms,
             "the back-off after a failure",
         )
+    lingering = snapshot.still_runs(job_id)
+    if lingering:
+        nodes = dict.fromkeys(seat.node for seat in snapshot.allocations[lingering].seats)
+        return Why(
+            "lingering",
+            f"its earlier attempt {lingering} was found running on {', '.join(nodes)}, which had "
+            "been lost; it is asked to end, and the next attempt waits for that",
+            (("allocation", lingering),),
+        )
     return _blocked(snapshot, job, queue_key(job))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from madang.core.model import Allocation, Project, ReleaseReason, Seat
+from madang.core.model import Allocation, NodeState, Project, ReleaseReason, Seat
 from madang.core.policy import Policy
 from madang.core.pool import Pool
 
@@ -25,8 +25,8 @@ class Snapshot:
     """See the module's docstring.
 
     `queue` holds (key, job id) of the waiting jobs in their order, `waiting` how many wait in each
-    lane. `node_ids[row]` names the pool's row. `nominations` maps a
-    waiting job to the seats promised to it.
+    lane. `node_ids[row]` names the pool's row. `nominations` maps a waiting job to the seats
+    promised to it, `lingering` a job to older attempts that may still run on nodes that were lost.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
@@ -46,8 +46,21 @@ class Snapshot:
     troubled: Mapping[str, ReleaseReason]
     unsettled: Mapping[str, None]
     strays: Mapping[str, None]
+    lingering: Mapping[str, Mapping[str, None]]
     nominations: Mapping[str, tuple[Seat, ...]]
     policy: Policy
+
+    def still_runs(self, job_id: str) -> str:
+        """The older attempt of a waiting job that still runs where it can be seen, or "".
+
+        A job must not run beside itself: both would write the same checkpoints.
+        """
+        for id in self.lingering.get(job_id, ()):
+            allocation = self.allocations[id]
+            for rank, seat in enumerate(allocation.seats):
+                if allocation.holds(rank) and self.nodes[seat.node].state is not NodeState.LOST:
+                    return id
+        return ""
 
     def detached(self) -> "Snapshot":
         """A snapshot that shares nothing with the state: for readers of other threads. O(live)."""
@@ -66,6 +79,7 @@ class Snapshot:
             troubled=dict(self.troubled),
             unsettled=dict(self.unsettled),
             strays=dict(self.strays),
+            lingering={job: dict(ids) for job, ids in self.lingering.items()},
             nominations=dict(self.nominations),
             waiting=dict(self.waiting),
         )

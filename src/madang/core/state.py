@@ -116,6 +116,8 @@ class State:
         self.troubled: dict[str, ReleaseReason] = {}
         self.unsettled: dict[str, None] = {}
         self.strays: dict[str, None] = {}
+        # Job → its older attempts that may still run, on nodes that were lost.
+        self.lingering: dict[str, dict[str, None]] = {}
         self.models: dict[str, int] = {"": 0}
         self.groups: dict[str, int] = {}
         self.nominations: dict[str, tuple[Seat, ...]] = {}  # job → seats promised to it
@@ -155,6 +157,7 @@ class State:
             troubled=self.troubled,
             unsettled=self.unsettled,
             strays=self.strays,
+            lingering=self.lingering,
             nominations=self.nominations,
             policy=self.policy,
         )
@@ -289,6 +292,7 @@ class State:
             return
         held = sum(allocation.holds(rank) for rank in range(len(allocation.seats)))
         self._use(allocation.project, -held * allocation.shape.milli)
+        self.lingering.setdefault(allocation.job, {})[allocation.id] = None
 
     def _enqueue(self, live: LiveJob) -> None:
         insort(self.queue, (queue_key(live.job), live.job.id))
@@ -449,7 +453,13 @@ class State:
 
     def _bury(self, allocation_id: str) -> None:
         """A released allocation leaves once its job has been settled."""
-        self.ended_allocations[allocation_id] = self.allocations.pop(allocation_id)
+        allocation = self.allocations.pop(allocation_id)
+        self.ended_allocations[allocation_id] = allocation
+        lingering = self.lingering.get(allocation.job, {})
+        if allocation_id in lingering:
+            del lingering[allocation_id]
+            if not lingering:
+                del self.lingering[allocation.job]
 
     def _drop_deadline(self, allocation: Allocation) -> None:
         """The allocation leaves RUNNING: its time limit has no more to say."""
@@ -500,14 +510,18 @@ class State:
     def _reconcile(self, event: ev.NodeSeen, now_ms: int) -> None:
         """A lost node is back: what it no longer runs has ended, what it must not is a stray."""
         runs = dict.fromkeys(event.holds)
+        made_ms = event.at_ms or now_ms
         for id in list(self.on_node[event.node.id]):
             allocation = self.allocations[id]
+            if allocation.state in LIVELY or made_ms < allocation.releasing_ms:
+                continue  # its Start may be younger than the report; its Stop will bring the end
             for rank, seat in enumerate(allocation.seats):
                 if seat.node != event.node.id or not allocation.holds(rank):
                     continue
                 if (id, rank) not in runs:
                     self._member_ended(ev.MemberEnded(id, rank, LOST_EXIT, now_ms), now_ms)
-            if id in self.allocations and allocation.state is AllocationState.RELEASING:
+        for id in self.on_node[event.node.id]:
+            if self.allocations[id].state is AllocationState.RELEASING:
                 self.strays[id] = None  # it was asked to end while nobody could hear
                 self._look_for_settling(id)  # what it holds is in sight again: wait for its end
 
@@ -544,7 +558,7 @@ class State:
         """Make room in the arrays; rows double, so that a fleet is admitted in linear time."""
         rows, width = self._roomy.gpu_free.shape
         if nodes > rows or gpus > width:
-            rows = max(2 * rows, 16) if nodes > rows else rows
+            rows = max(2 * rows, 16, nodes) if nodes > rows else rows
             self._roomy = widened(self._roomy, nodes=rows, gpus=max(gpus, width))
             self.pool = self._roomy.rows(nodes)
         elif nodes > self.pool.nodes:
@@ -635,16 +649,21 @@ def _restore_nodes(state: State, nodes: Sequence[LiveNode]) -> None:
     state.nodes = {live.node.id: live for live in nodes}
     state.node_ids = [live.node.id for live in nodes]
     state.on_node = {id: {} for id in state.node_ids}
-    state._grow(nodes=len(nodes), gpus=max((live.node.gpus for live in nodes), default=0))
+    # A device that its node no longer reports may still be held.
+    gpus = [live.node.gpus for live in nodes]
     for allocation in state.allocations.values():
         charged = state._is_newest(allocation)
+        if not charged:
+            state.lingering.setdefault(allocation.job, {})[allocation.id] = None
         for rank, seat in enumerate(allocation.seats):
             if not allocation.holds(rank):
                 continue
             taken[seat.node].add(allocation.shape, seat.gpus)
             state.on_node[seat.node][allocation.id] = None
+            gpus.append(max(seat.gpus, default=-1) + 1)
             if charged:
                 state._use(allocation.project, allocation.shape.milli)
+    state._grow(nodes=len(nodes), gpus=max(gpus, default=0))
     for row, live in enumerate(nodes):
         assert live.row == row, f"rows have no gaps: {live}"
         state._write_row(live, taken[live.node.id])

@@ -215,7 +215,8 @@ class TurnLoop:
                 turn.answers.append((submit, Refused(words)))
                 continue
             body = submit.request.model_dump_json(exclude_defaults=True)
-            turn.new.append(NewJob(job_id, submit.owner, body, submit.idempotency_key))
+            memo = submit.request.memo
+            turn.new.append(NewJob(job_id, submit.owner, body, submit.idempotency_key, memo))
             turn.answers.append((submit, Accepted(job_id, True, self._made(job_id))))
         state = self._controller.state
         rows = turn_of(

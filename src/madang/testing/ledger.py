@@ -1,8 +1,8 @@
 """What every ledger promises, as tests: a back end subclasses `LedgerContract` and passes.
 
-    class TestMine(LedgerContract):
-        @pytest.fixture
-        def url(self): ...  # an empty database, a new one for each test
+class TestMine(LedgerContract):
+    @pytest.fixture
+    def url(self): ...  # an empty database, a new one for each test
 """
 
 import threading
@@ -59,9 +59,7 @@ class Yard:
         self.next_n = loaded.next_n
         self.spans: list[tuple[int, int]] = []
 
-    def turn(
-        self, *facts: ev.Fact, memos: Sequence[tuple[str, str]] = (), key: str = ""
-    ) -> Step:
+    def turn(self, *facts: ev.Fact, memos: Sequence[tuple[str, str]] = (), key: str = "") -> Step:
         """Step and commit. A job submitted with a key has `key`, its owner is `ada`."""
         self.now_ms += 10
         step = self.controller.step(facts, self.now_ms)
@@ -159,7 +157,9 @@ class LedgerContract:
 
     def test_the_journal_has_every_event_once_in_order_without_gaps(self, yard: Yard) -> None:
         steps = [
-            yard.turn(ev.ProjectSet(Project("vision")), ev.NodeSeen(Node("n0", 8, 64_000, 512_000))),
+            yard.turn(
+                ev.ProjectSet(Project("vision")), ev.NodeSeen(Node("n0", 8, 64_000, 512_000))
+            ),
             yard.turn(ev.JobSubmitted(yard.job())),
             yard.turn(),
             yard.turn(ev.MemberStarted("digits-1.1", 0, yard.now_ms)),
@@ -255,7 +255,9 @@ class LedgerContract:
         assert [a.id for a in loaded.allocations] == [first, "digits-1.2"]
         assert loaded.jobs[0].allocation == "digits-1.2"
         assert [live.state for live in loaded.nodes] == [NodeState.LOST, NodeState.READY]
-        assert loaded.nodes[0] == LiveNode(Node("n0", 8, 64_000, 512_000, "H100"), NodeState.LOST, 0)
+        assert loaded.nodes[0] == LiveNode(
+            Node("n0", 8, 64_000, 512_000, "H100"), NodeState.LOST, 0
+        )
 
     # -- jobs ------------------------------------------------------------------------------------
 
@@ -414,9 +416,7 @@ class LedgerContract:
         self._write_jobs(yard, 4)
         seat = Seat("n0", (3,))
         shares = {1: 500, 2: 300, 3: 200}
-        self._write(
-            yard, *[_seated(f"digits-{n}.1", seat, gpu_milli=m) for n, m in shares.items()]
-        )
+        self._write(yard, *[_seated(f"digits-{n}.1", seat, gpu_milli=m) for n, m in shares.items()])
         gone = replace(
             _seated("digits-2.1", seat, gpu_milli=300, ended=1),
             state=AllocationState.RELEASED,
@@ -608,4 +608,3 @@ class LedgerContract:
             with closing(open_ledger(url)) as again:
                 assert again.load() == before
                 assert again.events(0, 100) == events
-
