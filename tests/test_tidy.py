@@ -74,6 +74,8 @@ def test_a_tidy_file_is_left_alone(path: str, text: str):
         ({"src/madang/b.py": '"""B."""\nimport madang.a\n'}, False),
         ({"src/madang/b.py": '"""B."""\nfrom madang.a import x\n'}, False),
         ({"src/madang/b.py": '"""B."""\nARGS = ["-m", "madang.a"]\n'}, False),
+        ({"src/madang/b.py": '"""B."""\nCODE = """\nfrom madang import a\na.go()\n"""\n'}, False),
+        ({"src/madang/b.py": '"""B, unlike madang.a, is good."""\n'}, True),
         ({"tests/test_a.py": "import madang.a\n"}, True),
         ({"pyproject.toml": 'madang = "madang.a:main"\n'}, False),
         ({"src/madang/a.py": '"""A."""\nif __name__ == "__main__":\n    pass\n'}, False),

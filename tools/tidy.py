@@ -26,7 +26,8 @@ LEFTOVER = re.compile(r"\b(FIX" + r"ME|TO" + r"DO|XX" + r"X)\b")
 MACHINE_PATH = re.compile(r"(?<![\w.$}-])/(?:wo" + r"rk|ro" + r"ot|Us" + r"ers|ho" + r"me)/\w")
 HOSTS = ("py" + "pi.org", "python" + "hosted", "npm" + "js.", "yarn" + "pkg", "debian" + ".org")
 IS_PROGRAM = '\nif __name__ == "__main__":'
-OUR_MODULE = re.compile(r"madang(\.\w+)+")
+OUR_MODULE = re.compile(r"\A(madang(?:\.\w+)+)\Z")
+OUR_IMPORT = re.compile(r"^from (madang(?:\.\w+)*) import (\w+)$", re.MULTILINE)
 ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 
 Files = dict[str, str]  # path from the top of the repository → text, for text files only
@@ -132,8 +133,8 @@ def unused_module_findings(files: Files) -> Iterator[str]:
     """Modules of the package that no other file of ours reaches.
 
     Reached means: imported by another module of the package, named in a string there (what runs
-    with `python -m`), a program itself, or named in pyproject.toml as an entry point. The contract
-    suites in madang.testing are reached from tests; migrations are found by Alembic.
+    with `python -m` or `-c`), a program itself, or named in pyproject.toml as an entry point. The
+    contract suites in madang.testing are reached from tests; migrations are found by Alembic.
     """
     sources = {path: text for path, text in files.items() if path.endswith(".py")}
     reached_by: dict[str, set[str]] = {}
@@ -162,8 +163,9 @@ def reached_names(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and re.fullmatch(OUR_MODULE, str(node.value)):
-            yield str(node.value)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from OUR_MODULE.findall(node.value)
+            yield from (f"{package}.{name}" for package, name in OUR_IMPORT.findall(node.value))
 
 
 def module_name(path: str) -> str | None:
