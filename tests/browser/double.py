@@ -517,7 +517,7 @@ class Handler(BaseHTTPRequestHandler):
             case ["request"]:
                 keys = ("name", "project", "members", "gpus", "command", "category", "retries")
                 env = {"HF_HOME": "/mnt/cache/hf", "WANDB_MODE": "offline"}
-                return {key: job[key] for key in keys} | {"env": env, "time": job["time_ms"]}
+                return {key: job[key] for key in keys} | {"env": env, "time": "12h"}
             case ["events"]:
                 after = int(query.get("after", 0))
                 return {"events": [e for e in self.yard.history(job) if e["seq"] > after]}
