@@ -18,7 +18,7 @@ sys.path[:0] = [str(TOP), str(TOP / "src")]
 
 from tests.client.double import TOKEN, Double  # noqa: E402
 
-ROUNDS = 41
+ROUNDS = 31
 ENTRY = "import sys; from madang.cli.main import main; sys.argv[0] = 'madang'; main()"
 COMMANDS = {
     "python -c pass": ["-c", "pass"],
