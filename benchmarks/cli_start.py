@@ -76,7 +76,8 @@ def main() -> None:
             "MADANG_URL": double.url,
             "MADANG_TOKEN": TOKEN,
         }
-        print(f"{'':34}{'wall ms':>16}{'CPU ms':>16}\n{'':34}{'least  median':>16}{'least  median':>16}")
+        print(f"{'':34}{'wall ms':>16}{'CPU ms':>16}")
+        print(f"{'':34}{'least  median':>16}{'least  median':>16}")
         for name, words in COMMANDS.items():
             try:
                 walls, cpus = measured(words, folder, env)

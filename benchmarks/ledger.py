@@ -15,15 +15,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 
 from madang.core import events as ev
 from madang.core.controller import Controller
 from madang.core.model import Exit, Job, Node, Phase, Project, Shape
-from madang.core.state import restored
 from madang.ledger import Ledger, NewJob, Turn, open_ledger, turn_of
 from madang.testing.postgresql import NoPostgresql, postgresql_server
+from madang.testing.yard import state_of
 
 GROUPS = (1, 10, 100, 1_000, 4_000)  # events a turn, about
 NODES = 1_250
@@ -107,8 +106,10 @@ def fsync_ms(directory: Path) -> float:
 
 
 def commits(url: str) -> None:
-    print(f"{'events/turn':>12} {'rows/turn':>10} {'turns':>6} {'p50 ms':>8} {'p99 ms':>8} "
-          f"{'events/s':>10}")
+    print(
+        f"{'events/turn':>12} {'rows/turn':>10} {'turns':>6} {'p50 ms':>8} {'p99 ms':>8} "
+        f"{'events/s':>10}"
+    )
     with closing(open_ledger(url)) as ledger:
         source = Source(ledger.take_lead("benchmark"))
         ledger.commit(source.first())
@@ -123,10 +124,10 @@ def commits(url: str) -> None:
                 events += len(turn.events)
                 rows += len(turn.jobs) + len(turn.allocations) + len(turn.nodes)
             times.sort()
+            median_ms, p99_ms = (times[len(times) * p // 100] * 1000 for p in (50, 99))
             print(
                 f"{events / len(times):12.1f} {rows / len(times):10.1f} {len(times):6} "
-                f"{statistics.median(times) * 1000:8.2f} {times[int(len(times) * 0.99)] * 1000:8.2f} "
-                f"{events / sum(times):10.0f}"
+                f"{median_ms:8.2f} {p99_ms:8.2f} {events / sum(times):10.0f}"
             )
 
 
@@ -146,7 +147,7 @@ def reads(url: str, ended: int, live: int) -> None:
     opened = time.perf_counter()
     loaded = ledger.load()
     read = time.perf_counter()
-    restored(loaded.nodes, loaded.projects, loaded.jobs, loaded.allocations)
+    state_of(loaded)
     done = time.perf_counter()
     with closing(ledger):
         print(
@@ -162,7 +163,7 @@ def questions(ledger: Ledger, ended: int) -> dict[str, Callable[[], object]]:
     live = [phase for phase in Phase if not phase.is_final]
     return {
         "one job": lambda: ledger.job(ended // 2),
-        "100 newest jobs": lambda: ledger.jobs(),
+        "100 newest jobs": ledger.jobs,
         "100 oldest jobs": lambda: ledger.jobs(before=101),
         "100 live jobs": lambda: ledger.jobs(phases=live),
         "waiting jobs (none)": lambda: ledger.jobs(phases=[Phase.WAITING, Phase.STOPPING]),
@@ -174,7 +175,7 @@ def questions(ledger: Ledger, ended: int) -> dict[str, Callable[[], object]]:
         "a name that no job has": lambda: ledger.jobs(name="nobody"),
         "events of one job": lambda: ledger.events(0, 100, job=f"digits-{ended // 2}"),
         "100 newest events": lambda: ledger.events(ledger.journal_span()[1] - 100, 100),
-        "counts of all phases": lambda: ledger.phase_counts(),
+        "counts of all phases": ledger.phase_counts,
     }
 
 
@@ -195,9 +196,13 @@ def main() -> None:
     arguments = parser.parse_args()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.directory)))
-        print(f"Python {platform.python_version()}, {os.cpu_count()} cores, "
-              f"fdatasync of 4 KiB: {fsync_ms(directory):.2f} ms")
-        backends = {"SQLite": lambda name: f"sqlite:///{directory}/{name}.db"}
+        print(
+            f"Python {platform.python_version()}, {os.cpu_count()} cores, "
+            f"fdatasync of 4 KiB: {fsync_ms(directory):.2f} ms"
+        )
+        backends: dict[str, Callable[[str], str]] = {
+            "SQLite": lambda name: f"sqlite:///{directory}/{name}.db"
+        }
         try:
             backends["PostgreSQL"] = stack.enter_context(postgresql_server()).make_database
         except NoPostgresql as absent:

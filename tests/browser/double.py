@@ -80,6 +80,7 @@ class Yard:
     events: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     n: int = 200
+    cut: int = 0
     made_ms: int = field(default_factory=now_ms)
     news: threading.Condition = field(default_factory=threading.Condition)
     random: Random = field(default_factory=Random)
@@ -442,7 +443,7 @@ class Yard:
             "loading 14,336 shards ...",
             "\rindex  12%\rindex  64%\rindex 100%",
         ]
-        for step in range(int(min(6_000, (end - job["running_ms"]) // 1_500))):
+        for step in range(int(min(60_000, (end - job["running_ms"]) // 1_500))):
             at = time.strftime("%H:%M:%S", time.gmtime(job["running_ms"] / 1000 + step * 1.5))
             loss = 1.6 + 7.4 * math.exp(-step / 260)
             lines.append(f"\x1b[90m{at}\x1b[0m step \x1b[36m{step * 10:>6}\x1b[0m loss {loss:.4f}")
@@ -517,7 +518,7 @@ class Handler(BaseHTTPRequestHandler):
             case ["request"]:
                 keys = ("name", "project", "members", "gpus", "command", "category", "retries")
                 env = {"HF_HOME": "/mnt/cache/hf", "WANDB_MODE": "offline"}
-                return {key: job[key] for key in keys} | {"env": env, "time": job["time_ms"]}
+                return {key: job[key] for key in keys} | {"env": env, "time": "12h"}
             case ["events"]:
                 after = int(query.get("after", 0))
                 return {"events": [e for e in self.yard.history(job) if e["seq"] > after]}
@@ -559,12 +560,16 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         yard = self.yard
         at = len(yard.events) if after < 0 else after
+        cut = yard.cut
         try:
             self.wfile.write(b": hello\n\n")
             self.wfile.flush()
             while True:
                 with yard.news:
-                    yard.news.wait_for(lambda: len(yard.events) > at, timeout=5)
+                    yard.news.wait_for(lambda: len(yard.events) > at or yard.cut > cut, timeout=5)
+                    if yard.cut > cut:
+                        self.close_connection = True
+                        return
                     news = yard.events[at:]
                 at += len(news)
                 text = "".join(
@@ -628,6 +633,12 @@ class Double:
     def __exit__(self, *_: object) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+    def stop_streams(self) -> None:
+        """Cut every event stream, as a daemon that is killed does."""
+        with self.yard.news:
+            self.yard.cut += 1
+            self.yard.news.notify_all()
 
     @property
     def url(self) -> str:

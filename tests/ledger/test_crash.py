@@ -13,8 +13,9 @@ from madang.core import events as ev
 from madang.core.check import check
 from madang.core.codec import decode_event
 from madang.core.controller import Controller
-from madang.core.state import State, restored
+from madang.core.state import State
 from madang.ledger import Ledger, open_ledger
+from madang.testing.yard import state_of
 
 KILLS = 50
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,7 @@ def folded(ledger: Ledger) -> State:
 def examine(ledger: Ledger) -> int:
     """Rows and journal tell the same, and the state is sound; the number of jobs there are."""
     loaded = ledger.load()
-    state = restored(loaded.nodes, loaded.projects, loaded.jobs, loaded.allocations)
+    state = state_of(loaded)
     check(state)
     told = folded(ledger)
     assert told.jobs == state.jobs

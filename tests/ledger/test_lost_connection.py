@@ -9,10 +9,9 @@ import sqlalchemy as sa
 
 from madang.core import events as ev
 from madang.core.check import check
-from madang.core.state import restored
 from madang.ledger import CommitFailed, CommitUnknown, Ledger, LedgerError, LostLead, open_ledger
-from madang.testing.ledger import Yard
 from madang.testing.postgresql import Server, postgresql_server
+from madang.testing.yard import Yard, state_of
 
 pytestmark = pytest.mark.postgres
 
@@ -51,8 +50,7 @@ def commit_and_lose_the_answer(connection: sa.Connection) -> None:
 
 def sound(ledger: Ledger) -> int:
     """Check the rows; how many jobs there are."""
-    loaded = ledger.load()
-    check(restored(loaded.nodes, loaded.projects, loaded.jobs, loaded.allocations))
+    check(state_of(ledger.load()))
     return len(ledger.jobs(limit=1_000))
 
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from madang.ledger import LedgerError, SchemaTooNew, open_ledger
 from madang.ledger.opening import migrate, schema_of
 from madang.ledger.schema import SCHEMA, metadata
-from madang.testing.ledger import Yard
+from madang.testing.yard import Yard
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,10 @@ def test_a_file_that_is_no_database_is_left_alone(tmp_path):
     assert path.read_text() == "not a database, " * 100
 
 
-@pytest.mark.parametrize("name", ["a b.db", "50%.db", "what?.db", "a#b.db", "ü.db", "%(here)s.db"])
+@pytest.mark.parametrize("name", ["a b.db", "50%.db", "a#b.db", "ü.db", "%(here)s.db"])
 def test_a_path_may_hold_any_letter(tmp_path, name):
     path = tmp_path / name
-    # The URL's own rules apply to its database part: ? begins the query there.
     url = sa.URL.create("sqlite", database=str(path)).render_as_string()
-    if "?" in name:
-        pytest.skip("a URL has no way to write it")
     with closing(open_ledger(url)) as ledger:
         Yard(ledger).open()
 

@@ -11,7 +11,7 @@ import sys
 from madang.core import events as ev
 from madang.core.model import Allocation
 from madang.ledger import open_ledger
-from madang.testing.ledger import Yard
+from madang.testing.yard import Yard
 
 NODES = 4
 

@@ -4,8 +4,8 @@ Order matters: the state directory is locked first, the socket is bound before a
 and the loop has adopted what runs before the first request is answered.
 """
 
-import getpass
 import gc
+import getpass
 import hashlib
 import logging
 import os

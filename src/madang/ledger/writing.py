@@ -41,7 +41,9 @@ OUTCOME_WAITS_S = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)  # then nobody can say wha
 _INSERT_EVENTS = inserting(journal)
 _INSERT_JOBS = inserting(jobs)
 _INSERT_REQUESTS = inserting(requests)
-_UPDATE_JOBS = updating(jobs, "n", ("phase", "live", "allocation", "attached", "standing"))
+_UPDATE_JOBS = updating(
+    jobs, "n", ("phase", "live", "allocation", "attached", "nominated", "standing")
+)
 _UPDATE_MEMOS = updating(jobs, "id", ("memo",))
 _INSERT_ALLOCATIONS = inserting(allocations)
 _UPDATE_ALLOCATIONS = updating(allocations, "id", ("live", "moving"))
@@ -315,6 +317,7 @@ def _moving_columns(write: JobWrite) -> dict[str, Any]:
         "live": int(not write.standing.phase.is_final),
         "allocation": newest,
         "attached": int(write.allocation is not None),
+        "nominated": body(write.nominated) if write.nominated else None,
         "standing": body(write.standing),
     }
 

@@ -274,10 +274,11 @@ def read_order(path: Path, seed: int, pods: int) -> Int64s:
         seeds.append(row["seed"])
         if row["seed"] != str(seed):
             continue
-        order = np.array([int(number) for number in row["order"].split()], dtype=np.int64)
-        if not len(order) or int(order.min()) < 0 or int(order.max()) >= pods:
+        words = (row["order"] or "").split()
+        numbers = [int(word) for word in words if word.isascii() and word.isdigit()]
+        if not words or len(numbers) < len(words) or max(numbers) >= pods:
             raise TraceError(f"{path}: seed {seed} must hold pod numbers from 0 to {pods - 1}")
-        return order
+        return np.array(numbers, dtype=np.int64)
     raise TraceError(
         f"{path} has no arrival order for seed {seed}; it has {', '.join(seeds) or 'none'}. "
         "Choose one of these, or leave --arrivals out to make an order from the seed"

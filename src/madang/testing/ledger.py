@@ -6,7 +6,7 @@ class TestMine(LedgerContract):
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ import pytest
 from madang.core import events as ev
 from madang.core.check import check
 from madang.core.codec import decode_event
-from madang.core.controller import Controller, Step
+from madang.core.live import LiveNode
 from madang.core.model import (
     Allocation,
     AllocationState,
@@ -29,7 +29,6 @@ from madang.core.model import (
     Shape,
     Standing,
 )
-from madang.core.state import LiveNode, restored
 from madang.ledger import (
     CommitRefused,
     JobWrite,
@@ -40,77 +39,10 @@ from madang.ledger import (
     NodeWrite,
     Turn,
     open_ledger,
-    turn_of,
 )
+from madang.testing.yard import Yard, state_of
 
 MANY_JOBS = 1_000
-
-
-class Yard:
-    """A controller whose every turn is committed: the smallest daemon there is."""
-
-    def __init__(self, ledger: Ledger, holder: str = "test") -> None:
-        self.ledger = ledger
-        self.epoch = ledger.take_lead(holder)
-        loaded = ledger.load()
-        state = restored(loaded.nodes, loaded.projects, loaded.jobs, loaded.allocations)
-        self.controller = Controller(state)
-        self.now_ms = max(loaded.last_ms, 1_000)
-        self.next_n = loaded.next_n
-        self.spans: list[tuple[int, int]] = []
-
-    def turn(self, *facts: ev.Fact, memos: Sequence[tuple[str, str]] = (), key: str = "") -> Step:
-        """Step and commit. A job submitted with a key has `key`, its owner is `ada`."""
-        self.now_ms += 10
-        step = self.controller.step(facts, self.now_ms)
-        asked = [event.job for event in step.events if isinstance(event, ev.JobSubmitted)]
-        turn = turn_of(
-            self.controller.state,
-            step.events,
-            epoch=self.epoch,
-            at_ms=self.now_ms,
-            new=[NewJob(job.id, "ada", f'{{"command":["{job.id}"]}}', key) for job in asked],
-            memos=memos,
-        )
-        self.spans.append(self.ledger.commit(turn))
-        self.controller.state.forget_ended()
-        return step
-
-    def job(self, name: str = "digits", **changes: object) -> Job:
-        """A job of one GPU, numbered."""
-        n, self.next_n = self.next_n, self.next_n + 1
-        job = Job(f"{name}-{n}", n, "vision", Shape(1), submitted_ms=self.now_ms)
-        return replace(job, **changes)  # type: ignore[arg-type]
-
-    def open(self, nodes: int = 1) -> "Yard":
-        """A project and some nodes of 8 GPUs."""
-        self.turn(
-            ev.ProjectSet(Project("vision")),
-            *[ev.NodeSeen(Node(f"n{i}", 8, 64_000, 512_000, "H100")) for i in range(nodes)],
-        )
-        return self
-
-    def run(self, *jobs: Job) -> list[str]:
-        """Submit, and let what was bound start; ids of the allocations."""
-        step = self.turn(*[ev.JobSubmitted(job) for job in jobs])
-        bound = [e.allocation for e in step.decisions if isinstance(e, ev.AllocationBound)]
-        self.turn(*[ev.MemberStarted(a.id, r, self.now_ms) for a in bound for r in _ranks(a)])
-        return [allocation.id for allocation in bound]
-
-    def end(self, *allocations: str, code: int = 0) -> Step:
-        """All members end."""
-        live = self.controller.state.allocations
-        return self.turn(
-            *[
-                ev.MemberEnded(id, rank, Exit(code), self.now_ms)
-                for id in allocations
-                for rank in _ranks(live[id])
-            ]
-        )
-
-
-def _ranks(allocation: Allocation) -> range:
-    return range(len(allocation.seats))
 
 
 def _seated(id: str, *seats: Seat, gpu_milli: int = 1000, ended: int = 0) -> Allocation:
@@ -235,7 +167,7 @@ class LedgerContract:
         assert {allocation.id: allocation for allocation in loaded.allocations} == state.allocations
         assert {project.id: project for project in loaded.projects} == state.projects
         assert (loaded.next_n, loaded.last_ms) == (5, yard.now_ms)
-        check(restored(loaded.nodes, loaded.projects, loaded.jobs, loaded.allocations))
+        check(state_of(loaded))
 
     def test_numbers_of_rejected_jobs_are_not_given_again(self, yard: Yard) -> None:
         yard.open()
