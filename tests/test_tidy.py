@@ -40,6 +40,7 @@ def function(lines: int) -> str:
         ),
         ("a.md", "A page without a title", "a.md:1: no title"),
         ("a.md", "# A\n\n# B\n", "a.md:3: a second title"),
+        ("a.py", '"""Why: docs/' + 'lost.md."""\n', "a.py:1: there is no docs/" + "lost.md"),
         ("src/madang/a.py", "x = 1\n", "src/madang/a.py:1: no docstring"),
         ("src/madang/a.py", function(61), "src/madang/a.py:4: long_one() has 61 lines"),
         ("tests/test_a.py", function(81), "tests/test_a.py:4: long_one() has 81 lines"),

@@ -25,6 +25,7 @@ PINNED = re.compile(r"constraints.*\.txt|package-lock\.json|\.npmrc|uv\.lock")
 LEFTOVER = re.compile(r"\b(FIX" + r"ME|TO" + r"DO|XX" + r"X)\b")
 MACHINE_PATH = re.compile(r"(?<![\w.$}-])/(?:wo" + r"rk|ro" + r"ot|Us" + r"ers|ho" + r"me)/\w")
 HOSTS = ("py" + "pi.org", "python" + "hosted", "npm" + "js.", "yarn" + "pkg", "debian" + ".org")
+DOCS_PAGE = re.compile(r"\bdocs/[a-z0-9/-]+\.md\b")
 IS_PROGRAM = '\nif __name__ == "__main__":'
 OUR_MODULE = re.compile(r"\A(madang(?:\.\w+)+)\Z")
 OUR_IMPORT = re.compile(r"^from (madang(?:\.\w+)*) import (\w+)$", re.MULTILINE)
@@ -51,6 +52,7 @@ def all_findings(files: Files) -> Iterator[str]:
         if path.endswith(".py"):
             yield from module_findings(path, text)
     yield from unused_module_findings(files)
+    yield from lost_page_findings(files)
 
 
 def tracked_files(top: Path) -> Files:
@@ -153,6 +155,15 @@ def unused_module_findings(files: Files) -> Iterator[str]:
             others = {other for other in others if other.startswith("src/")}
         if not others:
             yield f"{path}:1: nothing imports {module}: use it from the package or delete it"
+
+
+def lost_page_findings(files: Files) -> Iterator[str]:
+    """Mentions of pages under docs/ that are not there."""
+    for path, text in files.items():
+        for number, line in enumerate(text.splitlines(), 1):
+            for page in DOCS_PAGE.findall(line):
+                if page not in files:
+                    yield f"{path}:{number}: there is no {page}: write it, or name the right one"
 
 
 def reached_names(tree: ast.AST) -> Iterator[str]:

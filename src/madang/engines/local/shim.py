@@ -283,6 +283,8 @@ class Watch:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != shim_pid:
             os._exit(records.ENGINE_FAILED)  # the shim died before it could take us along
+        for number in _TO_DEFAULT:
+            signal.signal(number, signal.SIG_DFL)
         os.dup2(self._call.null_fd, 0)
         os.dup2(log_fd, 1)
         os.dup2(log_fd, 2)
@@ -301,10 +303,9 @@ class Watch:
             os.pwrite(self._state_fd, records.start_block(start), 0)
         except OSError as error:
             self._give_up(f"the start could not be recorded: {error}", records.ENGINE_FAILED)
-        # Nobody may be listening just now: only then would SIGPIPE be allowed to end this process.
+        # The daemon may be away: a told start must not end the member, so SIGPIPE comes after it.
         self._call.tell("started", shim_pid, start.at_ms)
-        for number in _TO_DEFAULT:
-            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         error = _exec(command, env)
         missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
         code = records.NOT_FOUND if missing else records.NOT_EXECUTABLE
@@ -411,7 +412,6 @@ class Watch:
 
 # Ignored by Python, by `nohup`, or by the keeper: a member begins as from a shell.
 _TO_DEFAULT = (
-    signal.SIGPIPE,
     signal.SIGXFSZ,
     signal.SIGCHLD,
     signal.SIGHUP,
