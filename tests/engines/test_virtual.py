@@ -54,6 +54,9 @@ class VirtualWorld(World):
             case Behaviour.IMPOSSIBLE:
                 return ("env", "MADANG_VIRTUAL_SECONDS=soon", "train")
 
+    def close(self) -> None:
+        """Nothing runs: there is nothing to end."""
+
     def starts(self, allocation: str, rank: int) -> int:
         lines = (self.folder / "actions.ndjson").read_text().splitlines()
         begun = [line for line in lines if json.loads(line).get("start", [""])[0] == allocation]
