@@ -22,13 +22,13 @@ help: ## this list
 
 up: install ## start Madang here (http://127.0.0.1:7070) and submit the example job once
 	@$(BIN)/madang up --detach
-	@test -e $(STAMPS)/hello || { \
-	  $(BIN)/madang run -f examples/hello/job.yaml && touch $(STAMPS)/hello; }
-	@printf '%s\n' '' 'Next:' \
-	  '  $(BIN)/madang ls                        what runs and what waits' \
-	  '  $(BIN)/madang logs -f hello             follow the example' \
-	  '  $(BIN)/madang run -- python train.py    a job of your own' \
-	  '  make down                               stop Madang; running jobs go on'
+	@test -s $(STAMPS)/hello || $(BIN)/madang run --json -f examples/hello/job.yaml \
+	  | sed -n 's/.*"id": *"\([^"]*\)".*/\1/p' >$(STAMPS)/hello
+	@printf '%s\n' '' 'Next, with $(abspath $(BIN)) on your PATH or before the words:' \
+	  '  madang ls                          what runs and what waits' \
+	  "  madang logs -f $$(cat $(STAMPS)/hello)$$(printf '\t')follow the example" \
+	  '  madang run -- python train.py      a job of your own' \
+	  '  make down                          stop Madang; running jobs go on' | expand -t 37
 
 down: ## stop Madang; running jobs go on and are found again by the next `make up`
 	@if [ -x $(BIN)/madang ]; then $(BIN)/madang down; fi

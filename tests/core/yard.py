@@ -15,6 +15,7 @@ from dataclasses import replace
 from madang.core import events as ev
 from madang.core.check import check
 from madang.core.controller import Controller, Step
+from madang.core.live import queue_key
 from madang.core.model import (
     Allocation,
     AllocationState,
@@ -26,7 +27,6 @@ from madang.core.model import (
     Seat,
     Shape,
 )
-from madang.core.state import queue_key
 
 FREE, ILL = ".", "x"
 START_MS = 1_000_000

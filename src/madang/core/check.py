@@ -6,6 +6,7 @@ Derived data are computed again from the allocations alone and compared with wha
 import numpy as np
 
 from madang.core.lifecycle import LIVELY, phase_of
+from madang.core.live import Lane, LiveJob, lane_of, queue_key
 from madang.core.model import (
     UNLIMITED,
     WHOLE_GPU_MILLI,
@@ -13,8 +14,7 @@ from madang.core.model import (
     AllocationState,
     NodeState,
 )
-from madang.core.snapshot import Lane
-from madang.core.state import LiveJob, State, lane_of, queue_key
+from madang.core.state import State
 
 
 class InvariantBroken(AssertionError):

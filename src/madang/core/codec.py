@@ -7,31 +7,32 @@ field that may be text or a number holds smaller ones only.
 
 import dataclasses
 import json
+import operator
 import types
 import typing
 from collections.abc import Callable, Hashable
 from enum import StrEnum
 from functools import cache
-from operator import attrgetter
 from typing import Any
 
 from madang.core.events import DECISIONS, FACTS, Event
 
 T = typing.TypeVar("T")
-_SAFE = 1 << 53
-_LINE = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 KINDS: dict[str, type] = {kind.__name__: kind for kind in (*FACTS, *DECISIONS)}
+
+
+dumps = json.JSONEncoder(separators=(",", ":")).encode
+_EXACT = 1 << 53
+_ENCODERS: dict[type, Callable[[Any], Any]] = {}
 
 
 def to_json(value: Any) -> Any:
     """A dataclass as a list of its fields; tuples as lists; enums as their words."""
     kind = type(value)
-    if dataclasses.is_dataclass(value):
-        encode = _encoder(typing.cast(Hashable, kind))
-        return value if encode is None else encode(value)
-    if isinstance(value, tuple):
-        return [to_json(item) for item in value]
-    return _int_to_json(value) if kind is int else value
+    encode = _ENCODERS.get(kind)
+    if encode is None:
+        encode = _ENCODERS[kind] = _encoder(kind)
+    return encode(value)
 
 
 def from_json(kind: type[T], value: Any) -> T:
@@ -45,7 +46,7 @@ def from_json(kind: type[T], value: Any) -> T:
 
 def encode_event(event: Event) -> str:
     """One event as a line of JSON, byte for byte the same on every machine."""
-    return _LINE.encode([type(event).__name__, to_json(event)])
+    return dumps([type(event).__name__, to_json(event)])
 
 
 def decode_event(line: str) -> Event:
@@ -58,45 +59,51 @@ def decode_event(line: str) -> Event:
     return typing.cast(Event, from_json(KINDS[kind], fields))
 
 
+def _same(value: Any) -> Any:
+    return value
+
+
 def _int_to_json(value: int) -> int | str:
-    """Bit sets of large gangs are beyond what JSON readers agree on, and slow in decimal."""
-    return value if -_SAFE < value < _SAFE else hex(value)
+    return value if -_EXACT < value < _EXACT else hex(value)  # bit sets of large gangs
 
 
-@cache
-def _encoder(kind: Any) -> Callable[[Any], Any] | None:
-    """A function from a value of the kind to JSON; None where the value is its own JSON.
-
-    Made once per kind from its annotations: a journal line costs no look at types.
-    """
-    if dataclasses.is_dataclass(kind):
-        return _fields_encoder(kind)
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple and args[-1] is Ellipsis:
-        item = _encoder(args[0])
-        return list if item is None else lambda value: [item(one) for one in value]
-    if origin is tuple:
-        items = [_encoder(arg) for arg in args]
-        return lambda value: [
-            one if each is None else each(one) for each, one in zip(items, value, strict=True)
-        ]
-    return _int_to_json if kind is int else None
+def _tuple_to_json(value: tuple[Any, ...]) -> list[Any]:
+    return [to_json(item) for item in value]
 
 
-def _fields_encoder(kind: Any) -> Callable[[Any], Any]:
+def _encoder(kind: type) -> Callable[[Any], Any]:
+    """A function from a value of exactly this class to JSON; a journal calls it for every event."""
+    if issubclass(kind, bool | str):
+        return _same
+    if issubclass(kind, int):
+        return _int_to_json
+    if issubclass(kind, tuple):
+        return _tuple_to_json
+    if not dataclasses.is_dataclass(kind):
+        return _same
     hints = typing.get_type_hints(kind)
-    names = _names(kind)
-    fields = [(at, _encoder(hints[name])) for at, name in enumerate(names)]
-    changed = [(at, encode) for at, encode in fields if encode is not None]
-    read = attrgetter(*names)
+    names = _names(typing.cast(Hashable, kind))
+    rest = [(place, hints[name]) for place, name in enumerate(names)]
+    ints = [place for place, hint in rest if hint is int]
+    others = [place for place, hint in rest if not _is_plain(hint)]
+    # attrgetter gives a tuple of the fields at once, unless it is asked for one only.
+    fields = operator.attrgetter(*names) if len(names) > 1 else None
 
-    def encode_fields(value: Any) -> list[Any]:
-        values = list(read(value)) if len(names) > 1 else [read(value)]
-        for at, encode in changed:
-            values[at] = encode(values[at])
+    def encode(value: Any) -> list[Any]:
+        values = list(fields(value)) if fields else [getattr(value, names[0])]
+        for place in ints:
+            if not -_EXACT < values[place] < _EXACT:
+                values[place] = hex(values[place])
+        for place in others:
+            values[place] = to_json(values[place])
         return values
 
-    return encode_fields
+    return encode
+
+
+def _is_plain(hint: Any) -> bool:
+    """True iff every value of the field is JSON already, or an int that is looked after."""
+    return isinstance(hint, type) and issubclass(hint, int | str)
 
 
 @cache

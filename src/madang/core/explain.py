@@ -10,12 +10,12 @@ import numpy as np
 
 from madang.core.admission import Numbers, Rejected
 from madang.core.draft import Draft
+from madang.core.live import QueueKey, lane_of, queue_key
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
 from madang.core.passes.start import competing_models, fits_when_empty, model_codes, walk
 from madang.core.placement import Unplaced, eligible_rows, members_room, place, room_when_empty
 from madang.core.pool import Bools, Place, Pool
-from madang.core.snapshot import QueueKey, Snapshot
-from madang.core.state import lane_of, queue_key
+from madang.core.snapshot import Snapshot
 
 HOLDERS_SHOWN_MAX = 3
 NODES_SHOWN_MAX = 8

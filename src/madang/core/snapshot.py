@@ -6,18 +6,11 @@ Arrays and mappings are read-only views of the state, which nothing writes to wh
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from madang.core.live import Lane, LiveJob, LiveNode, QueueKey
 from madang.core.model import Allocation, NodeState, Project, ReleaseReason, Seat
 from madang.core.policy import Policy
 from madang.core.pool import Pool
-
-if TYPE_CHECKING:
-    from madang.core.state import LiveJob, LiveNode
-
-
-QueueKey = tuple[int, int, int]
-Lane = tuple[str, ...] | None  # the models that jobs wait for; () is any; None is no GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +26,12 @@ class Snapshot:
     now_ms: int
     pool: Pool
     node_ids: Sequence[str]
-    nodes: "Mapping[str, LiveNode]"
+    nodes: Mapping[str, LiveNode]
     models: Mapping[str, int]
     groups: Mapping[str, int]
     queue: Sequence[tuple[QueueKey, str]]
     waiting: Mapping[Lane, int]
-    jobs: "Mapping[str, LiveJob]"
+    jobs: Mapping[str, LiveJob]
     allocations: Mapping[str, Allocation]
     projects: Mapping[str, Project]
     usage_milli: Mapping[str, int]

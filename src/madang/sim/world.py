@@ -11,8 +11,10 @@ from typing import TypeVar
 from madang.core.codec import encode_event, from_json, to_json
 from madang.core.controller import Controller, Step
 from madang.core.events import AllocationBound, Event, Fact, ReleaseAsked
+from madang.core.live import LiveJob, LiveNode
 from madang.core.model import Allocation, AllocationState, Job, Node, Project, Standing
-from madang.core.state import LiveJob, LiveNode, State, restored
+from madang.core.restore import restored
+from madang.core.state import State
 from madang.engines.base import Launch
 from madang.engines.virtual import FleetModel
 from madang.sim.faults import Channel
@@ -109,6 +111,7 @@ def restored_from_rows(state: State) -> State:
             for live in sorted(state.jobs.values(), key=lambda live: live.job.seq)
         ],
         [_copy(Allocation, allocation) for allocation in state.allocations.values()],
+        list(state.nominations.items()),
     )
     again.policy = state.policy
     return again

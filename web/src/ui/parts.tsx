@@ -13,12 +13,16 @@ export function Segmented<T extends string>(props: {
   value: T;
   options: readonly { value: T; text: string; off?: string | undefined }[];
   choose: (value: T) => void;
+  /** The label is for screen readers only. */
+  bare?: boolean;
 }) {
   return (
     <div class="segmented" role="group" aria-label={props.label}>
-      <span class="segmented-label" aria-hidden="true">
-        {props.label}
-      </span>
+      {!props.bare && (
+        <span class="segmented-label" aria-hidden="true">
+          {props.label}
+        </span>
+      )}
       <div class="segmented-options">
         {props.options.map(({ value, text, off }) => (
           <button

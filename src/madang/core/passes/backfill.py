@@ -119,9 +119,7 @@ class Timeline:
 
     def _keep(self, stay: Stay) -> None:
         self.reservations.append(stay)
-        self._beside = [
-            self._free_through(r.begin_ms, r.begin_ms + 1) for r in self.reservations
-        ]
+        self._beside = [self._free_through(r.begin_ms, r.begin_ms + 1) for r in self.reservations]
 
     def _free_through(self, begin_ms: int, end_ms: int) -> Pool:
         """What is free from `begin_ms` until `end_ms`, given the ends and the reservations."""

@@ -7,10 +7,13 @@ from madang.core.draft import Draft
 
 
 def honour(draft: Draft) -> None:
-    """Emit AllocationBound or NominationDropped for each promise that is due; block the rest."""
+    """Emit AllocationBound or NominationDropped for each promise that is due; block the rest.
+
+    In the order of submission: the order in which they were promised is in no row.
+    """
     snapshot = draft.snapshot
-    for job_id, seats in snapshot.nominations.items():
-        live = snapshot.jobs[job_id]
+    for job_id in sorted(snapshot.nominations, key=lambda id: snapshot.jobs[id].job.seq):
+        live, seats = snapshot.jobs[job_id], snapshot.nominations[job_id]
         places = draft.places_of(seats)
         whole = all(len(gpus) == live.job.shape.gpus for _, gpus in places)
         there = whole and all(snapshot.pool.open[row] for row, _ in places)

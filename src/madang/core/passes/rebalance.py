@@ -110,4 +110,3 @@ def _take_the_rest(draft: Draft, victim: Allocation, wanted: set[tuple[int, int]
         rest = tuple(gpu for gpu in gpus if (row, gpu) not in wanted)
         if rest:
             draft.pool.block([(row, rest)], victim.shape)
-

@@ -9,11 +9,12 @@ pass.
 from dataclasses import dataclass, field
 
 from madang.core.draft import Draft
+from madang.core.live import Lane
 from madang.core.model import Job, Shape
 from madang.core.ordering import Key, ordered
 from madang.core.placement import Unplaced, could_hold, eligible_rows, place
 from madang.core.policy import Misfit
-from madang.core.snapshot import Lane, Snapshot
+from madang.core.snapshot import Snapshot
 
 BINDS_PER_TURN_MAX = 4096  # a turn stays short; the rest is placed in the next one
 _CPU_ONLY = 1  # bit 0; model code c is bit c + 1: CPU-only jobs queue among themselves
