@@ -249,6 +249,10 @@ def _words(decision: ev.Decision) -> str:
             return f"reject {decision.job} {decision.code}"
         case ev.AllocationBound():
             return f"bind {decision.allocation.id}"
+        case ev.JobNominated():
+            return f"nominate {decision.job}"
+        case ev.NominationDropped():
+            return f"drop {decision.job}"
         case ev.ReleaseAsked():
             return f"release {decision.allocation} {decision.reason.value} {decision.grace_ms}"
         case ev.JobRequeued():

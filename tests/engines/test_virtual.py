@@ -54,6 +54,9 @@ class VirtualWorld(World):
             case Behaviour.IMPOSSIBLE:
                 return ("env", "MADANG_VIRTUAL_SECONDS=soon", "train")
 
+    def close(self) -> None:
+        """Nothing runs: there is nothing to end."""
+
     def starts(self, allocation: str, rank: int) -> int:
         lines = (self.folder / "actions.ndjson").read_text().splitlines()
         begun = [line for line in lines if json.loads(line).get("start", [""])[0] == allocation]
@@ -347,7 +350,11 @@ def test_sensors_show_busy_and_idle_devices():
     assert first.gpus[3].memory_used_mib < 10
     assert second.gpus[0].util_percent < 5
     assert second.gpus[0].memory_used_mib > 40_000
-    assert {(one.job, one.rank) for one in shown.members} == {(steady, 0), (steady, 1), (idle, 0)}
+    assert {(one.allocation, one.rank) for one in shown.members} == {
+        (f"{steady}.1", 0),
+        (f"{steady}.1", 1),
+        (f"{idle}.1", 0),
+    }
     assert all(30 < gpu.temperature_c < 90 for node in shown.nodes for gpu in node.gpus)
 
 
@@ -355,7 +362,7 @@ def test_a_node_that_cannot_be_heard_shows_nothing():
     fleet = model()
     fleet.take_down("n0", 1_000, cut_off=True)
 
-    assert [node.id for node in sample(fleet, 0).nodes] == ["n1"]
+    assert [node.node for node in sample(fleet, 0).nodes] == ["n1"]
 
 
 # -- the record ------------------------------------------------------------------------------------

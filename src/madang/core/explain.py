@@ -176,7 +176,7 @@ def _blocked(snapshot: Snapshot, job: Job, key: QueueKey) -> Why:
     draft = Draft(snapshot)
     holders = walk(draft, until=key).holders
     eligible = eligible_rows(snapshot.pool, model_codes(snapshot, job))
-    placed = place(draft.pool, job.shape, job.members, eligible)
+    placed = place(draft.view, job.shape, job.members, eligible)
     mine = competing_models(snapshot, lane_of(job))
     ahead = [id for bits, id in holders if bits & mine]
     count = _count_ahead(snapshot, key, mine) if ahead else 0
@@ -376,7 +376,7 @@ def _placed_behind(snapshot: Snapshot, job: Job, key: QueueKey) -> tuple[Place, 
     draft = Draft(snapshot)
     walk(draft, until=key)
     eligible = eligible_rows(snapshot.pool, model_codes(snapshot, job))
-    placed = place(draft.pool, job.shape, job.members, eligible)
+    placed = place(draft.view, job.shape, job.members, eligible)
     assert not isinstance(placed, Unplaced), f"would start, but where? {job} {placed}"
     return placed
 

@@ -1,7 +1,7 @@
 """A frozen picture of the yard at one moment: all that the passes may look at.
 
-The arrays are read-only copies; the mappings are views of the state, which nothing writes to while
-a plan is made. What-ifs copy `pool.scratch()`.
+Arrays and mappings are read-only views of the state, which nothing writes to while a plan is made;
+`detached` is a copy of its own for other threads. What-ifs copy `pool.scratch()`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,6 +59,7 @@ class Snapshot:
         """A snapshot that shares nothing with the state: for readers of other threads. O(live)."""
         return replace(
             self,
+            pool=self.pool.frozen(),
             node_ids=tuple(self.node_ids),
             nodes=dict(self.nodes),
             models=dict(self.models),

@@ -78,8 +78,8 @@ class State:
         return _FOLD[type(event)](self, event, now_ms)
 
     def snapshot(self, now_ms: int) -> Snapshot:
-        """The frozen picture that passes plan on. Mappings are views: plan writes nothing."""
-        return self.view(now_ms, self.pool.frozen())
+        """The picture that passes plan on, good until the next `apply`. All of it are views."""
+        return self.view(now_ms, self.pool.read_only())
 
     def view(self, now_ms: int, pool: Pool | None = None) -> Snapshot:
         """A snapshot of the live arrays, for a question that is answered at once."""

@@ -11,14 +11,14 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 
 from madang.core import events as ev
 from madang.core.check import check, check_quota
 from madang.core.codec import encode_event
 from madang.core.controller import Controller
-from madang.core.model import NodeState, Project
+from madang.core.model import NodeState, Project, ReleaseReason
 from madang.engines.virtual import FleetModel
 from madang.sim.faults import QUIET, Channel
 from madang.sim.scenario import LENGTH_MS, PROJECTS, Scenario, scenario
@@ -43,7 +43,11 @@ class Outcome:
     turns: int
     events: int
     ended: int
-    lost: int
+    lost: int  # facts that never arrived
+    restarts: int
+    nodes_lost: int
+    strays: int
+    phases: frozenset[str]
     end_ms: int
 
 
@@ -116,6 +120,13 @@ class _Play:
             len(world.journal),
             len(self.truth.ended),
             world.channel.lost,
+            world.restarts,
+            sum(isinstance(event, ev.NodeLost) for _, event in world.journal),
+            sum(
+                isinstance(event, ev.ReleaseAsked) and event.reason is ReleaseReason.STRAY
+                for _, event in world.journal
+            ),
+            frozenset(ended.phase.value for ended in self.truth.ended.values()),
             world.now_ms,
         )
 
@@ -183,11 +194,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run this one")
     parser.add_argument("--seeds", type=int, default=100, help="run so many")
     parser.add_argument("--first", type=int, default=0, help="beginning with this one")
+    parser.add_argument("--stop", action="store_true", help="stop at the first that fails")
     parser.add_argument("--verbose", action="store_true", help="tell every event")
     options = parser.parse_args()
     if options.seed is not None:
         outcome = run(options.seed, _print_event if options.verbose else None)
-        print(replace(outcome))
+        print(outcome)
         return 0
     begin_s, failed, turns = time.monotonic(), 0, 0
     for seed in range(options.first, options.first + options.seeds):
@@ -196,6 +208,8 @@ def main() -> int:
         except AssertionError as broken:
             failed += 1
             print(f"seed {seed}: {type(broken).__name__}: {broken}", file=sys.stderr)
+            if options.stop:
+                break
     took_s = time.monotonic() - begin_s
     print(f"{options.seeds} seeds, {failed} failed, {turns} turns in {took_s:.1f} s")
     return 1 if failed else 0

@@ -33,7 +33,7 @@ class World:
         self.model = model
         self.channel = channel
         self.now_ms = model.now_ms
-        self.turns = 0
+        self.turns = self.restarts = 0
         self.journal: list[tuple[int, Event]] = []
         self._launch_of = launch_of
         self._digest = sha256()
@@ -65,6 +65,7 @@ class World:
 
     def restart(self) -> None:
         """The controller dies and is read from rows; the fleet goes on and is adopted."""
+        self.restarts += 1
         self.channel.cut()
         self.model.advance(self.now_ms)
         self.controller = Controller(restored_from_rows(self.state))
