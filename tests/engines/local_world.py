@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from madang.core.model import Allocation, AllocationState, Seat, Shape
 from madang.engines.base import Launch, Start
@@ -72,7 +73,7 @@ def python(text: str) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", "-c", text)
 
 
-def launch(job: str, command: tuple[str, ...], members: int = 1, **more: object) -> Start:
+def launch(job: str, command: tuple[str, ...], members: int = 1, **more: Any) -> Start:
     """A Start of the first allocation of `job` on the CPU slots; `more` are fields of Launch."""
     where = Allocation(
         id=f"{job}.1",
@@ -85,7 +86,7 @@ def launch(job: str, command: tuple[str, ...], members: int = 1, **more: object)
         bound_ms=0,
     )
     fields = {"checkpoint_key": job, **more}
-    return Start(Launch(where, job, "ada", command, **fields))  # type: ignore[arg-type]
+    return Start(Launch(where, job, "ada", command, **fields))
 
 
 def state_file(world: LocalWorld, allocation: str, rank: int = 0) -> Path:

@@ -83,7 +83,7 @@ class Watch:
     woken: threading.Event = field(default_factory=threading.Event)
     facts: list[Fact] = field(default_factory=list)
 
-    def until(self, told: Callable[[], bool], what: str) -> None:
+    def until(self, told: Callable[[], object], what: str) -> None:
         """Observe until `told()`; fails after PATIENCE_S with all that was seen."""
         end_s = time.monotonic() + PATIENCE_S
         while True:

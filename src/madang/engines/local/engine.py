@@ -141,7 +141,7 @@ class LocalEngine:
             return
         self._nudge()
         for thread in self._threads:
-            thread.join(SCAN_S)  # health may hang in the driver; it is a daemon thread
+            thread.join(SCAN_S)  # a sick driver or process may hang it; it is a daemon thread
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._keeper.close()
         for fd in (self._work_fd, self._fifo_fd):
@@ -211,9 +211,12 @@ class LocalEngine:
             self._crew.prepared(stay.id, self._prepare_now(launch))
 
     def bury(self, allocation: str, rank: int) -> None:
-        threading.Thread(
+        thread = threading.Thread(
             target=self._bury, args=(allocation, rank), name="madang-bury", daemon=True
-        ).start()
+        )
+        self._threads = [other for other in self._threads if other.is_alive()]
+        self._threads.append(thread)
+        thread.start()
 
     # -- the engine's thread ------------------------------------------------------------------
 

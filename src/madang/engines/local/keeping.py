@@ -15,11 +15,11 @@ ASK_S = 5.0  # a keeper that takes no line for this long is stuck, and replaced
 RESPAWN_S = 1.0  # between keepers, when they die young
 
 _log = logging.getLogger(__name__)
+# Without `site`, nothing is importable but Python itself and what is told here.
 _CODE = """
-import sys
+import importlib, sys
 sys.path.append(sys.argv[1])
-from madang.engines.local import keeper
-keeper.main(int(sys.argv[2]), sys.argv[3])
+importlib.import_module(sys.argv[2]).main(int(sys.argv[3]), sys.argv[4])
 """
 
 
@@ -49,7 +49,7 @@ class KeeperLink:
         self._born_s = time.monotonic()
         ours, theirs = socket.socketpair()
         source = str(Path(madang.__file__).parent.parent)
-        argv = [sys.executable, "-I", "-S", "-c", _CODE, source]
+        argv = [sys.executable, "-I", "-S", "-c", _CODE, source, "madang.engines.local.keeper"]
         argv += [str(theirs.fileno()), str(self._places.fifo)]
         try:
             with self._places.keeper_log.open("ab") as log:

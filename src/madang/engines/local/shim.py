@@ -238,13 +238,14 @@ class Watch:
         poll.register(wake_out, select.POLLIN)
         self._look_for_stop()
         while not self._all_gone():
-            for fd, _ in poll.poll(self._wait_ms()):
+            ready = poll.poll(self._wait_ms())
+            for fd, _ in ready:
                 if fd == wake_out:
                     os.read(wake_out, 4096)
                     self._look_for_stop()
                 elif not self._pump(log_out):
                     poll.unregister(log_out)
-            if self._kill_at_ms < 0 and os.path.exists(self._stop_path()):
+            if not ready and self._kill_at_ms < 0:
                 self._look_for_stop()
             self._kill_when_due()
         while self._pump(log_out, at_the_end=True):
@@ -304,10 +305,10 @@ class Watch:
         except OSError as error:
             self._give_up(f"the start could not be recorded: {error}", records.ENGINE_FAILED)
         self._call.tell("started", shim_pid, start.at_ms)
-        error = _exec(command, env)
-        missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        why = _exec(command, env)
+        missing = why.errno in (errno.ENOENT, errno.ENOTDIR)
         code = records.NOT_FOUND if missing else records.NOT_EXECUTABLE
-        self._give_up(f"cannot run {command[0]!r}: {error.strerror}", code)
+        self._give_up(f"cannot run {command[0]!r}: {why.strerror}", code)
 
     def _give_up(self, why: str, code: int) -> NoReturn:
         os.write(2, f"[madang] {why}\n".encode())
@@ -427,7 +428,7 @@ def _exec(command: list[str], env: dict[str, str]) -> OSError:
     """
     name = command[0]
     folders = [""] if "/" in name else env["PATH"].split(":")
-    why = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    why = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     for folder in folders:
         try:
             os.execve(f"{folder}/{name}" if folder else name, command, env)
