@@ -11,7 +11,7 @@ from typing import Any
 from madang.core.model import Allocation, AllocationState, Seat, Shape
 from madang.engines.base import Launch, Start
 from madang.engines.code_store import CodeStore
-from madang.engines.local import LocalEngine, proc, records, traces
+from madang.engines.local import LocalEngine, proc, records
 from madang.testing.engine import FAIL_CODE, PATIENCE_S, Behaviour, World
 
 NODE = "here"
@@ -58,9 +58,15 @@ class LocalWorld(World):
 
     def left(self) -> list[proc.Stat]:
         """Every living process that some member of this world left."""
+        mark = f"MADANG_STOP_FILE={self.root}/".encode()
         found = []
-        for member in self.root.glob("allocations/*/[0-9]*"):
-            found += traces.leftovers(member, None)
+        for one in proc.all_stats().values():
+            try:
+                environ = Path(f"/proc/{one.pid}/environ").read_bytes()
+            except OSError:
+                continue
+            if mark in environ and not one.is_zombie:
+                found.append(one)
         return found
 
     def close(self) -> None:

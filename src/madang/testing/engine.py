@@ -316,13 +316,16 @@ class EngineContract:
         while watch.engine.observe(1000):
             pass
         watch.woken.clear()
-        watch.engine.act([start(world, allocation(world, "wake-1"), Behaviour.SUCCEED)])
+        job = allocation(world, "wake-1")
+        watch.engine.act([start(world, job, Behaviour.SUCCEED)])
         end_s = time.monotonic() + PATIENCE_S
         while not watch.woken.is_set():
             assert time.monotonic() < end_s, "never woken"
             world.let_pass(watch.woken)
 
-        assert watch.engine.observe(1000)
+        watch.facts = watch.engine.observe(1000)
+        assert watch.facts
+        watch.until_ended(job)
 
     # -- adopt --------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import madang
 from madang.engines.local.places import Places
 
 ASK_S = 5.0  # a keeper that takes no line for this long is stuck, and replaced
+LOG_BYTES_MAX = 1 << 20
 RESPAWN_S = 1.0  # between keepers, when they die young
 
 _log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class KeeperLink:
         argv = [sys.executable, "-I", "-S", "-c", _CODE, source, "madang.engines.local.keeper"]
         argv += [str(theirs.fileno()), str(self._places.fifo)]
         try:
-            with self._places.keeper_log.open("ab") as log:
+            with self._places.keeper_log.open(self._log_mode()) as log:
                 self._keeper = subprocess.Popen(
                     argv,
                     pass_fds=[theirs.fileno()],
@@ -71,6 +72,11 @@ class KeeperLink:
         ours.settimeout(ASK_S)
         self._socket = ours
         return True
+
+    def _log_mode(self) -> str:
+        """A keeper and its shims write tracebacks only; yet nothing grows for ever."""
+        path = self._places.keeper_log
+        return "wb" if path.exists() and path.stat().st_size > LOG_BYTES_MAX else "ab"
 
     def ask(self, directory: Path, rank: int) -> bool:
         """Ask for a shim. False when there is no keeper to ask."""

@@ -36,7 +36,8 @@ _raw_prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 CHUNK_BYTES = 65536  # what a pipe holds
 LOOK_MS = 30_000  # a stop file is found at the latest after this, were its signal lost
-KILL_AGAIN_MS = 100  # something may fork faster than one round of SIGKILL
+KILL_AGAIN_MS = 100  # something may fork faster than one round of SIGKILL; doubles each round
+KILL_AGAIN_MS_MAX = 5_000  # what sleeps in a driver dies when it wakes, asked often or not
 LEFTOVER_GRACE_MS = 2_000  # what a member leaves behind gets this long after SIGTERM
 DEFAULT_GRACE_MS = 10_000  # when a stop file is damaged, or someone sends the shim a SIGTERM
 CLEANUP_S = 30  # for removing a container
@@ -222,6 +223,7 @@ class Watch:
         self._log = log
         self._status: int | None = None  # of the leader, as waitpid gives it
         self._kill_at_ms = -1  # monotonic; -1: nothing was asked to end
+        self._kill_again_ms = KILL_AGAIN_MS
         self._asked = False  # by a stop, not by the leader's own end
         self._asked_by_signal = False
 
@@ -386,7 +388,8 @@ class Watch:
         for one in proc.descendants(os.getpid(), proc.all_stats()):
             if not one.is_zombie:
                 proc.send(one, signal.SIGKILL)
-        self._kill_at_ms = _monotonic_ms() + KILL_AGAIN_MS
+        self._kill_at_ms = _monotonic_ms() + self._kill_again_ms
+        self._kill_again_ms = min(2 * self._kill_again_ms, KILL_AGAIN_MS_MAX)
 
     def _clean_up(self) -> None:
         """Run the launch's last command: it removes a container that outlived its client."""
