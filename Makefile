@@ -15,20 +15,20 @@ SLOW   := slow or crash or torch or postgres or browser
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up down install page test test-slow check bench lock torch wheel clean
+.PHONY: help up down install page test test-slow test-web check bench lock torch wheel clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 up: install ## start Madang here (http://127.0.0.1:7070) and submit the example job once
 	@$(BIN)/madang up --detach
-	@test -e $(STAMPS)/hello || { \
-	  $(BIN)/madang run -f examples/hello/job.yaml && touch $(STAMPS)/hello; }
-	@printf '%s\n' '' 'Next:' \
-	  '  $(BIN)/madang ls                        what runs and what waits' \
-	  '  $(BIN)/madang logs -f hello             follow the example' \
-	  '  $(BIN)/madang run -- python train.py    a job of your own' \
-	  '  make down                               stop Madang; running jobs go on'
+	@test -s $(STAMPS)/hello || $(BIN)/madang run --json -f examples/hello/job.yaml \
+	  | sed -n 's/.*"id": *"\([^"]*\)".*/\1/p' >$(STAMPS)/hello
+	@printf '%s\n' '' 'Next, with $(abspath $(BIN)) on your PATH or before the words:' \
+	  '  madang ls                          what runs and what waits' \
+	  "  madang logs -f $$(cat $(STAMPS)/hello)$$(printf '\t')follow the example" \
+	  '  madang run -- python train.py      a job of your own' \
+	  '  make down                          stop Madang; running jobs go on' | expand -t 37
 
 down: ## stop Madang; running jobs go on and are found again by the next `make up`
 	@if [ -x $(BIN)/madang ]; then $(BIN)/madang down; fi
@@ -76,6 +76,11 @@ test: install $(STAMPS)/dev ## the fast tests
 
 test-slow: install $(STAMPS)/dev ## crashes, many seeds, PostgreSQL, PyTorch, the browser
 	@$(BIN)/python -m pytest -m '$(SLOW)' -o faulthandler_timeout=1800 $(PYTEST)
+
+test-web: page ## the page's own linter and tests (needs npm)
+	@test -d web/node_modules || npm --prefix web ci --ignore-scripts --silent
+	@npm --prefix web run --silent lint
+	@npm --prefix web run --silent test
 
 check: install $(STAMPS)/dev ## format, lint, types, the arrows between rooms, tidy
 	@$(BIN)/ruff format --check --quiet .

@@ -96,6 +96,8 @@ class Yard:
         """
         text = None if body is None else json.dumps(body)
         headers = {**self.headers, "Content-Type": "application/json"}
+        if verb == "GET":  # a server closes a connection that is idle; a question may be repeated
+            self.connection.close()
         self.connection.request(verb, path, text, headers)
         answer = self.connection.getresponse()
         said = answer.read()

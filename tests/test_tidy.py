@@ -29,7 +29,7 @@ def function(lines: int) -> str:
     [
         ("a.py", "x = 1\n" * 601, "a.py:1: 601 lines"),
         ("a.py", "#" * 101, "a.py:1: 101 columns"),
-        ("web/a.tsx", "\n" + "/" * 101, "web/a.tsx:2: 101 columns"),
+        ("a.sql", "\n" + "-" * 101, "a.sql:2: 101 columns"),
         ("a.py", f"# {MARKER}: later", f"a.py:1: {MARKER}"),
         ("a.md", "# A\n\nSee `/ho" + "me/ada/x`.", "a.md:3: /ho" + "me/a…"),
         ("constraints.txt", f"--index-url {HOST}", "constraints.txt:1: a registry's address"),
@@ -74,8 +74,11 @@ def test_a_tidy_file_is_left_alone(path: str, text: str):
         ({"src/madang/b.py": '"""B."""\nimport madang.a\n'}, False),
         ({"src/madang/b.py": '"""B."""\nfrom madang.a import x\n'}, False),
         ({"src/madang/b.py": '"""B."""\nARGS = ["-m", "madang.a"]\n'}, False),
+        ({"src/madang/b.py": '"""B."""\nCODE = """\nfrom madang import a\na.go()\n"""\n'}, False),
+        ({"src/madang/b.py": '"""B, unlike madang.a, is good."""\n'}, True),
         ({"tests/test_a.py": "import madang.a\n"}, True),
         ({"pyproject.toml": 'madang = "madang.a:main"\n'}, False),
+        ({"src/madang/a.py": '"""A."""\nif __name__ == "__main__":\n    pass\n'}, False),
     ],
 )
 def test_a_module_that_the_package_never_reaches_is_found(users: dict[str, str], is_unused: bool):

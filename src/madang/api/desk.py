@@ -1,5 +1,6 @@
 """What the handlers share: the yard, the limits, the reader threads, the event feed; and the few
-steps that every noun takes (find a job, answer with a view)."""
+steps that every noun takes (find a job, answer with a view).
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from madang.api.feed import Feed
 from madang.api.gate import WHO
 from madang.api.identity import Identities, Identity
 from madang.api.problems import Problem
+from madang.api.pulse import Pulse
 from madang.api.readers import Readers
 from madang.api.settings import ApiSettings
-from madang.api.yard import JobRecord, Yard
+from madang.api.yard import Yard
 from madang.core.model import Allocation
+from madang.ledger import JobRecord
 
 ID_CHARS_MAX = 128
 
@@ -25,13 +28,15 @@ ID_CHARS_MAX = 128
 @dataclass(frozen=True, slots=True)
 class Desk:
     """`rows` reads the ledger and snapshots, `files` logs and uploads: a slow disk under the logs
-    must not keep anyone from asking for jobs."""
+    must not keep anyone from asking for jobs.
+    """
 
     yard: Yard
     settings: ApiSettings
     identities: Identities
     rows: Readers
     files: Readers
+    pulse: Pulse
     feed: Feed
 
     async def job(self, id: str) -> JobRecord:

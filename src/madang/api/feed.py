@@ -7,6 +7,8 @@ slow it is, and one that reads nothing at all is cut off and may resume at its L
 """
 
 import asyncio
+import json
+import logging
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,9 +18,13 @@ from itertools import islice
 from pydantic import BaseModel
 
 from madang.api.problems import busy
+from madang.api.pulse import Pulse
 from madang.api.readers import Readers
 from madang.api.sentences import project_of, sentence
-from madang.api.yard import EventRecord, Yard
+from madang.api.yard import Yard
+from madang.ledger import EventRecord
+
+log = logging.getLogger("madang.api")
 
 RING_MAX = 2_048  # messages; about 600 KB
 PAGE_MAX = 256  # messages of one read and of one write
@@ -72,8 +78,9 @@ class Message:
 class Feed:
     """See the module's docstring. Used on the event loop."""
 
-    def __init__(self, yard: Yard, rows: Readers, listeners_max: int) -> None:
+    def __init__(self, yard: Yard, pulse: Pulse, rows: Readers, listeners_max: int) -> None:
         self._yard = yard
+        self._pulse = pulse
         self._rows = rows
         self._listeners_max = listeners_max
         self._listeners = 0
@@ -139,11 +146,12 @@ class Feed:
         """Fill the ring as the journal grows; a read that failed is tried again."""
         while True:
             try:
-                await self._yard.wait_for_events(self._tail)
+                if await self._pulse.beat(self._tail, HEARTBEAT_S) <= self._tail:
+                    continue
                 batch = await self._rows.read(self._read, self._tail)
-            except Exception:  # the ledger is away, or the line before it is full
-                await asyncio.sleep(RETRY_S)
-                continue
+            except Exception as error:  # the ledger is away, or the line before it is full
+                log.warning("the event feed cannot read the journal: %s", error)
+                batch = ()
             if not batch:
                 await asyncio.sleep(RETRY_S)
                 continue
@@ -158,7 +166,10 @@ class Feed:
         """A page of the journal, put into words once for all listeners."""
         records = self._yard.ledger.events(after, PAGE_MAX)
         standings = self._standings({record.job: None for record in records if record.job})
-        return [self._message(record, standings) for record in records]
+        messages = [self._message(record, standings) for record in records]
+        if messages and messages[0].seq > after + 1:
+            messages[0] = _with_gap(after, messages[0])
+        return messages
 
     def _standings(self, jobs: Mapping[str, None]) -> dict[str, tuple[str, str]]:
         """(phase, reason) of each job now: the live ones' from the snapshot, else the ledger's."""
@@ -178,9 +189,7 @@ class Feed:
             self._ended.popitem(last=False)
         return found
 
-    def _message(
-        self, record: EventRecord, standings: Mapping[str, tuple[str, str]]
-    ) -> Message:
+    def _message(self, record: EventRecord, standings: Mapping[str, tuple[str, str]]) -> Message:
         common = {"seq": record.seq, "at_ms": record.at_ms, "kind": record.kind}
         text = sentence(record.line)
         view: BaseModel
@@ -197,3 +206,9 @@ class Feed:
             view = ProjectEventView(**common, project=project_of(record.line), text=text)
         block = f"id: {record.seq}\nevent: {noun}\ndata: {view.model_dump_json()}\n\n"
         return Message(record.seq, block.encode())
+
+
+def _with_gap(after: int, first: Message) -> Message:
+    """Tells a listener that what it missed has been pruned: it must read anew, not patch."""
+    missed = json.dumps({"after": after, "before": first.seq})
+    return Message(first.seq, b"event: gap\ndata: %b\n\n" % missed.encode() + first.text)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from madang.api.readers import Readers
-from madang.api.yard import Ledger
+from madang.ledger import Ledger
 
 SECRET_BYTES = 32
 LINK_LIVES_MS = 60_000

@@ -5,6 +5,7 @@ told by an id only: the log has the rest under it.
 """
 
 import logging
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -17,11 +18,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from madang.api.yard import Busy, NoSuchMember, NotCommitted, Refused
+from madang.ledger import LedgerError
 from madang.wire.problems import MEDIA_TYPE, FieldError, ProblemView, shortened
 
 log = logging.getLogger("madang.api")
 
 ERRORS_SHOWN_MAX = 50
+_PYDANTICS = re.compile(r"^(Input|List|String|Dictionary)(?= should)")
 RETRY_AFTER_S = 2
 
 # Each code with its words. The reference at /docs lists them; nothing else may be answered.
@@ -47,7 +50,7 @@ TITLES: dict[str, str] = {
     "key_reused": "The idempotency key belongs to another request",
     "name_taken": "The name is taken",
     "too_large": "The body is too large",
-    "wrong_digest": "The bytes have another digest",
+    "wrong_code": "The upload is not the code snapshot that its path names",
     "wrong_media_type": "The body has the wrong media type",
     "busy": "The daemon is busy",
     "not_committed": "The change could not be stored",
@@ -82,7 +85,7 @@ class Problem(HTTPException):
 
     def response(self) -> Response:
         return Response(
-            self.view.model_dump_json(by_alias=True, exclude_defaults=True),
+            self.view.model_dump_json(by_alias=True),
             self.status_code,
             self.headers,
             MEDIA_TYPE,
@@ -103,7 +106,14 @@ def busy(detail: str, retry_after_s: int = RETRY_AFTER_S) -> Problem:
 def refused(answer: Refused) -> Problem:
     """422: the guide of a job that never fits."""
     guide = answer.guide
-    return Problem(422, "rejected", guide.text, tries=guide.tries, given=guide.code)
+    return Problem(
+        422,
+        "rejected",
+        guide.text,
+        tries=guide.tries,
+        reason=guide.code,
+        numbers=dict(guide.numbers),
+    )
 
 
 def from_exception(error: Exception) -> Problem:
@@ -113,14 +123,12 @@ def from_exception(error: Exception) -> Problem:
             return error
         case Busy():
             return busy(str(error), error.retry_after_s)
-        case NotCommitted():
+        case NotCommitted() | LedgerError():
             return not_committed(error)
         case NoSuchMember():
             return Problem(404, "no_such_member", str(error))
         case HTTPException():
             return _from_http(error)
-        case _ if _is_ledger_error(error):
-            return not_committed(error)
     id = secrets.token_hex(6)
     log.error("failure %s of a request", id, exc_info=error)
     return Problem(
@@ -132,11 +140,6 @@ def from_exception(error: Exception) -> Problem:
     )
 
 
-def _is_ledger_error(error: Exception) -> bool:
-    # By name, so that the API starts without SQLAlchemy being imported for this one check.
-    return any(kind.__name__ == "LedgerError" for kind in type(error).__mro__)
-
-
 def not_committed(error: Exception) -> Problem:
     """503: the ledger could not be read or written; nothing was acknowledged."""
     log.warning("the ledger failed a request: %s", error)
@@ -144,14 +147,16 @@ def not_committed(error: Exception) -> Problem:
         503,
         "not_committed",
         f"nothing was changed: {str(error).splitlines()[0] if str(error) else 'no details'}",
-        tries=[f"again in {RETRY_AFTER_S} s", "see whether the disk of the state directory is full"],
+        tries=[
+            f"again in {RETRY_AFTER_S} s",
+            "see whether the disk of the state directory is full",
+        ],
         headers={"retry-after": str(RETRY_AFTER_S)},
     )
 
 
 def _from_http(error: HTTPException) -> Problem:
-    codes = {404: "no_such_path", 405: "wrong_method", 413: "too_large"}
-    code = codes.get(error.status_code, "bad_request")
+    code = "no_such_path" if error.status_code == 404 else "bad_request"
     return Problem(error.status_code, code, str(error.detail), headers=error.headers)
 
 
@@ -170,7 +175,7 @@ def from_validation(error: RequestValidationError, request: Request) -> Problem:
             "bad_json",
             f"{reason} at character {position}",
             given=shortened(error.body[int(position) :] if isinstance(error.body, str) else None),
-            tries=["send one JSON object, e.g. {\"command\": [\"python\", \"train.py\"]}"],
+            tries=['send one JSON object, e.g. {"command": ["python", "train.py"]}'],
         )
     return invalid(found, _known_keys(request))
 
@@ -181,7 +186,10 @@ def invalid(found: Sequence[Any], known: Mapping[str, Sequence[str]]) -> Problem
     more = f" (the first {ERRORS_SHOWN_MAX} are shown)" if len(found) > ERRORS_SHOWN_MAX else ""
     count = f"{len(found)} mistakes{more}: " if len(found) > 1 else ""
     return Problem(
-        422, "invalid", f"{count}{errors[0].where or 'the body'}: {errors[0].problem}", errors=errors
+        422,
+        "invalid",
+        f"{count}{errors[0].where or 'the body'}: {errors[0].problem}",
+        errors=errors,
     )
 
 
@@ -209,7 +217,7 @@ def _field_error(one: Mapping[str, Any], known: Mapping[str, Sequence[str]]) -> 
     place, *path = one["loc"] or ("body",)
     prefix = [] if place == "body" else [str(place)]
     where = ".".join([*prefix, *(str(step) for step in path)])
-    problem = str(one["msg"]).removeprefix("Value error, ")
+    problem = _PYDANTICS.sub("it", str(one["msg"]).removeprefix("Value error, "))
     given = shortened(one.get("input"))
     match one["type"]:
         case "extra_forbidden":

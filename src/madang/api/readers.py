@@ -4,8 +4,9 @@ A bound on those who wait turns a flood into 503s instead of memory.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import ParamSpec, TypeVar
 
 from madang.api.problems import busy
@@ -38,6 +39,18 @@ class Readers:
             return await asyncio.wrap_future(future)
         finally:
             self._count -= 1
+
+    @asynccontextmanager
+    async def entered(self, manager: AbstractContextManager[T]) -> AsyncIterator[T]:
+        """A context manager whose beginning and good end are called in the threads."""
+        value = await self.read(manager.__enter__)
+        try:
+            yield value
+        except BaseException as error:
+            # Here and now: the line may be full, and whatever was begun must not be left behind.
+            manager.__exit__(type(error), error, error.__traceback__)
+            raise
+        await self.read(manager.__exit__, None, None, None)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

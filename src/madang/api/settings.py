@@ -1,4 +1,4 @@
-"""What an operator may set about the API, and its limits. Each limit says what happens beyond it."""
+"""What an operator may set about the API, and its limits: each says what happens beyond it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,8 @@ class ApiSettings:
     """`host` and `port` are what the socket is bound to; `names` are further host names by which
     people reach it (a proxy's name, `gpu1.example.com` or `gpu1.example.com:8443`).
 
-    `secure_cookie` is for a daemon behind TLS. `web` is the built page's folder; None: the package's.
+    `secure_cookie` is for a daemon behind TLS. `web` is the built page's folder (None: the
+    package's).
     """
 
     host: str = "127.0.0.1"

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from madang.api.sentences import sentence
-from madang.api.yard import EventRecord, JobRecord, Top
+from madang.api.yard import Top
 from madang.core.explain import Trial, Why, how_it_ended
+from madang.core.live import LiveNode
 from madang.core.model import (
     UNLIMITED,
     WHOLE_GPU_MILLI,
@@ -20,7 +21,7 @@ from madang.core.model import (
     Standing,
 )
 from madang.core.snapshot import Snapshot
-from madang.core.state import LiveNode
+from madang.ledger import EventRecord, JobRecord
 from madang.wire import views as wire
 
 
@@ -165,7 +166,7 @@ def why_ended(record: JobRecord) -> wire.WhyView:
 
 def trial_view(trial: Trial) -> wire.TrialView:
     return wire.TrialView(
-        code=trial.code,  # type: ignore[arg-type]  # pydantic holds it to the three words
+        code=trial.code,
         text=trial.text,
         places=[wire.PlaceView(node=node, gpus=list(gpus)) for node, gpus in trial.places],
         tries=list(trial.tries),

@@ -1,8 +1,7 @@
 """What the daemon gives the API. Everything the API knows about the yard, it asks for here.
 
 - Coroutines are called on the event loop; all other methods on the API's reader threads, several at
-  once, and may take milliseconds (a query, a file). `snapshot` alone is called in both and must
-  cost microseconds.
+  once, and may take milliseconds (a lock, a query, a file).
 - What is returned is never written to again.
 - `Busy`, `NotCommitted` and any `madang.ledger.LedgerError` become a 503 that says when to try
   again. `NoSuchMember` becomes a 404. Anything else that is raised is a bug and becomes a 500.
@@ -18,6 +17,7 @@ from madang.core.events import Fact
 from madang.core.explain import Guide, Trial
 from madang.core.model import Allocation, Job, Standing
 from madang.core.snapshot import Snapshot
+from madang.ledger import Ledger
 from madang.wire.jobs import JobRequest
 
 
@@ -37,20 +37,12 @@ class NoSuchMember(Exception):
     """No such member, or not where its log or its processes can be reached; the text says which."""
 
 
-class BadDigest(Exception):
-    """An upload whose bytes are not what its digest says. `found` is what they are."""
-
-    def __init__(self, found: str) -> None:
-        super().__init__(f"the bytes have the digest {found}")
-        self.found = found
-
-
 # -- submitting ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A valid request and who sends it. The same (owner, idempotency_key) makes one job; "": none."""
+    """A valid request and its sender. The same (owner, idempotency_key) makes one job; "": none."""
 
     request: JobRequest
     owner: str
@@ -58,11 +50,24 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """A job as the turn that committed it left it; `newest` if it got GPUs in that same turn."""
+
+    job: Job
+    standing: Standing
+    newest: Allocation | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
-    """The job is committed. `new` is False when the idempotency key had made it before."""
+    """The job is committed. `new` is False when the idempotency key had made it before.
+
+    With `made` the answer to the client needs no read; without it, the ledger is asked.
+    """
 
     job_id: str
     new: bool = True
+    made: Made | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,90 +77,32 @@ class Refused:
     guide: Guide
 
 
-# -- what is read --------------------------------------------------------------------------------
-
-
-class JobRecord(Protocol):
-    """A job as the ledger knows it. `request` is its JobRequest as submitted (JSON)."""
-
-    @property
-    def job(self) -> Job: ...
-    @property
-    def standing(self) -> Standing: ...
-    @property
-    def owner(self) -> str: ...
-    @property
-    def request(self) -> str: ...
-    @property
-    def memo(self) -> str: ...
-    @property
-    def newest(self) -> Allocation | None: ...
-
-
-class EventRecord(Protocol):
-    """One line of the journal; `line` is of `core.codec.encode_event`."""
-
-    @property
-    def seq(self) -> int: ...
-    @property
-    def at_ms(self) -> int: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def job(self) -> str: ...
-    @property
-    def node(self) -> str: ...
-    @property
-    def line(self) -> str: ...
-
-
-class TokenRecord(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def made_ms(self) -> int: ...
-
-
-class Ledger(Protocol):
-    """The part of `madang.ledger.Ledger` that the API uses: reads, and tokens."""
-
-    def job(self, id_or_n: str | int) -> JobRecord | None: ...
-    def jobs(
-        self,
-        *,
-        phases: Sequence[str] = (),
-        project: str = "",
-        owner: str = "",
-        name: str = "",
-        limit: int = 100,
-        before: int = 0,
-    ) -> Sequence[JobRecord]: ...
-    def allocation(self, id: str) -> Allocation | None: ...
-    def events(self, after: int, limit: int, job: str | None = None) -> Sequence[EventRecord]: ...
-    def add_token(self, name: str, digest: str, now_ms: int) -> None: ...
-    def token_name(self, digest: str) -> str | None: ...
-    def tokens(self) -> Sequence[TokenRecord]: ...
-    def drop_token(self, name: str) -> bool | None: ...
-
-
 class CodeWriter(Protocol):
-    """An upload under way: bytes in, then `put`. Left without `put`, nothing remains of it."""
+    """An upload under way."""
 
-    def write(self, chunk: bytes) -> object: ...
-    def put(self, digest: str) -> object:
-        """Keep the bytes under this digest, durably.
+    def write(self, piece: bytes) -> object:
+        """Take some more.
 
         Raises:
-            BadDigest: they have another one.
+            ValueError: too much; says what is allowed.
+        """
+
+    def put(self, digest: str) -> object:
+        """Keep what was written, durably; the last thing to do with a writer.
+
+        Raises:
+            ValueError: not the bytes of that digest, or not a packed tar.
+            OSError: the disk.
         """
 
 
 class CodeStore(Protocol):
-    """Code snapshots by the sha256 of their .tar.zst."""
+    """Code snapshots by the sha256 of their bytes: tars packed by gzip or zstandard."""
 
     def has(self, digest: str) -> bool: ...
     def path(self, digest: str) -> Path: ...
-    def writer(self) -> AbstractContextManager[CodeWriter]: ...
+    def writer(self) -> AbstractContextManager[CodeWriter]:
+        """An upload; left without `put`, nothing remains of it."""
 
 
 # -- what sensors say; None is "no sensor" ---------------------------------------------------------

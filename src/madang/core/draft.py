@@ -1,6 +1,14 @@
 """A plan in the making: the snapshot, the decisions so far, and the pool they leave behind."""
 
-from madang.core.events import AllocationBound, Decision, ReleaseAsked
+from collections.abc import Sequence
+
+from madang.core.events import (
+    AllocationBound,
+    Decision,
+    JobNominated,
+    NominationDropped,
+    ReleaseAsked,
+)
 from madang.core.model import UNLIMITED, Allocation, AllocationState, Job, ReleaseReason, Seat
 from madang.core.pool import Place, Pool
 from madang.core.snapshot import Snapshot
@@ -19,6 +27,8 @@ class Draft:
         self.pool: Pool = snapshot.pool.scratch()
         self.usage_milli = dict(snapshot.usage_milli)
         self.releasing: set[str] = set()
+        self.bound: set[str] = set()
+        self.promised: set[str] = set(snapshot.nominations)
 
     def add(self, decision: Decision) -> None:
         """A decision that takes no device."""
@@ -41,6 +51,7 @@ class Draft:
     def bind(self, job: Job, places: tuple[Place, ...]) -> None:
         """Give the job these places, one per member in rank order."""
         assert len(places) == job.members, f"a gang is placed whole: {job} {places}"
+        self.bound.add(job.id)
         attempt = self.snapshot.jobs[job.id].standing.attempt + 1
         self.pool.take(places, job.shape)
         self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + job.milli
@@ -58,3 +69,42 @@ class Draft:
                 )
             )
         )
+
+    def nominate(self, job: Job, places: tuple[Place, ...]) -> None:
+        """Promise the job these places, which others still hold; nobody else gets them."""
+        self.promised.add(job.id)
+        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + job.milli
+        self.decisions.append(
+            JobNominated(
+                job.id, tuple(Seat(self.snapshot.node_ids[row], gpus) for row, gpus in places)
+            )
+        )
+
+    def drop_nomination(self, job: str) -> None:
+        """The promise cannot be kept."""
+        self.promised.discard(job)
+        self.decisions.append(NominationDropped(job))
+
+    def may_start(self, job_id: str) -> bool:
+        """True iff the job waits for nothing but devices, and has none promised."""
+        live = self.snapshot.jobs[job_id]
+        if job_id in self.bound or job_id in self.promised or live.standing.stop_asked:
+            return False
+        if self.snapshot.still_runs(job_id):
+            return False
+        due = live.standing.not_before_ms <= self.snapshot.now_ms
+        return due and self.within_quota(live.job)
+
+    def places_of(self, seats: Sequence[Seat]) -> list[Place]:
+        """Seats as places in the pool; a device that is ill is not in the pool at all."""
+        places: list[Place] = []
+        for seat in seats:
+            live = self.snapshot.nodes[seat.node]
+            usable = live.node.usable
+            places.append((live.row, tuple([gpu for gpu in seat.gpus if usable >> gpu & 1])))
+        return places
+
+    def held_places(self, allocation: Allocation) -> list[Place]:
+        """What the allocation's members that have not ended hold of the pool."""
+        held = [seat for rank, seat in enumerate(allocation.seats) if allocation.holds(rank)]
+        return self.places_of(held)

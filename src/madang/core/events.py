@@ -14,6 +14,7 @@ from madang.core.model import (
     Phase,
     Project,
     ReleaseReason,
+    Seat,
 )
 
 # -- facts: what users asked and engines saw ---------------------------------------------------
@@ -26,8 +27,14 @@ class JobSubmitted:
 
 @dataclass(frozen=True, slots=True)
 class JobStopAsked:
+    """Stop the job for good. `grace_ms` may shorten the job's own grace; -1: as it is.
+
+    Asked again it is news only if the grace is shorter than before.
+    """
+
     job: str
     by: str = ""
+    grace_ms: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +52,17 @@ class ProjectSet:
 
 @dataclass(frozen=True, slots=True)
 class NodeSeen:
-    """A node reports what it is and the members it hosts: (allocation, rank) pairs.
+    """A node reports what it is and the members it hosts: (allocation, rank) pairs, also those that
+    it has only been told to start.
 
-    `holds` decides about members only when the node was out of sight; a node in sight may have made
-    its report before it heard of its newest member.
+    `holds` decides about members only when the node was out of sight, and only about those that
+    had been asked to end when the report was made (`at_ms`; 0: just now): a report may be older
+    than the newest member.
     """
 
     node: Node
     holds: tuple[tuple[str, int], ...] = ()
+    at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,21 @@ class AllocationBound:
 
 
 @dataclass(frozen=True, slots=True)
+class JobNominated:
+    """The job is promised these seats, one per member, once those who hold them have left."""
+
+    job: str
+    seats: tuple[Seat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NominationDropped:
+    """The promise is void: the job must look again."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseAsked:
     """The engine shall end these members: a signal, `grace_ms`, then force."""
 
@@ -135,7 +160,15 @@ Fact = (
     | MemberStarted
     | MemberEnded
 )
-Decision = JobRejected | AllocationBound | ReleaseAsked | JobRequeued | JobEnded
+Decision = (
+    JobRejected
+    | AllocationBound
+    | JobNominated
+    | NominationDropped
+    | ReleaseAsked
+    | JobRequeued
+    | JobEnded
+)
 Event = Fact | Decision
 
 FACTS: tuple[type, ...] = (
@@ -149,4 +182,12 @@ FACTS: tuple[type, ...] = (
     MemberStarted,
     MemberEnded,
 )
-DECISIONS: tuple[type, ...] = (JobRejected, AllocationBound, ReleaseAsked, JobRequeued, JobEnded)
+DECISIONS: tuple[type, ...] = (
+    JobRejected,
+    AllocationBound,
+    JobNominated,
+    NominationDropped,
+    ReleaseAsked,
+    JobRequeued,
+    JobEnded,
+)

@@ -106,6 +106,8 @@ class Job:
 
     What a member executes (command, environment, code) is not here: no pass looks at it.
     `seq` is the order of acknowledgement and the last key of every order between jobs.
+    `estimate_ms` is how long it is expected to run (0: nobody knows); `checkpoints` says that it
+    can be stopped and go on later, so that it may be moved aside.
     """
 
     id: str
@@ -121,6 +123,8 @@ class Job:
     time_limit_ms: int = 0
     grace_ms: int = 30_000
     retries_max: int = 0
+    estimate_ms: int = 0
+    checkpoints: bool = False
 
     @property
     def milli(self) -> int:
@@ -133,7 +137,9 @@ class Standing:
     """Where a job stands: everything about it that changes.
 
     `attempt` counts allocations made so far (the newest is `{job}.{attempt}`); `failures` counts
-    the attempts that the job itself broke, and only those use up its retries.
+    the attempts that the job itself broke, and only those use up its retries. `attained_ms` is the
+    run time of the attempts before the newest; `waiting_ms` is since when it waits again, 0 if it
+    has not run yet. `stop_grace_ms` is what a stop asked for, -1 if nothing: see `grace_ms_of`.
     """
 
     attempt: int = 0
@@ -144,6 +150,15 @@ class Standing:
     reason: str = ""
     running_ms: int = 0
     ended_ms: int = 0
+    attained_ms: int = 0
+    waiting_ms: int = 0
+    stop_grace_ms: int = -1
+
+
+def grace_ms_of(job: Job, standing: Standing) -> int:
+    """What the job's members get between SIGTERM and SIGKILL: a stop may shorten it."""
+    asked_ms = standing.stop_grace_ms
+    return job.grace_ms if asked_ms < 0 else min(asked_ms, job.grace_ms)
 
 
 @dataclass(frozen=True, slots=True)

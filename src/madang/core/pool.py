@@ -5,13 +5,13 @@ N nodes, G devices of the largest node. A snapshot's pool is read-only; a what-i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from madang.core.model import WHOLE_GPU_MILLI, Shape
+from madang.core.model import WHOLE_GPU_MILLI, Node, Shape
 
 Ints = NDArray[np.int64]
 SmallInts = NDArray[np.int32]
@@ -20,6 +20,21 @@ Bools = NDArray[np.bool_]
 Place = tuple[int, tuple[int, ...]]  # a node's row and the devices taken there, for one member
 
 MOVING = ("gpu_free", "whole_free", "cpu_free", "memory_free")
+
+
+@dataclass(slots=True)
+class Taken:
+    """What members hold of one node. `gpu_milli` maps a device to what is held of it."""
+
+    gpu_milli: dict[int, int] = field(default_factory=dict)
+    cpu_milli: int = 0
+    memory_mib: int = 0
+
+    def add(self, shape: Shape, gpus: tuple[int, ...]) -> None:
+        self.cpu_milli += shape.cpu_milli
+        self.memory_mib += shape.memory_mib
+        for gpu in gpus:
+            self.gpu_milli[gpu] = self.gpu_milli.get(gpu, 0) + shape.gpu_milli
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +91,31 @@ class Pool:
             self.cpu_free[row] -= shape.cpu_milli
             self.memory_free[row] -= shape.memory_mib
 
+    def block(self, places: Sequence[Place], shape: Shape) -> None:
+        """Take of the places what is free of them: a promise that is not all there yet."""
+        for row, gpus in places:
+            for gpu in gpus:
+                left = int(self.gpu_free[row, gpu])
+                self.whole_free[row] -= left == WHOLE_GPU_MILLI
+                self.gpu_free[row, gpu] = max(0, left - shape.gpu_milli)
+            self.cpu_free[row] -= shape.cpu_milli
+            self.memory_free[row] -= shape.memory_mib
+
+    def has_free(self, places: Sequence[Place], shape: Shape) -> bool:
+        """True iff all the places could be taken now."""
+        trial = self.scratch()
+        for row, gpus in places:
+            if not self.open[row] or len(gpus) != shape.gpus:
+                return False
+            if any(trial.gpu_free[row, gpu] < shape.gpu_milli for gpu in gpus):
+                return False
+            trial.gpu_free[row, list(gpus)] -= shape.gpu_milli
+            trial.cpu_free[row] -= shape.cpu_milli
+            trial.memory_free[row] -= shape.memory_mib
+            if trial.cpu_free[row] < 0 or trial.memory_free[row] < 0:
+                return False
+        return True
+
     def give(self, place: Place, shape: Shape) -> None:
         """Give one member's place back. Ill devices are not part of a place: they stay at 0."""
         row, gpus = place
@@ -86,6 +126,20 @@ class Pool:
             self.whole_free[row] += left == WHOLE_GPU_MILLI
         self.cpu_free[row] += shape.cpu_milli
         self.memory_free[row] += shape.memory_mib
+
+    def write_row(self, row: int, node: Node, taken: Taken) -> None:
+        """A node's capacity, less what is taken of it; a device that is not usable stays at 0."""
+        self.gpu_count[row] = node.gpus
+        self.gpu_usable[row] = node.usable.bit_count()
+        self.cpu_total[row] = node.cpu_milli
+        self.memory_total[row] = node.memory_mib
+        for gpu in range(self.gpu_free.shape[1]):
+            there = node.usable >> gpu & 1
+            left = WHOLE_GPU_MILLI - taken.gpu_milli.get(gpu, 0)
+            self.gpu_free[row, gpu] = left if there else 0
+        self.whole_free[row] = int((self.gpu_free[row] == WHOLE_GPU_MILLI).sum())
+        self.cpu_free[row] = node.cpu_milli - taken.cpu_milli
+        self.memory_free[row] = node.memory_mib - taken.memory_mib
 
 
 def empty_pool() -> Pool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from madang.api.yard import Accepted, Busy, NotCommitted, Refused
+from madang.api.yard import Accepted, Made, NotCommitted, Refused
 from madang.core.admission import Rejected
 from madang.core.check import check
 from madang.core.controller import Controller, Step
@@ -25,9 +25,10 @@ from madang.core.events import (
     ReleaseAsked,
 )
 from madang.core.explain import guide
-from madang.core.model import AllocationState, Job
+from madang.core.model import AllocationState, Job, grace_ms_of
+from madang.core.restore import restored
 from madang.core.snapshot import Snapshot
-from madang.core.state import State, restored
+from madang.core.state import State
 from madang.daemon.inbox import Ask, Inbox, Note, Request, Submit
 from madang.daemon.intake import Profiles, job_from, launch_of
 from madang.engines.base import Action, Engine, EngineError, Launch, Start, Stop
@@ -186,8 +187,8 @@ class TurnLoop:
             case Ask(fact=fact):
                 turn.facts.append(fact)
                 turn.answers.append((request, None))
-            case Note(job=job, memo=memo):
-                turn.memos.append((job, memo))
+            case Note(job=job_id, memo=memo):
+                turn.memos.append((job_id, memo))
                 turn.answers.append((request, None))
             case Submit(request=asked, owner=owner, idempotency_key=key):
                 known = self._known(turn, owner, key)
@@ -215,8 +216,9 @@ class TurnLoop:
                 turn.answers.append((submit, Refused(words)))
                 continue
             body = submit.request.model_dump_json(exclude_defaults=True)
-            turn.new.append(NewJob(job_id, submit.owner, body, submit.idempotency_key))
-            turn.answers.append((submit, Accepted(job_id, new=True)))
+            memo = submit.request.memo
+            turn.new.append(NewJob(job_id, submit.owner, body, submit.idempotency_key, memo))
+            turn.answers.append((submit, Accepted(job_id, True, self._made(job_id))))
         state = self._controller.state
         rows = turn_of(
             state, step.events, epoch=self._epoch, at_ms=now_ms, new=turn.new, memos=turn.memos
@@ -230,6 +232,13 @@ class TurnLoop:
         state.forget_ended()
         if any(isinstance(event, NodeSeen) for event in step.events):
             self._refresh_profiles()
+
+    def _made(self, job_id: str) -> Made:
+        """The job as this turn leaves it, so that its submitter is answered without a read."""
+        state = self._controller.state
+        live = state.jobs.get(job_id) or state.ended_jobs[job_id]
+        newest = state.allocations.get(live.allocation) if live.allocation else None
+        return Made(live.job, live.standing, newest)
 
     def _answer(self, turn: _Turn) -> None:
         for watcher in self._watchers:
@@ -259,7 +268,9 @@ class TurnLoop:
 
     def _restore(self) -> None:
         loaded = self.ledger.load()
-        state: State = restored(loaded.nodes, loaded.projects, loaded.jobs, loaded.allocations)
+        state: State = restored(
+            loaded.nodes, loaded.projects, loaded.jobs, loaded.allocations, loaded.nominations
+        )
         self._controller = Controller(state)
         self._next_n = loaded.next_n
         self.last_seq = loaded.last_seq
@@ -276,7 +287,7 @@ class TurnLoop:
         for allocation in state.allocations.values():
             if allocation.state is AllocationState.RELEASING:
                 live = state.jobs.get(allocation.job)
-                grace_ms = live.job.grace_ms if live else 0
+                grace_ms = grace_ms_of(live.job, live.standing) if live else 0
                 left_ms = max(0, allocation.releasing_ms + grace_ms - self.clock())
                 owed.append(Stop(allocation.id, left_ms, allocation.release_reason))
             elif allocation.state is AllocationState.BOUND:

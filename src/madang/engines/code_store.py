@@ -22,7 +22,7 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-class CodeError(Exception):
+class CodeError(ValueError):
     """The snapshot cannot be taken; says what was given and what is allowed."""
 
 

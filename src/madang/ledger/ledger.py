@@ -131,7 +131,8 @@ class Ledger:
         """
         equals = {"project": project, "owner": owner, "name": name}
         with self._read() as connection:
-            return reading.jobs_page(connection, phases, equals, min(limit, PAGE_MAX), before)
+            limit = max(0, min(limit, PAGE_MAX))
+            return reading.jobs_page(connection, phases, equals, limit, before)
 
     def phase_counts(self) -> dict[Phase, int]:
         """How many jobs there are in each phase, the ended ones too."""
@@ -160,7 +161,7 @@ class Ledger:
     ) -> list[EventRecord]:
         """Journal lines with a higher seq, oldest first; of one job or one node if asked."""
         with self._read() as connection:
-            return reading.events(connection, after, limit, job, node)
+            return reading.events(connection, after, max(0, limit), job, node)
 
     def journal_span(self) -> tuple[int, int]:
         """The seq of the oldest line kept and of the newest; (last + 1, last) if none is kept."""

@@ -1,1 +1,1 @@
-"""Contract suites that every engine and ledger passes, shipped for those who write another."""
+"""Contract suites that Madang publishes: whoever writes an engine subclasses the same tests."""

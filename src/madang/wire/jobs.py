@@ -6,7 +6,15 @@ Unknown keys are errors. Durations are `90s`, `30m`, `2h`, `1d12h` or seconds as
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+)
 
 MEMBERS_MAX = 65_536
 GPUS_PER_MEMBER_MAX = 64
@@ -45,7 +53,21 @@ def duration_ms(value: Any) -> int:
     return ms
 
 
-DurationMs = Annotated[int, BeforeValidator(duration_ms)]
+def duration_text(ms: int) -> str:
+    """The shortest text that `duration_ms` reads as this: `2h`, `90s`, `1500ms`."""
+    for unit in ("d", "h", "m", "s"):
+        if ms and ms % _UNIT_MS[unit] == 0:
+            return f"{ms // _UNIT_MS[unit]}{unit}"
+    return f"{ms}ms"
+
+
+# As JSON it is written with its unit: a bare number would be read back as seconds.
+DurationMs = Annotated[
+    int,
+    BeforeValidator(duration_ms),
+    PlainSerializer(duration_text, return_type=str, when_used="json"),
+    WithJsonSchema({"type": ["string", "number"], "examples": ["2h", "90s", 90]}),
+]
 
 
 class JobRequest(BaseModel):
@@ -56,10 +78,12 @@ class JobRequest(BaseModel):
     command: list[str] = Field(
         min_length=1,
         max_length=COMMAND_ARGS_MAX,
-        description="What each member executes: program and arguments; no shell unless you name one.",
+        description="What each member executes: program and arguments, without a shell.",
         examples=[["python", "train.py"]],
     )
-    name: str = Field("", description="Lower-case letters, digits and dashes; default: the program.")
+    name: str = Field(
+        "", description="Lower-case letters, digits and dashes; default: the program."
+    )
     project: str = Field("default", description="The project that is charged.")
     members: int = Field(1, ge=1, le=MEMBERS_MAX, description="Equal workers; all start or none.")
     gpus: float = Field(
@@ -98,6 +122,13 @@ class JobRequest(BaseModel):
             raise ValueError(
                 f"{value!r} is not a name; use 1 to 48 lower-case letters, digits and dashes"
             )
+        return value
+
+    @field_validator("project", "profile", "image", "memo", "forked_from")
+    @classmethod
+    def _text(cls, value: str) -> str:
+        if "\0" in value:
+            raise ValueError("it holds a NUL byte")
         return value
 
     @field_validator("gpus")

@@ -12,9 +12,7 @@ from madang.wire.problems import ProblemView
 
 BATCH_JOBS_MAX = 1_000
 PHASES = ("waiting", "starting", "running", "stopping", "succeeded", "failed", "stopped")
-PhaseWord = Literal[
-    "waiting", "starting", "running", "stopping", "succeeded", "failed", "stopped"
-]
+PhaseWord = Literal["waiting", "starting", "running", "stopping", "succeeded", "failed", "stopped"]
 
 
 class HealthView(BaseModel):

@@ -12,10 +12,12 @@ from starlette.responses import Response
 from madang.api import views
 from madang.api.desk import Desk, Route, answer, router_of, who
 from madang.api.problems import Problem, invalid, model_keys, refused
-from madang.api.yard import Accepted, JobRecord, Refused, Submission
+from madang.api.yard import Accepted, Refused, Submission
 from madang.core import explain
 from madang.core.events import JobRequeueAsked, JobStopAsked
 from madang.core.model import Phase
+from madang.core.snapshot import Snapshot
+from madang.ledger import JobRecord
 from madang.wire import views as wire
 from madang.wire.jobs import JobRequest, duration_ms
 from madang.wire.problems import ProblemView
@@ -64,11 +66,11 @@ class JobsQuery(BaseModel):
         return value
 
     @property
-    def phases(self) -> tuple[str, ...]:
-        found: dict[str, None] = {}
+    def phases(self) -> tuple[Phase, ...]:
+        words: dict[str, None] = {}
         for word in filter(None, self.phase.split(",")):
-            found.update(dict.fromkeys(PHASE_GROUPS.get(word, (word,))))
-        return tuple(found)
+            words.update(dict.fromkeys(PHASE_GROUPS.get(word, (word,))))
+        return tuple(map(Phase, words))
 
 
 class EventsQuery(BaseModel):
@@ -122,18 +124,16 @@ class Jobs:
         return answer(view, 201 if outcome.new else 200, headers)
 
     async def _submitted(self, outcome: Accepted, job: JobRequest, owner: str) -> wire.JobView:
-        """The view of a job just submitted: from the snapshot if it is there, as nearly always."""
-        snapshot = self._yard.snapshot()
-        live = snapshot.jobs.get(outcome.job_id)
-        if live is not None and outcome.new:
-            newest = snapshot.allocations.get(live.allocation) if live.allocation else None
+        """The view of a job just submitted; nearly always without a read."""
+        made = outcome.made
+        if made is not None:
             return views.job_view(
-                live.job,
-                live.standing,
+                made.job,
+                made.standing,
                 asked=job.model_dump(),
                 owner=owner,
                 memo=job.memo,
-                newest=newest,
+                newest=made.newest,
             )
         record = await self._desk.job(outcome.job_id)
         if not outcome.new and not _same_request(record, job):
@@ -168,10 +168,8 @@ class Jobs:
             answers.append(None)
         outcomes = iter(await self._yard.submit(submissions) if submissions else ())
         sent = iter(submissions)
-        views_: list[wire.JobView | ProblemView] = []
-        for one in answers:
-            views_.append(one or await self._outcome(next(outcomes), next(sent)))
-        return answer(wire.BatchView(jobs=views_), 201)
+        jobs = [one or await self._outcome(next(outcomes), next(sent)) for one in answers]
+        return answer(wire.BatchView(jobs=jobs), 201)
 
     async def _outcome(
         self, outcome: Accepted | Refused, sent: Submission
@@ -197,37 +195,30 @@ class Jobs:
         return answer(await self._desk.rows.read(self._list, query))
 
     def _list(self, query: JobsQuery) -> wire.JobListView:
-        records = self._yard.ledger.jobs(
+        page = self._yard.ledger.jobs(
             phases=query.phases,
-            project=query.project,
-            owner=query.owner,
-            name=query.name,
-            limit=query.limit + 1,
-            before=query.before,
+            project=query.project or None,
+            owner=query.owner or None,
+            name=query.name or None,
+            limit=query.limit,
+            before=query.before or None,
         )
-        page = records[: query.limit]
-        waiting = [r for r in page if r.standing.phase is Phase.WAITING][:WAITS_SHOWN_MAX]
-        waits = {record.job.id: self._waits(record) for record in waiting}
-        jobs = [views.of_record(record, waits.get(record.job.id)) for record in page]
-        return wire.JobListView(
-            jobs=jobs, next=jobs[-1].n if len(records) > len(page) and jobs else None
-        )
-
-    def _waits(self, record: JobRecord) -> wire.WaitsView | None:
-        """Why it waits; None if it has ceased to since it was read."""
         snapshot = self._yard.snapshot()
-        live = snapshot.jobs.get(record.job.id)
-        if live is None or live.standing.phase is not Phase.WAITING:
-            return None
-        return views.waits_view(explain.why(snapshot, record.job.id))
+        waiting = [r.job.id for r in page if r.standing.phase is Phase.WAITING][:WAITS_SHOWN_MAX]
+        waits = {id: _waits(snapshot, id) for id in waiting}
+        jobs = [views.of_record(record, waits.get(record.job.id)) for record in page]
+        return wire.JobListView(jobs=jobs, next=jobs[-1].n if len(jobs) == query.limit else None)
 
     async def show_job(self, id: str) -> Response:
         """A job as it stands. `id` is `digits-42` or `42`."""
         record = await self._desk.job(id)
         waits = None
         if record.standing.phase is Phase.WAITING:
-            waits = await self._desk.rows.read(self._waits, record)
+            waits = await self._desk.rows.read(self._waits_now, record.job.id)
         return answer(views.of_record(record, waits))
+
+    def _waits_now(self, id: str) -> wire.WaitsView | None:
+        return _waits(self._yard.snapshot(), id)
 
     async def stop_job(
         self, request: Request, id: str, body: wire.StopRequest | None = None
@@ -240,7 +231,7 @@ class Jobs:
         record = await self._desk.job(id)
         if record.standing.phase.is_final:
             return answer(views.of_record(record))
-        await self._yard.ask(_stop_asked(record.job.id, who(request).name, grace_ms))
+        await self._yard.ask(JobStopAsked(record.job.id, who(request).name, grace_ms))
         return answer(views.of_record(await self._desk.job(record.job.id)), 202)
 
     async def requeue_job(self, request: Request, id: str) -> Response:
@@ -316,9 +307,10 @@ def _at_place(error: ValidationError, at: int) -> Sequence[dict[str, Any]]:
     return [{**one, "loc": ("body", "jobs", at, *one["loc"])} for one in found]
 
 
-def _grace_ms(body: wire.StopRequest | None) -> int | None:
+def _grace_ms(body: wire.StopRequest | None) -> int:
+    """The grace asked for; -1: the job's own."""
     if body is None or body.grace is None:
-        return None
+        return -1
     try:
         return duration_ms(body.grace)
     except ValueError as error:
@@ -326,10 +318,12 @@ def _grace_ms(body: wire.StopRequest | None) -> int | None:
         raise invalid([{**found, "input": body.grace}], {}) from None
 
 
-def _stop_asked(job: str, by: str, grace_ms: int | None) -> JobStopAsked:
-    if grace_ms is None or "grace_ms" not in JobStopAsked.__dataclass_fields__:
-        return JobStopAsked(job, by)
-    return JobStopAsked(**{"job": job, "by": by, "grace_ms": grace_ms})
+def _waits(snapshot: Snapshot, id: str) -> wire.WaitsView | None:
+    """Why it waits; None if it has ceased to since its row was read."""
+    live = snapshot.jobs.get(id)
+    if live is None or live.standing.phase is not Phase.WAITING:
+        return None
+    return views.waits_view(explain.why(snapshot, id))
 
 
 def jobs_router(desk: Desk) -> APIRouter:

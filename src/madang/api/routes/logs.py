@@ -1,6 +1,5 @@
 """What members wrote: logs as bytes, reports as JSON; read at once or followed."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from starlette.responses import Response
 
 from madang.api import views
 from madang.api.desk import Desk, Route, answer, router_of
-from madang.api.problems import Problem, busy
+from madang.api.problems import busy
 from madang.api.streams import Stream
 from madang.core.model import Allocation
 from madang.wire import views as wire
@@ -21,7 +20,8 @@ BYTES_USUAL = 1 << 20
 TAIL_LINES_MAX = 100_000
 TAIL_BLOCK_BYTES = 64 * 1024
 FOLLOW_BLOCK_BYTES = 256 * 1024
-FOLLOW_POLL_S = 0.2  # a log grows without an event; what is written is seen this soon
+FOLLOW_POLL_S = 0.2  # what is written is seen this soon
+STARTED_POLL_S = 10.0  # an event comes with every start; this is for a missed one
 REPORT_BYTES_MAX = 1 << 20
 TEXT = "text/plain; charset=utf-8"
 Member = Annotated[int, Query(ge=0, le=65_535, description="The rank.")]
@@ -102,51 +102,47 @@ class Logs:
     ) -> AsyncIterator[bytes]:
         self._followers += 1
         try:
+            yield b""  # the status goes out at once, not with the first line
             if allocation is None:
                 allocation = await self._started(job)
             if allocation is None or query.member >= len(allocation.seats):
                 return
-            read = self._reader(allocation.id, query.member)
+            seq = -1
             offset = query.offset
             if query.tail is not None:
+                read = self._reader(allocation.id, query.member)
                 offset = await self._desk.files.read(tail_offset, read, query.tail)
             while True:
-                # Asked before the read: what was written before the end is then in the file.
-                ended = await self._ended(allocation.id, query.member)
-                block = await self._desk.files.read(read, offset, FOLLOW_BLOCK_BYTES)
+                block, ended = await self._desk.files.read(
+                    self._next, allocation.id, query.member, offset
+                )
                 offset += len(block)
                 if block:
                     yield block
                 elif ended:
                     return
                 else:
-                    await self._wait()
+                    # A log grows without an event, too.
+                    seq = await self._desk.pulse.beat(seq, FOLLOW_POLL_S)
         finally:
             self._followers -= 1
 
-    async def _wait(self) -> None:
-        """Until something happened in the yard, or a moment has passed."""
-        seq = await self._yard.wait_for_events(-1)
-        try:
-            async with asyncio.timeout(FOLLOW_POLL_S):
-                await self._yard.wait_for_events(seq)
-        except TimeoutError:
-            pass
+    def _next(self, allocation: str, member: int, offset: int) -> tuple[bytes, bool]:
+        """What came since, and whether that was all."""
+        # Asked before the read: what was written before the end is then in the file.
+        live = self._yard.snapshot().allocations.get(allocation)
+        kept = live or self._yard.ledger.allocation(allocation)
+        ended = kept is None or not kept.holds(member)
+        return self._yard.read_log(allocation, member, offset, FOLLOW_BLOCK_BYTES), ended
 
     async def _started(self, job: str) -> Allocation | None:
         """The newest allocation of a job that waits, once there is one; None if it never will."""
+        seq = -1
         while True:
             record = await self._desk.job(job)
             if record.newest is not None or record.standing.phase.is_final:
                 return record.newest
-            await self._wait()
-
-    async def _ended(self, allocation: str, member: int) -> bool:
-        live = self._yard.snapshot().allocations.get(allocation)
-        if live is not None:
-            return not live.holds(member)
-        kept = await self._desk.rows.read(self._yard.ledger.allocation, allocation)
-        return kept is None or not kept.holds(member)
+            seq = await self._desk.pulse.beat(seq, STARTED_POLL_S)
 
     # -- reports -----------------------------------------------------------------------------------
 
@@ -224,8 +220,8 @@ def tail_offset(read: ReadBlock, lines: int) -> int:
     while at > 0:
         start = max(0, at - TAIL_BLOCK_BYTES)
         block = read_full(read, start, at - start)
-        for place in range(block.count(b"\n")):
-            cut = block.rfind(b"\n", 0, len(block) if place == 0 else cut)
+        cut = len(block)
+        while (cut := block.rfind(b"\n", 0, cut)) >= 0:
             lines -= 1
             if lines == 0:
                 return start + cut + 1
@@ -245,6 +241,3 @@ def logs_router(desk: Desk) -> APIRouter:
             Route("GET", one + "/reports", logs.read_reports, wire.ReportsView, 200, problems),
         ],
     )
-
-
-__all__ = ["Logs", "Problem", "logs_router", "log_size", "tail_offset"]

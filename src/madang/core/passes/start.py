@@ -9,9 +9,12 @@ pass.
 from dataclasses import dataclass, field
 
 from madang.core.draft import Draft
+from madang.core.live import Lane
 from madang.core.model import Job, Shape
+from madang.core.ordering import Key, ordered
 from madang.core.placement import Unplaced, eligible_rows, place, room_when_empty
-from madang.core.snapshot import Lane, QueueKey, Snapshot
+from madang.core.policy import Misfit
+from madang.core.snapshot import Snapshot
 
 BINDS_PER_TURN_MAX = 4096  # a turn stays short; the rest is placed in the next one
 _CPU_ONLY = 1  # bit 0; model code c is bit c + 1: CPU-only jobs queue among themselves
@@ -19,7 +22,8 @@ _CPU_ONLY = 1  # bit 0; model code c is bit c + 1: CPU-only jobs queue among the
 
 def start(draft: Draft) -> None:
     """Emit AllocationBound for each job that may start now, in queue order."""
-    walk(draft)
+    if draft.snapshot.policy.misfit is not Misfit.RESERVE:
+        walk(draft)
 
 
 @dataclass(slots=True)
@@ -35,12 +39,12 @@ class Walk:
     unplaced: set[tuple[Shape, int]] = field(default_factory=set)
 
 
-def walk(draft: Draft, until: QueueKey | None = None) -> Walk:
+def walk(draft: Draft, until: Key | None = None) -> Walk:
     """Start, in order, whom there is room for, up to the job of the key `until` (not included)."""
     snapshot = draft.snapshot
     so_far = Walk()
     competing = {lane: competing_models(snapshot, lane) for lane in snapshot.waiting}
-    for key, job_id in snapshot.queue:
+    for key, job_id in ordered(snapshot):
         if until is not None and key >= until:
             break
         live = snapshot.jobs[job_id]
@@ -48,16 +52,16 @@ def walk(draft: Draft, until: QueueKey | None = None) -> Walk:
         competes_for = competing[job.shape.models if job.shape.gpus else None]
         if competes_for & so_far.held_back:
             continue
-        if live.standing.stop_asked or live.standing.not_before_ms > snapshot.now_ms:
-            continue
-        if not draft.within_quota(job) or (job.shape, job.members) in so_far.unplaced:
+        if not draft.may_start(job_id) or (job.shape, job.members) in so_far.unplaced:
             continue
         if _bound(draft, job):
             if len(draft.decisions) >= BINDS_PER_TURN_MAX:
                 break
             continue
         so_far.unplaced.add((job.shape, job.members))
-        if fits_when_empty(snapshot, job):
+        if snapshot.policy.misfit is Misfit.STOP:
+            break
+        if snapshot.policy.misfit is Misfit.HOLD and fits_when_empty(snapshot, job):
             so_far.held_back |= competes_for
             so_far.holders.append((competes_for, job_id))
             if all(bits & so_far.held_back for bits in competing.values()):

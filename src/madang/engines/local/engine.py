@@ -25,7 +25,7 @@ from typing import Any
 
 from madang.core.events import Fact, MemberEnded, NodeSeen
 from madang.core.model import Allocation, Exit, Node
-from madang.engines.base import Action, EngineError, Launch, Start, Stop
+from madang.engines.base import Action, EngineError, Launch, Sample, Start, Stop
 from madang.engines.code_store import CodeStore
 from madang.engines.local import devices as machine
 from madang.engines.local import environment, images, proc, records, retention, traces
@@ -35,7 +35,7 @@ from madang.engines.local.keeping import KeeperLink
 from madang.engines.local.places import Places
 from madang.engines.local.prepare import Ports, prepare, sdk_directory
 from madang.engines.local.records import ExitRecord
-from madang.engines.local.sensors import Sample, Sensors
+from madang.engines.local.sensors import Sensors
 
 SCAN_S = 2.0  # the files are looked at this often; lines of shims come at once
 HEALTH_S = 5.0

@@ -1,0 +1,5 @@
+"""`python -m madang` is `madang`."""
+
+from madang.cli.main import main
+
+main()

@@ -1,0 +1,171 @@
+"""The application: rooms of handlers behind one gate.
+
+`create_app` reads no clock, opens no file but the built page's list, and starts no thread that does
+work; the feed begins with its first listener.
+"""
+
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route as PlainRoute
+
+from madang.api.desk import Desk
+from madang.api.feed import Feed
+from madang.api.gate import Gate
+from madang.api.identity import Identities
+from madang.api.openapi import document
+from madang.api.pages import Pages, unknown_path, wrong_method
+from madang.api.problems import from_validation, invalid
+from madang.api.pulse import Pulse
+from madang.api.readers import Readers
+from madang.api.reference import reference_page
+from madang.api.routes.code import code_router
+from madang.api.routes.jobs import jobs_router
+from madang.api.routes.login import login_router
+from madang.api.routes.logs import logs_router
+from madang.api.routes.nodes import nodes_router
+from madang.api.routes.terminal import terminal_router
+from madang.api.routes.yard import yard_router
+from madang.api.settings import ApiSettings
+from madang.api.yard import Yard
+
+ROW_THREADS = 4
+FILE_THREADS = 4
+ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+def create_app(yard: Yard, settings: ApiSettings) -> FastAPI:
+    """The API of a yard, with the page and its reference. Serve it with `make_server`."""
+    desk = _desk(yard, settings)
+    with _without_pydantic_v1():
+        return _app(desk)
+
+
+@contextmanager
+def _without_pydantic_v1() -> Iterator[None]:
+    """FastAPI looks at each shape whether it is of pydantic 1, and imports that whole: 0.1 s of a
+    daemon's start for nothing. Where it can't be imported, FastAPI goes on without.
+    """
+    name = "pydantic.v1"
+    known = sys.modules.get(name)
+    sys.modules[name] = known  # type: ignore[assignment]  # None: may not be imported
+    try:
+        yield
+    finally:
+        if known is None:
+            del sys.modules[name]
+
+
+def _app(desk: Desk) -> FastAPI:
+    yard, settings = desk.yard, desk.settings
+    app = FastAPI(
+        title="Madang",
+        version=yard.version,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(desk),
+    )
+    routers = (
+        jobs_router(desk),
+        logs_router(desk),
+        terminal_router(desk),
+        code_router(desk),
+        nodes_router(desk),
+        yard_router(desk),
+        login_router(desk),
+    )
+    for router in routers:
+        app.include_router(router)
+    http = [one for router in routers for one in router.routes if isinstance(one, APIRoute)]
+    _add_pages(app, settings, http)
+    app.add_exception_handler(HTTPException, _pass_on)
+    app.add_exception_handler(RequestValidationError, _explain)
+    app.add_exception_handler(WebSocketRequestValidationError, _explain)
+    app.add_middleware(Gate, settings=settings, identities=desk.identities)
+    return app
+
+
+def _desk(yard: Yard, settings: ApiSettings) -> Desk:
+    limits = settings.limits
+    rows = Readers("rows", ROW_THREADS, limits.reads_waiting_max)
+    pulse = Pulse(yard)
+    return Desk(
+        yard=yard,
+        settings=settings,
+        identities=Identities(yard.ledger, rows, limits.login_links_max),
+        rows=rows,
+        files=Readers("files", FILE_THREADS, limits.reads_waiting_max),
+        pulse=pulse,
+        feed=Feed(yard, pulse, rows, limits.streams_max),
+    )
+
+
+def _lifespan(desk: Desk) -> Callable[[FastAPI], Any]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        desk.pulse.close()
+        desk.rows.close()
+        desk.files.close()
+
+    return lifespan
+
+
+def _add_pages(app: FastAPI, settings: ApiSettings, routes: Sequence[APIRoute]) -> None:
+    """The reference, its source, and whatever is not the API: the page."""
+    pages = Pages(settings.web)
+    written: dict[str, str] = {}
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(_document(app))
+
+    async def docs(request: Request) -> Response:
+        if not written:
+            written["docs"] = reference_page(_document(app))
+        return HTMLResponse(written["docs"], headers={"cache-control": "no-cache"})
+
+    async def rest(request: Request) -> Response:
+        allowed = sorted(
+            method
+            for pattern, methods in known
+            if pattern.match(request.url.path)
+            for method in methods
+        )
+        if allowed:
+            raise wrong_method(request, allowed)
+        if request.url.path.startswith("/v1") or request.method not in ("GET", "HEAD"):
+            raise unknown_path(request)
+        return await pages.get(request)
+
+    plain = [PlainRoute("/openapi.json", openapi), PlainRoute("/docs", docs)]
+    known = [(route.path_regex, route.methods or ()) for route in (*routes, *plain)]
+    app.router.routes.extend(plain)
+    app.router.routes.append(PlainRoute("/{path:path}", rest, methods=ALL_METHODS))
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        app.openapi_schema = document(app)
+    return app.openapi_schema
+
+
+async def _pass_on(connection: Any, error: Exception) -> Response:
+    """To the gate, which answers for everyone."""
+    raise error
+
+
+async def _explain(connection: Any, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError):
+        raise from_validation(error, connection)
+    assert isinstance(error, WebSocketRequestValidationError), f"not of a request: {error!r}"
+    raise invalid(error.errors(), {})

@@ -1,0 +1,391 @@
+"""Every verb, argument and option of the command line, once.
+
+The parser, `--help`, shell completion and the test of docs/cli.md are all made from this table, and
+`madang run` is parsed by the same code as the rest. It holds plain values only: reading it costs
+under a millisecond, and a verb's own module is imported when the verb runs.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # typing's own constant costs an import of 10 ms
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Option:
+    """One option. `kind`: flag, text, int, number, many (repeatable text).
+
+    `field` is the JobRequest's field that it sets; `value` is what a flag sets it to. `complete`
+    names what a shell offers for its value: file, dir, project, node, or one of `choices`.
+    """
+
+    __slots__ = ("choices", "complete", "field", "help", "kind", "meta", "names", "value")
+
+    def __init__(
+        self,
+        names: str,
+        help: str,
+        *,
+        kind: str = "text",
+        meta: str = "",
+        field: str = "",
+        value: str = "",
+        choices: Sequence[str] = (),
+        complete: str = "",
+    ) -> None:
+        self.names = names.split()
+        self.help = help
+        self.kind = "flag" if value else kind
+        self.meta = meta or self.long.lstrip("-").upper().replace("-", "_")
+        self.field = field
+        self.value = value
+        self.choices = tuple(choices)
+        self.complete = complete
+
+    @property
+    def long(self) -> str:
+        """The name that people read: the longest."""
+        return max(self.names, key=len)
+
+    @property
+    def key(self) -> str:
+        """Its name in the parsed values."""
+        return self.long.lstrip("-").replace("-", "_")
+
+
+class Argument:
+    """One positional argument; optional if `default` is given. `many`: all that are left."""
+
+    __slots__ = ("choices", "complete", "default", "help", "many", "name")
+
+    def __init__(
+        self,
+        name: str,
+        help: str,
+        *,
+        default: str | None = None,
+        many: bool = False,
+        choices: Sequence[str] = (),
+        complete: str = "",
+    ) -> None:
+        self.name = name
+        self.help = help
+        self.default = default
+        self.many = many
+        self.choices = tuple(choices)
+        self.complete = complete
+
+    @property
+    def key(self) -> str:
+        """Its name in the parsed values."""
+        return self.name.lower()
+
+
+class Verb:
+    """One verb. `home` is the module with its function, named like the verb.
+
+    `command`: "" takes none; "after" takes one after `--`; "inline" also without the dashes.
+    """
+
+    __slots__ = ("arguments", "command", "group", "home", "name", "note", "options", "summary")
+
+    def __init__(
+        self,
+        name: str,
+        home: str,
+        summary: str,
+        *,
+        group: str,
+        arguments: Sequence[Argument] = (),
+        options: Sequence[Option] = (),
+        command: str = "",
+        note: str = "",
+    ) -> None:
+        self.name = name
+        self.home = home
+        self.summary = summary
+        self.group = group
+        self.arguments = tuple(arguments)
+        self.options = (*options, *COMMON)
+        self.command = command
+        self.note = note
+
+    @property
+    def function(self) -> str:
+        """The name of its function in `home`."""
+        return self.name.replace(" ", "_") + "_verb"
+
+
+COMMON = (
+    Option("--json", "one JSON document on standard output", kind="flag"),
+    Option("--url", "the daemon's address (else MADANG_URL, else the one on this machine)"),
+    Option("--state", "state directory (else MADANG_STATE)", meta="DIR", complete="dir"),
+)
+
+JOB = Argument("JOB", "id (digits-42), number (42), or name: its newest job", complete="job")
+NODE = Argument("NODE", "a node's id", complete="node")
+FOLLOW = Option("-f --follow", "go on until the end, or Ctrl-C", kind="flag")
+MEMBER = Option("--member", "a rank", meta="N")
+
+REQUEST = (
+    Option("-g --gpus", "GPUs per member; 0.25 is a quarter of one", kind="number", field="gpus"),
+    Option("-m --members", "equal workers; all start or none", kind="int", field="members"),
+    Option("--profile", "machine profile (GPU model)", field="profile"),
+    Option("--cpus", "CPUs per member", kind="number", field="cpus"),
+    Option("--memory", "memory per member: 4096 (MiB), 16G", meta="SIZE", field="memory_mib"),
+    Option("-p --project", "who is charged", field="project", complete="project"),
+    Option("--name", "what the job is called", field="name"),
+    Option("--reserved", "on the project's reserved share", field="provisioning", value="reserved"),
+    Option("--on-demand", "when there is room (default)", field="provisioning", value="on_demand"),
+    Option("--spot", "may be taken back any time", field="provisioning", value="spot"),
+    Option(
+        "--category",
+        "what kind of work",
+        field="category",
+        choices=("serving", "training", "data", "interactive"),
+    ),
+    Option(
+        "--purpose", "what it is for", field="purpose", choices=("service", "qa", "produce", "test")
+    ),
+    Option("-e --env", "a variable; without =VALUE, a copy of yours", kind="many", meta="K[=V]"),
+    Option("-t --time", "time limit: 90s, 30m, 2h, 1d12h", field="time"),
+    Option("--grace", "between SIGTERM and SIGKILL (30s)", field="grace"),
+    Option("--retries", "new attempts after a failure", kind="int", field="retries"),
+    Option("--image", "container image", field="image"),
+    Option("--memo", "a note for people", field="memo"),
+)
+FILE = Option("-f --file", "a job file, YAML or JSON; options override it", complete="file")
+CODE = (
+    Option("-C --dir", "working directory to pack (default: this one)", complete="dir"),
+    Option("--no-code", "submit without any files", kind="flag"),
+)
+
+VERBS = (
+    # -- jobs
+    Verb(
+        "run",
+        "madang.cli.submit",
+        "Submit a job; prints its id",
+        group="Jobs",
+        options=(
+            FILE,
+            *REQUEST,
+            *CODE,
+            Option("-w --wait", "follow its output and end as it ends", kind="flag"),
+        ),
+        command="inline",
+        note=(
+            "The working directory travels along (.madangignore or .gitignore is honoured); PATH,\n"
+            "VIRTUAL_ENV, CONDA_* and PYTHONPATH too, so that the job finds the same interpreter.\n"
+            "With --wait the exit code is the member's own if there is one member, else 0 or 1."
+        ),
+    ),
+    Verb(
+        "try",
+        "madang.cli.submit",
+        "Say what would happen to a job, without submitting it",
+        group="Jobs",
+        options=(FILE, *REQUEST),
+        command="inline",
+    ),
+    Verb(
+        "fork",
+        "madang.cli.submit",
+        "Submit a job again, with changes",
+        group="Jobs",
+        arguments=(JOB,),
+        options=(
+            *REQUEST,
+            Option("--set", "any field: env.LR=0.1, gpus=2", kind="many", meta="FIELD=VALUE"),
+            Option("--from-checkpoint", "start from a copy of its checkpoints", kind="flag"),
+            Option("-C --dir", "pack this directory instead of keeping its code", complete="dir"),
+            Option("-w --wait", "follow its output and end as it ends", kind="flag"),
+        ),
+        command="after",
+    ),
+    Verb(
+        "stop",
+        "madang.cli.change",
+        "End jobs: SIGTERM, grace, SIGKILL",
+        group="Jobs",
+        arguments=(Argument("JOB", JOB.help, many=True, complete="job"),),
+        options=(
+            Option("--grace", "another grace: 0s, 5m"),
+            Option("-w --wait", "until they have ended", kind="flag"),
+        ),
+    ),
+    Verb(
+        "requeue",
+        "madang.cli.change",
+        "Take a running job off its GPUs and let it wait again",
+        group="Jobs",
+        arguments=(JOB,),
+        options=(Option("--grace", "another grace: 0s, 5m"),),
+    ),
+    Verb(
+        "memo",
+        "madang.cli.change",
+        "Read or write a job's note",
+        group="Jobs",
+        arguments=(JOB, Argument("TEXT", "the note; none: show it", default="", many=True)),
+        options=(Option("--clear", "remove the note", kind="flag"),),
+    ),
+    Verb(
+        "exec",
+        "madang.cli.exec",
+        "A shell or command beside a running member",
+        group="Jobs",
+        arguments=(JOB,),
+        options=(MEMBER,),
+        command="after",
+        note="Without a command, a shell. Exits as the command does.",
+    ),
+    Verb(
+        "pull",
+        "madang.cli.pull",
+        "Get a job's code back",
+        group="Jobs",
+        arguments=(JOB, Argument("DIR", "where to (default: ./JOB)", default="", complete="dir")),
+    ),
+    # -- seeing
+    Verb(
+        "ls",
+        "madang.cli.watch",
+        "List jobs: the live ones and the latest that ended",
+        group="See",
+        options=(
+            Option("-a --all", "ended ones too, newest first", kind="flag"),
+            Option("--phase", "waiting, running, live, ended, …", meta="PHASE[,PHASE]"),
+            Option("-p --project", "of one project", complete="project"),
+            Option("--owner", "of one owner"),
+            Option("--name", "of one name"),
+            Option("-n --limit", "how many (100)", kind="int"),
+        ),
+    ),
+    Verb("show", "madang.cli.watch", "One job in full", group="See", arguments=(JOB,)),
+    Verb(
+        "logs",
+        "madang.cli.logs",
+        "What a job's members wrote",
+        group="See",
+        arguments=(JOB,),
+        options=(
+            FOLLOW,
+            Option("-m --member", "a rank, or all (default: 0)", meta="N|all"),
+            Option("-n --tail", "only the last lines", kind="int", meta="LINES"),
+            Option("--attempt", "an earlier attempt", kind="int", meta="N"),
+        ),
+    ),
+    Verb("why", "madang.cli.watch", "Why a job waits, with numbers", group="See", arguments=(JOB,)),
+    Verb(
+        "events",
+        "madang.cli.events",
+        "What happened to a job, or to everything (-f)",
+        group="See",
+        arguments=(Argument("JOB", JOB.help, default="", complete="job"),),
+        options=(FOLLOW, Option("--after", "only later than this event", kind="int", meta="SEQ")),
+    ),
+    Verb("nodes", "madang.cli.watch", "Machines and who holds their GPUs", group="See"),
+    Verb(
+        "top",
+        "madang.cli.top",
+        "What machines and members use now",
+        group="See",
+        options=(
+            Option("--once", "one picture, then end", kind="flag"),
+            Option("-n --interval", "seconds between pictures (2)", kind="number", meta="S"),
+        ),
+    ),
+    Verb("status", "madang.cli.watch", "The whole cluster in a few lines", group="See"),
+    # -- machines and projects
+    Verb(
+        "cordon",
+        "madang.cli.change",
+        "Let nodes keep what they have and take no more",
+        group="Run the yard",
+        arguments=(Argument("NODE", NODE.help, many=True, complete="node"),),
+    ),
+    Verb(
+        "uncordon",
+        "madang.cli.change",
+        "Let nodes take work again",
+        group="Run the yard",
+        arguments=(Argument("NODE", NODE.help, many=True, complete="node"),),
+    ),
+    Verb("project ls", "madang.cli.watch", "Projects, quota and use", group="Run the yard"),
+    Verb(
+        "project set",
+        "madang.cli.change",
+        "Make a project or change its quota",
+        group="Run the yard",
+        arguments=(Argument("PROJECT", "its name", complete="project"),),
+        options=(Option("--quota", "GPUs it may hold at once, or none", meta="GPUS|none"),),
+    ),
+    Verb(
+        "token new",
+        "madang.cli.change",
+        "Make a token; it is shown once",
+        group="Run the yard",
+        arguments=(Argument("NAME", "what it is for"),),
+    ),
+    Verb("token ls", "madang.cli.watch", "Tokens, without their secrets", group="Run the yard"),
+    Verb(
+        "token rm",
+        "madang.cli.change",
+        "Revoke a token",
+        group="Run the yard",
+        arguments=(Argument("NAME", "its name"),),
+    ),
+    # -- the daemon
+    Verb(
+        "up",
+        "madang.cli.updown",
+        "Start Madang on this machine",
+        group="Daemon",
+        options=(
+            Option("--port", "0 takes a free one (7070)", kind="int"),
+            Option("--host", "where to listen (127.0.0.1)"),
+            Option("--devices", "CPU slots instead of GPUs", kind="int", meta="N"),
+            Option("--fleet", "a simulated fleet instead of this machine", complete="file"),
+            Option("--database", "postgresql+psycopg://… instead of SQLite", meta="URL"),
+            Option("-d --detach", "in the background; returns when it is ready", kind="flag"),
+        ),
+    ),
+    Verb(
+        "down",
+        "madang.cli.updown",
+        "Stop the daemon; running jobs go on",
+        group="Daemon",
+    ),
+    Verb("web", "madang.cli.updown", "A fresh link to the web page", group="Daemon"),
+    # -- other
+    Verb(
+        "schema",
+        "madang.cli.other",
+        "JSON Schema of a file one writes",
+        group="Other",
+        arguments=(Argument("KIND", "which one", choices=("job",)),),
+    ),
+    Verb(
+        "completion",
+        "madang.cli.completion",
+        "Shell completion: source <(madang completion bash)",
+        group="Other",
+        arguments=(Argument("SHELL", "which shell", choices=("bash", "zsh", "fish")),),
+    ),
+    Verb(
+        "version", "madang.cli.other", "Versions of this program and of the daemon", group="Other"
+    ),
+)
+
+# Asked by the shell functions of `madang completion`; not for people.
+COMPLETE = Verb(
+    "_complete",
+    "madang.cli.completion",
+    "Words that may come next",
+    group="",
+    arguments=(Argument("WORD", "the words so far", default="", many=True),),
+)
+
+BY_NAME = {verb.name: verb for verb in VERBS}
+FAMILIES = {name.partition(" ")[0] for name in BY_NAME if " " in name}
