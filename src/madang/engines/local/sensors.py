@@ -1,6 +1,6 @@
 """What members and devices use right now: for `madang top`.
 
-CPU percent is measured since the last call; the first one has nothing to compare with and says None.
+CPU percent is measured since the last call; the first has nothing to compare with and says None.
 A member is its whole process tree, less its shim.
 """
 
