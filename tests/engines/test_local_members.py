@@ -5,6 +5,7 @@ import os
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.engines.local_world import LocalWorld, is_alive, launch, python, stat
 ENV = python("import json, os; print(json.dumps(dict(os.environ)))")
 
 
-def ends(watch: Watch, *, job: str, command: tuple[str, ...], **more: object) -> Exit:
+def ends(watch: Watch, *, job: str, command: tuple[str, ...], **more: Any) -> Exit:
     """How a job of one member ends."""
     start = launch(job, command, **more)
     watch.engine.act([start])
@@ -156,14 +157,15 @@ def test_whoever_is_left_behind_is_ended_with_the_leader(world: LocalWorld, watc
     text = """
 import os, subprocess, sys
 print(subprocess.Popen(["sleep", "3600"]).pid, flush=True)
+out, into = os.pipe()
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
         print(os.getpid(), flush=True)
+        os.write(into, b"1")
         os.execvp("sleep", ["sleep", "3600"])
     os._exit(0)
-os.wait()
-sys.stdin.read()
+os.read(out, 1)
 """
     exit = ends(watch, job="behind", command=python(text))
 

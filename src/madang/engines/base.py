@@ -1,8 +1,9 @@
 """What every engine promises: it acts, it observes, it adopts.
 
 - `act` is idempotent by allocation id: the same Start twice starts once; Stop of an unknown or ended
-  allocation does nothing, and a Start that comes after its Stop starts nothing. It returns soon;
-  what comes of it is observed.
+  allocation does nothing, and a Start that comes after its Stop starts nothing and is told as
+  ended, as is a Stop of what was adopted and never started. It returns soon; what comes of it is
+  observed.
 - `observe` returns facts in the order they were seen. Each member that starts is reported once by
   MemberStarted, each that ends (also one that could never start) by MemberEnded; repeats are allowed.
 - `adopt` is called once after a start with the live allocations of the ledger. The engine reports
