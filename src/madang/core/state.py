@@ -17,7 +17,6 @@ from madang.core.model import (
     Allocation,
     AllocationState,
     Exit,
-    Job,
     Node,
     NodeState,
     Project,
