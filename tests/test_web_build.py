@@ -59,7 +59,9 @@ def without_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(bare))
 
 
-needs_node = pytest.mark.skipif(hatch_build.machine_npm() is None, reason="no Node 20 or newer")
+needs_node = pytest.mark.skipif(
+    hatch_build.machine_npm() is None, reason=f"no Node {hatch_build.NODE_WORDS}"
+)
 
 
 @needs_node
@@ -78,12 +80,13 @@ def test_the_page_is_built_once_and_again_only_after_a_change(project: Path):
 @needs_node
 def test_a_build_that_breaks_off_does_not_look_finished(project: Path):
     hatch_build.build(project)
-    (project / "web" / "build.cjs").write_text("process.exit(3)")
+    (project / "web" / "build.cjs").write_text("console.log('out of yarn'); process.exit(3)")
 
-    with pytest.raises(hatch_build.WebBuildError, match=r"npm run build.*exit status"):
+    with pytest.raises(hatch_build.WebBuildError, match=r"npm run build.*exit status 3") as failure:
         hatch_build.build(project)
 
     assert not hatch_build.is_built(project)
+    assert "out of yarn" in str(failure.value)
 
 
 @needs_node
@@ -111,7 +114,16 @@ def test_without_any_node_the_message_says_what_to_do(project: Path, monkeypatch
 
 @pytest.mark.parametrize(
     ("version", "is_found"),
-    [("v18.20.4", False), ("v20.0.0", True), ("v24.1.0", True), ("", False)],
+    [
+        ("v18.20.4", False),
+        ("v20.18.3", False),
+        ("v20.19.0", True),
+        ("v21.7.3", False),
+        ("v22.11.0", False),
+        ("v22.12.0", True),
+        ("v24.1.0", True),
+        ("", False),
+    ],
 )
 def test_only_a_new_enough_node_is_used(tmp_path: Path, monkeypatch, version, is_found):
     for name in ("node", "npm"):

@@ -5,9 +5,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from local_world import LocalWorld
 
 from madang.testing.engine import EngineContract, World
+from tests.engines.local_world import LocalWorld
 
 
 class TestLocalEngine(EngineContract):

@@ -103,6 +103,8 @@ class Teller:
                 submitted_ms=now_ms,
                 time_limit_ms=(0, 50, 5_000)[move.c // 4 % 3],
                 retries_max=move.b // 16,
+                estimate_ms=move.c * 10,
+                checkpoints=bool(move.a // 4 % 2),
             )
         )
 

@@ -81,8 +81,18 @@ class CodeWriter(Protocol):
     """An upload under way."""
 
     def write(self, piece: bytes) -> object:
-        """Raises:
-        ValueError: too much; says what is allowed.
+        """Take some more.
+
+        Raises:
+            ValueError: too much; says what is allowed.
+        """
+
+    def put(self, digest: str) -> object:
+        """Keep what was written, durably; the last thing to do with a writer.
+
+        Raises:
+            ValueError: not the bytes of that digest, or not a packed tar.
+            OSError: the disk.
         """
 
 
@@ -91,13 +101,8 @@ class CodeStore(Protocol):
 
     def has(self, digest: str) -> bool: ...
     def path(self, digest: str) -> Path: ...
-    def writer(self, digest: str) -> AbstractContextManager[CodeWriter]:
-        """An upload, kept durably at the end of the block unless something was raised.
-
-        Raises:
-            ValueError: at the end; not the bytes of that digest, or not a packed tar.
-            OSError: the disk.
-        """
+    def writer(self) -> AbstractContextManager[CodeWriter]:
+        """An upload; left without `put`, nothing remains of it."""
 
 
 # -- what sensors say; None is "no sensor" ---------------------------------------------------------

@@ -140,8 +140,12 @@ def _stars(pattern: bytes, start: int) -> tuple[int, bytes]:
     end = start
     while pattern[end : end + 1] == b"*":
         end += 1
-    at_start = start == 0 or pattern[start - 1 : start] == b"/"
+    # git compares a pattern's literal beginning first and matches the rest as a pattern of its own:
+    # in `foo**/bar` the stars stand at a start, too.
+    at_start = pattern[start - 1 : start] in (b"", b"/") or _SPECIAL.isdisjoint(pattern[:start])
     after = pattern[end : end + 1]
+    if pattern[end : end + 2] == b"\\/":
+        after = b""  # an escaped slash is a slash, but then not also no depth at all
     if end - start < 2 or not at_start or after not in (b"", b"/"):
         return end, b"[^/]*"
     if after == b"/":
@@ -168,10 +172,9 @@ def _bracket(pattern: bytes, i: int) -> tuple[int, bytes]:
         i, low = _class_byte(pattern, i)
         if pattern[i : i + 1] == b"-" and pattern[i + 1 : i + 2] not in (b"]", b""):
             i, high = _class_byte(pattern, i + 1)
-            if low <= high:  # an empty range matches nothing
+            if low <= high:
                 items.append(b"\\x%02x-\\x%02x" % (low, high))
-        else:
-            items.append(b"\\x%02x" % low)
+        items.append(b"\\x%02x" % low)  # git matches it also where the range is empty
     body = b"".join(items)
     if negated:
         return i + 1, b"[^/" + body + b"]"

@@ -194,8 +194,13 @@ class Connection:
     ) -> None:
         self.address = address
         self._idle = idle  # where it rests between requests
+        # Bytes where that will do: for text, Python loads its tables of international names.
+        host = address.host.encode() if address.host.isascii() else address.host
         try:
-            self.socket = socket.create_connection((address.host, address.port), CONNECT_S)
+            self.socket = socket.create_connection(
+                (host, address.port),  # type: ignore[arg-type]  # bytes are allowed
+                CONNECT_S,
+            )
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if address.secure:
                 import ssl

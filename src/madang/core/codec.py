@@ -7,6 +7,7 @@ field that may be text or a number holds smaller ones only.
 
 import dataclasses
 import json
+import operator
 import types
 import typing
 from collections.abc import Callable, Hashable
@@ -20,17 +21,18 @@ T = typing.TypeVar("T")
 KINDS: dict[str, type] = {kind.__name__: kind for kind in (*FACTS, *DECISIONS)}
 
 
+dumps = json.JSONEncoder(separators=(",", ":")).encode
+_EXACT = 1 << 53
+_ENCODERS: dict[type, Callable[[Any], Any]] = {}
+
+
 def to_json(value: Any) -> Any:
     """A dataclass as a list of its fields; tuples as lists; enums as their words."""
-    if dataclasses.is_dataclass(value):
-        return [
-            to_json(getattr(value, name)) for name in _names(typing.cast(Hashable, type(value)))
-        ]
-    if isinstance(value, tuple):
-        return [to_json(item) for item in value]
-    if isinstance(value, int) and value.bit_length() > 53:
-        return hex(value)  # bit sets of large gangs
-    return value
+    kind = type(value)
+    encode = _ENCODERS.get(kind)
+    if encode is None:
+        encode = _ENCODERS[kind] = _encoder(kind)
+    return encode(value)
 
 
 def from_json(kind: type[T], value: Any) -> T:
@@ -44,7 +46,7 @@ def from_json(kind: type[T], value: Any) -> T:
 
 def encode_event(event: Event) -> str:
     """One event as a line of JSON, byte for byte the same on every machine."""
-    return json.dumps([type(event).__name__, to_json(event)], separators=(",", ":"))
+    return dumps([type(event).__name__, to_json(event)])
 
 
 def decode_event(line: str) -> Event:
@@ -55,6 +57,53 @@ def decode_event(line: str) -> Event:
     """
     kind, fields = json.loads(line)
     return typing.cast(Event, from_json(KINDS[kind], fields))
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _int_to_json(value: int) -> int | str:
+    return value if -_EXACT < value < _EXACT else hex(value)  # bit sets of large gangs
+
+
+def _tuple_to_json(value: tuple[Any, ...]) -> list[Any]:
+    return [to_json(item) for item in value]
+
+
+def _encoder(kind: type) -> Callable[[Any], Any]:
+    """A function from a value of exactly this class to JSON; a journal calls it for every event."""
+    if issubclass(kind, bool | str):
+        return _same
+    if issubclass(kind, int):
+        return _int_to_json
+    if issubclass(kind, tuple):
+        return _tuple_to_json
+    if not dataclasses.is_dataclass(kind):
+        return _same
+    hints = typing.get_type_hints(kind)
+    names = _names(typing.cast(Hashable, kind))
+    rest = [(place, hints[name]) for place, name in enumerate(names)]
+    ints = [place for place, hint in rest if hint is int]
+    others = [place for place, hint in rest if not _is_plain(hint)]
+    # attrgetter gives a tuple of the fields at once, unless it is asked for one only.
+    fields = operator.attrgetter(*names) if len(names) > 1 else None
+
+    def encode(value: Any) -> list[Any]:
+        values = list(fields(value)) if fields else [getattr(value, names[0])]
+        for place in ints:
+            if not -_EXACT < values[place] < _EXACT:
+                values[place] = hex(values[place])
+        for place in others:
+            values[place] = to_json(values[place])
+        return values
+
+    return encode
+
+
+def _is_plain(hint: Any) -> bool:
+    """True iff every value of the field is JSON already, or an int that is looked after."""
+    return isinstance(hint, type) and issubclass(hint, int | str)
 
 
 @cache

@@ -5,13 +5,13 @@ N nodes, G devices of the largest node. A snapshot's pool is read-only; a what-i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from madang.core.model import WHOLE_GPU_MILLI, Shape
+from madang.core.model import WHOLE_GPU_MILLI, Node, Shape
 
 Ints = NDArray[np.int64]
 SmallInts = NDArray[np.int32]
@@ -20,6 +20,21 @@ Bools = NDArray[np.bool_]
 Place = tuple[int, tuple[int, ...]]  # a node's row and the devices taken there, for one member
 
 MOVING = ("gpu_free", "whole_free", "cpu_free", "memory_free")
+
+
+@dataclass(slots=True)
+class Taken:
+    """What members hold of one node. `gpu_milli` maps a device to what is held of it."""
+
+    gpu_milli: dict[int, int] = field(default_factory=dict)
+    cpu_milli: int = 0
+    memory_mib: int = 0
+
+    def add(self, shape: Shape, gpus: tuple[int, ...]) -> None:
+        self.cpu_milli += shape.cpu_milli
+        self.memory_mib += shape.memory_mib
+        for gpu in gpus:
+            self.gpu_milli[gpu] = self.gpu_milli.get(gpu, 0) + shape.gpu_milli
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +67,33 @@ class Pool:
 
     def rows(self, nodes: int) -> "Pool":
         """The first rows, as views of the same arrays."""
-        return Pool(**{name: getattr(self, name)[:nodes] for name in self.__dataclass_fields__})
+        return Pool(**{name: getattr(self, name)[:nodes] for name in _ARRAYS})
 
     def scratch(self) -> "Pool":
         """A copy that may be written to: what moves is copied, what stands still is shared."""
         return replace(self, **{name: getattr(self, name).copy() for name in MOVING})
 
     def frozen(self) -> "Pool":
-        """A read-only copy."""
-        copies: dict[str, Any] = {name: getattr(self, name).copy() for name in (*MOVING, "open")}
-        for array in copies.values():
+        """A read-only copy: what happens to this pool does not show there."""
+        return Pool(**{name: getattr(self, name).copy() for name in _ARRAYS}).read_only()
+
+    def read_only(self) -> "Pool":
+        """The same arrays, in the hands of someone who may not write to them."""
+        views: dict[str, Any] = {name: getattr(self, name).view() for name in _ARRAYS}
+        for array in views.values():
             array.flags.writeable = False
-        return replace(self, **copies)
+        return Pool(**views)
 
     def take(self, places: Sequence[Place], shape: Shape) -> None:
         """Take the places in this pool, which must be a scratch or the state's own."""
         for row, gpus in places:
+            cells, broken = self.gpu_free[row], 0
             for gpu in gpus:
-                left = int(self.gpu_free[row, gpu])
+                left = cells.item(gpu)
                 assert left >= shape.gpu_milli, f"took a GPU that was not free: {row}/{gpu} {left}"
-                self.whole_free[row] -= left == WHOLE_GPU_MILLI
-                self.gpu_free[row, gpu] = left - shape.gpu_milli
+                broken += left == WHOLE_GPU_MILLI
+                cells[gpu] = left - shape.gpu_milli
+            self.whole_free[row] -= broken
             self.cpu_free[row] -= shape.cpu_milli
             self.memory_free[row] -= shape.memory_mib
 
@@ -104,13 +125,32 @@ class Pool:
     def give(self, place: Place, shape: Shape) -> None:
         """Give one member's place back. Ill devices are not part of a place: they stay at 0."""
         row, gpus = place
+        cells, mended = self.gpu_free[row], 0
         for gpu in gpus:
-            left = int(self.gpu_free[row, gpu]) + shape.gpu_milli
+            left = cells.item(gpu) + shape.gpu_milli
             assert left <= WHOLE_GPU_MILLI, f"gave back a GPU that was not taken: {row}/{gpu}"
-            self.gpu_free[row, gpu] = left
-            self.whole_free[row] += left == WHOLE_GPU_MILLI
+            cells[gpu] = left
+            mended += left == WHOLE_GPU_MILLI
+        self.whole_free[row] += mended
         self.cpu_free[row] += shape.cpu_milli
         self.memory_free[row] += shape.memory_mib
+
+    def write_row(self, row: int, node: Node, taken: Taken) -> None:
+        """A node's capacity, less what is taken of it; a device that is not usable stays at 0."""
+        self.gpu_count[row] = node.gpus
+        self.gpu_usable[row] = node.usable.bit_count()
+        self.cpu_total[row] = node.cpu_milli
+        self.memory_total[row] = node.memory_mib
+        for gpu in range(self.gpu_free.shape[1]):
+            there = node.usable >> gpu & 1
+            left = WHOLE_GPU_MILLI - taken.gpu_milli.get(gpu, 0)
+            self.gpu_free[row, gpu] = left if there else 0
+        self.whole_free[row] = int((self.gpu_free[row] == WHOLE_GPU_MILLI).sum())
+        self.cpu_free[row] = node.cpu_milli - taken.cpu_milli
+        self.memory_free[row] = node.memory_mib - taken.memory_mib
+
+
+_ARRAYS = tuple(Pool.__dataclass_fields__)
 
 
 def empty_pool() -> Pool:
@@ -133,7 +173,7 @@ def empty_pool() -> Pool:
 def widened(pool: Pool, *, nodes: int, gpus: int) -> Pool:
     """The pool with room for more nodes or wider ones; the new cells are zero."""
     arrays: dict[str, Any] = {}
-    for name in Pool.__dataclass_fields__:
+    for name in _ARRAYS:
         old = getattr(pool, name)
         shape = (nodes, gpus) if name == "gpu_free" else (nodes,)
         new = np.zeros(shape, old.dtype)

@@ -6,14 +6,14 @@ ledger's. `apply` returns whether the event was news; late and doubled facts are
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from madang.core import events as ev
 from madang.core.lifecycle import LIVELY, moved, phase_of
+from madang.core.live import Changed, Lane, LiveJob, LiveNode, QueueKey, lane_of, queue_key
 from madang.core.model import (
-    WHOLE_GPU_MILLI,
     Allocation,
     AllocationState,
     Exit,
@@ -28,71 +28,14 @@ from madang.core.model import (
     grace_ms_of,
 )
 from madang.core.policy import DEFAULT
-from madang.core.pool import Place, Pool, empty_pool, widened
-from madang.core.snapshot import Lane, QueueKey, Snapshot
+from madang.core.pool import Place, Pool, Taken, empty_pool, widened
+from madang.core.snapshot import Snapshot
 
 LOST_EXIT = Exit(code=0, lost=True)
 
 
 def _sits_on(allocation: Allocation, node: str) -> bool:
     return any(allocation.holds(rank) for rank, s in enumerate(allocation.seats) if s.node == node)
-
-
-def queue_key(job: Job) -> QueueKey:
-    """FIFO within priority class: high priority first, then by time, then by sequence."""
-    return (-job.priority, job.submitted_ms, job.seq)
-
-
-def lane_of(job: Job) -> Lane:
-    """Jobs of one lane wait for the same devices; CPU-only jobs wait for none."""
-    return job.shape.models if job.shape.gpus else None
-
-
-@dataclass(slots=True)
-class Changed:
-    """Ids of what changed since the ledger last took it, in the order of the first change."""
-
-    jobs: dict[str, None] = field(default_factory=dict)
-    allocations: dict[str, None] = field(default_factory=dict)
-    nodes: dict[str, None] = field(default_factory=dict)
-    projects: dict[str, None] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class LiveJob:
-    """A job that has not ended, where it stands, and its newest allocation while that lives."""
-
-    job: Job
-    standing: Standing
-    allocation: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LiveNode:
-    """A node and its row in the pool. Rows are never reused.
-
-    `cordoned` outlives the node's absence: a node that was lost comes back as cordoned as it went.
-    """
-
-    node: Node
-    state: NodeState
-    row: int
-    cordoned: bool = False
-
-
-@dataclass(slots=True)
-class _Taken:
-    """What members hold of one node. `gpu_milli` maps a device to what is held of it."""
-
-    gpu_milli: dict[int, int] = field(default_factory=dict)
-    cpu_milli: int = 0
-    memory_mib: int = 0
-
-    def add(self, shape: Shape, gpus: tuple[int, ...]) -> None:
-        self.cpu_milli += shape.cpu_milli
-        self.memory_mib += shape.memory_mib
-        for gpu in gpus:
-            self.gpu_milli[gpu] = self.gpu_milli.get(gpu, 0) + shape.gpu_milli
 
 
 class State:
@@ -116,6 +59,8 @@ class State:
         self.troubled: dict[str, ReleaseReason] = {}
         self.unsettled: dict[str, None] = {}
         self.strays: dict[str, None] = {}
+        # Job → its older attempts that may still run, on nodes that were lost.
+        self.lingering: dict[str, dict[str, None]] = {}
         self.models: dict[str, int] = {"": 0}
         self.groups: dict[str, int] = {}
         self.nominations: dict[str, tuple[Seat, ...]] = {}  # job → seats promised to it
@@ -133,10 +78,14 @@ class State:
         return _FOLD[type(event)](self, event, now_ms)
 
     def snapshot(self, now_ms: int) -> Snapshot:
-        """The frozen picture that passes plan on. Mappings are views: plan writes nothing."""
+        """The picture that passes plan on, good until the next `apply`. All of it are views."""
+        return self.view(now_ms, self.pool.read_only())
+
+    def view(self, now_ms: int, pool: Pool | None = None) -> Snapshot:
+        """A snapshot of the live arrays, for a question that is answered at once."""
         return Snapshot(
             now_ms=now_ms,
-            pool=self.pool.frozen(),
+            pool=self.pool if pool is None else pool,
             node_ids=self.node_ids,
             nodes=self.nodes,
             models=self.models,
@@ -151,6 +100,7 @@ class State:
             troubled=self.troubled,
             unsettled=self.unsettled,
             strays=self.strays,
+            lingering=self.lingering,
             nominations=self.nominations,
             policy=self.policy,
         )
@@ -219,7 +169,7 @@ class State:
             self.troubled.setdefault(live.allocation, reason)
         else:
             # Already on its way out, maybe from a lost node.
-            self._look_for_settling(live.allocation)
+            self.look_for_settling(live.allocation)
 
     def _show(self, live: LiveJob) -> None:
         allocation = self.allocations[live.allocation] if live.allocation else None
@@ -284,7 +234,8 @@ class State:
             self._bury(allocation.id)
             return
         held = sum(allocation.holds(rank) for rank in range(len(allocation.seats)))
-        self._use(allocation.project, -held * allocation.shape.milli)
+        self.use(allocation.project, -held * allocation.shape.milli)
+        self.lingering.setdefault(allocation.job, {})[allocation.id] = None
 
     def _enqueue(self, live: LiveJob) -> None:
         insort(self.queue, (queue_key(live.job), live.job.id))
@@ -324,7 +275,7 @@ class State:
         self.allocations[allocation.id] = allocation
         held = [r for r in range(len(allocation.seats)) if allocation.holds(r)]
         self.pool.take([self._place(allocation.seats[r]) for r in held], allocation.shape)
-        self._use(allocation.project, len(held) * allocation.shape.milli)
+        self.use(allocation.project, len(held) * allocation.shape.milli)
         for rank in held:
             self.on_node[allocation.seats[rank].node][allocation.id] = None
         self.changed.allocations[allocation.id] = None
@@ -335,16 +286,18 @@ class State:
         usable = live.node.usable
         return (live.row, tuple([gpu for gpu in seat.gpus if usable >> gpu & 1]))
 
-    def _use(self, project: str, milli: int) -> None:
+    def use(self, project: str, milli: int) -> None:
         self.usage_milli[project] = self.usage_milli.get(project, 0) + milli
 
     def _job_nominated(self, event: ev.JobNominated, now_ms: int) -> bool:
         assert event.job not in self.nominations, f"promised twice: {event}"
         self.nominations[event.job] = event.seats
+        self.changed.jobs[event.job] = None
         return True
 
     def _nomination_dropped(self, event: ev.NominationDropped, now_ms: int) -> bool:
         del self.nominations[event.job]
+        self.changed.jobs[event.job] = None
         self.stirs += 1
         return True
 
@@ -357,7 +310,7 @@ class State:
         allocation = moved(allocation, AllocationState.RELEASING, now_ms)
         self._put(replace(allocation, release_reason=event.reason))
         self._drop_deadline(allocation)
-        self._look_for_settling(allocation.id)
+        self.look_for_settling(allocation.id)
         return True
 
     def _put(self, allocation: Allocation) -> None:
@@ -409,8 +362,8 @@ class State:
         seat = allocation.seats[event.rank]
         self.pool.give(self._place(seat), allocation.shape)
         self.stirs += 1
-        if self._is_newest(allocation):
-            self._use(allocation.project, -allocation.shape.milli)
+        if self.is_newest(allocation):
+            self.use(allocation.project, -allocation.shape.milli)
         allocation = replace(
             allocation,
             ended=allocation.ended | bit,
@@ -425,27 +378,33 @@ class State:
         if not event.exit.ok and allocation.state in LIVELY:
             self.troubled.setdefault(allocation.id, ReleaseReason.MEMBER_FAILED)
         self._put(allocation)
-        self._look_for_settling(allocation.id)
+        self.look_for_settling(allocation.id)
         return True
 
     def _released(self, allocation: Allocation, at_ms: int) -> None:
         allocation = moved(allocation, AllocationState.RELEASED, at_ms)
         self._put(allocation)
         self._drop_deadline(allocation)
-        self._look_for_settling(allocation.id)
+        self.look_for_settling(allocation.id)
         self.troubled.pop(allocation.id, None)
         self.strays.pop(allocation.id, None)
-        if not self._is_newest(allocation):
+        if not self.is_newest(allocation):
             self._bury(allocation.id)
 
-    def _is_newest(self, allocation: Allocation) -> bool:
+    def is_newest(self, allocation: Allocation) -> bool:
         """True iff a live job still goes by this allocation."""
         live = self.jobs.get(allocation.job)
         return live is not None and live.allocation == allocation.id
 
     def _bury(self, allocation_id: str) -> None:
         """A released allocation leaves once its job has been settled."""
-        self.ended_allocations[allocation_id] = self.allocations.pop(allocation_id)
+        allocation = self.allocations.pop(allocation_id)
+        self.ended_allocations[allocation_id] = allocation
+        lingering = self.lingering.get(allocation.job, {})
+        if allocation_id in lingering:
+            del lingering[allocation_id]
+            if not lingering:
+                del self.lingering[allocation.job]
 
     def _drop_deadline(self, allocation: Allocation) -> None:
         """The allocation leaves RUNNING: its time limit has no more to say."""
@@ -457,10 +416,10 @@ class State:
         if at < len(self.deadlines) and self.deadlines[at] == entry:
             del self.deadlines[at]
 
-    def _look_for_settling(self, allocation_id: str) -> None:
+    def look_for_settling(self, allocation_id: str) -> None:
         """Mark the job iff all that its allocation still holds is out of sight, or nothing."""
         allocation = self.allocations[allocation_id]
-        if allocation.state in LIVELY or not self._is_newest(allocation):
+        if allocation.state in LIVELY or not self.is_newest(allocation):
             return
         if all(
             not allocation.holds(rank) or self.nodes[seat.node].state is NodeState.LOST
@@ -496,16 +455,20 @@ class State:
     def _reconcile(self, event: ev.NodeSeen, now_ms: int) -> None:
         """A lost node is back: what it no longer runs has ended, what it must not is a stray."""
         runs = dict.fromkeys(event.holds)
+        made_ms = event.at_ms or now_ms
         for id in list(self.on_node[event.node.id]):
             allocation = self.allocations[id]
+            if allocation.state in LIVELY or made_ms < allocation.releasing_ms:
+                continue  # its Start may be younger than the report; its Stop will bring the end
             for rank, seat in enumerate(allocation.seats):
                 if seat.node != event.node.id or not allocation.holds(rank):
                     continue
                 if (id, rank) not in runs:
                     self._member_ended(ev.MemberEnded(id, rank, LOST_EXIT, now_ms), now_ms)
-            if id in self.allocations and allocation.state is AllocationState.RELEASING:
+        for id in self.on_node[event.node.id]:
+            if self.allocations[id].state is AllocationState.RELEASING:
                 self.strays[id] = None  # it was asked to end while nobody could hear
-                self._look_for_settling(id)  # what it holds is in sight again: wait for its end
+                self.look_for_settling(id)  # what it holds is in sight again: wait for its end
 
     def _node_lost(self, event: ev.NodeLost, now_ms: int) -> bool:
         known = self.nodes.get(event.node)
@@ -514,7 +477,7 @@ class State:
         self._set_node(replace(known, state=NodeState.LOST))
         for id in self.on_node[event.node]:
             if self.allocations[id].state not in LIVELY:
-                self._look_for_settling(id)
+                self.look_for_settling(id)
             else:
                 self.troubled.setdefault(id, ReleaseReason.NODE_LOST)
         return True
@@ -531,16 +494,16 @@ class State:
 
     def _admit_node(self, node: Node, state: NodeState) -> None:
         row = len(self.node_ids)
-        self._grow(nodes=row + 1, gpus=node.gpus)
+        self.grow(nodes=row + 1, gpus=node.gpus)
         self.node_ids.append(node.id)
         self.on_node[node.id] = {}
         self._set_node(LiveNode(node, state, row))
 
-    def _grow(self, *, nodes: int, gpus: int) -> None:
+    def grow(self, *, nodes: int, gpus: int) -> None:
         """Make room in the arrays; rows double, so that a fleet is admitted in linear time."""
         rows, width = self._roomy.gpu_free.shape
         if nodes > rows or gpus > width:
-            rows = max(2 * rows, 16) if nodes > rows else rows
+            rows = max(2 * rows, 16, nodes) if nodes > rows else rows
             self._roomy = widened(self._roomy, nodes=rows, gpus=max(gpus, width))
             self.pool = self._roomy.rows(nodes)
         elif nodes > self.pool.nodes:
@@ -548,31 +511,22 @@ class State:
 
     def _set_node(self, live: LiveNode) -> None:
         """Store the node and write its row: capacity less what its members hold."""
-        self._grow(nodes=self.pool.nodes, gpus=live.node.gpus)
+        self.grow(nodes=self.pool.nodes, gpus=live.node.gpus)
         self.nodes[live.node.id] = live
         self.changed.nodes[live.node.id] = None
         self.stirs += 1
-        taken = _Taken()
+        taken = Taken()
         for shape, gpus in self._held_on(live.node.id):
             taken.add(shape, gpus)
-        self._write_row(live, taken)
+        self.write_row(live, taken)
 
-    def _write_row(self, live: LiveNode, taken: "_Taken") -> None:
-        node, row, pool = live.node, live.row, self.pool
-        pool.gpu_count[row] = node.gpus
-        pool.gpu_usable[row] = node.usable.bit_count()
-        pool.cpu_total[row] = node.cpu_milli
-        pool.memory_total[row] = node.memory_mib
-        pool.model[row] = self.models.setdefault(node.model, len(self.models))
-        pool.group[row] = self.groups.setdefault(node.group, len(self.groups))
+    def write_row(self, live: LiveNode, taken: Taken) -> None:
+        """Write the node's row of the pool, given what its members hold."""
+        row, pool = live.row, self.pool
+        pool.model[row] = self.models.setdefault(live.node.model, len(self.models))
+        pool.group[row] = self.groups.setdefault(live.node.group, len(self.groups))
         pool.open[row] = live.state is NodeState.READY
-        for gpu in range(pool.gpu_free.shape[1]):
-            there = node.usable >> gpu & 1
-            left = WHOLE_GPU_MILLI - taken.gpu_milli.get(gpu, 0)
-            pool.gpu_free[row, gpu] = left if there else 0
-        pool.whole_free[row] = int((pool.gpu_free[row] == WHOLE_GPU_MILLI).sum())
-        pool.cpu_free[row] = node.cpu_milli - taken.cpu_milli
-        pool.memory_free[row] = node.memory_mib - taken.memory_mib
+        pool.write_row(row, live.node, taken)
 
     def _held_on(self, node: str) -> list[tuple[Shape, tuple[int, ...]]]:
         return [
@@ -590,93 +544,6 @@ class State:
         self.changed.projects[event.project.id] = None
         self.stirs += 1
         return True
-
-
-def restored(
-    nodes: Sequence[LiveNode],
-    projects: Iterable[Project],
-    jobs: Iterable[LiveJob],
-    allocations: Iterable[Allocation],
-) -> State:
-    """The state that wrote these rows, as if it had been folded up to there.
-
-    What the rows do not say is derived from them, so that a crash after any commit goes on as if
-    there had been none. The one thing lost would be a JobRequeueAsked without its ReleaseAsked; a
-    turn always has both.
-
-    Args:
-        nodes: every row, in row order.
-        jobs: those that have not ended, in the order of submission.
-        allocations: in the order they were bound: all that hold devices (also on a lost node after
-            their job left them), and what a live job has not been settled for.
-    """
-    state = State()
-    state.projects = {project.id: project for project in projects}
-    state.usage_milli = dict.fromkeys(state.projects, 0)
-    state.jobs = {live.job.id: replace(live) for live in jobs}
-    state.allocations = {allocation.id: allocation for allocation in allocations}
-    _restore_nodes(state, nodes)
-    _restore_queue(state)
-    for allocation in state.allocations.values():
-        _restore_attention(state, allocation)
-    for live in state.jobs.values():
-        if live.allocation is None and live.standing.stop_asked:
-            state.unsettled[live.job.id] = None
-    return state
-
-
-def _restore_nodes(state: State, nodes: Sequence[LiveNode]) -> None:
-    """The rows of the pool, in one pass over what is held."""
-    taken = {live.node.id: _Taken() for live in nodes}
-    state.nodes = {live.node.id: live for live in nodes}
-    state.node_ids = [live.node.id for live in nodes]
-    state.on_node = {id: {} for id in state.node_ids}
-    state._grow(nodes=len(nodes), gpus=max((live.node.gpus for live in nodes), default=0))
-    for allocation in state.allocations.values():
-        charged = state._is_newest(allocation)
-        for rank, seat in enumerate(allocation.seats):
-            if not allocation.holds(rank):
-                continue
-            taken[seat.node].add(allocation.shape, seat.gpus)
-            state.on_node[seat.node][allocation.id] = None
-            if charged:
-                state._use(allocation.project, allocation.shape.milli)
-    for row, live in enumerate(nodes):
-        assert live.row == row, f"rows have no gaps: {live}"
-        state._write_row(live, taken[live.node.id])
-
-
-def _restore_queue(state: State) -> None:
-    for live in state.jobs.values():
-        if live.allocation is not None:
-            continue
-        state.queue.append((queue_key(live.job), live.job.id))
-        lane = lane_of(live.job)
-        state.waiting[lane] = state.waiting.get(lane, 0) + 1
-        if live.standing.not_before_ms:
-            state.backoffs.append((live.standing.not_before_ms, live.job.id))
-    state.queue.sort()
-    state.backoffs.sort()
-
-
-def _restore_attention(state: State, allocation: Allocation) -> None:
-    """Deadlines, and what the release and settle passes must look at."""
-    state._look_for_settling(allocation.id)
-    if allocation.state not in LIVELY:
-        return
-    live = state.jobs[allocation.job]
-    if allocation.state is AllocationState.RUNNING and live.job.time_limit_ms:
-        insort(state.deadlines, (allocation.running_ms + live.job.time_limit_ms, allocation.id))
-    out_of_sight = any(
-        allocation.holds(rank) and state.nodes[seat.node].state is NodeState.LOST
-        for rank, seat in enumerate(allocation.seats)
-    )
-    if live.standing.stop_asked:
-        state.troubled[allocation.id] = ReleaseReason.STOP
-    elif out_of_sight:
-        state.troubled[allocation.id] = ReleaseReason.NODE_LOST
-    elif not all(end.ok for _, end in allocation.exits):
-        state.troubled[allocation.id] = ReleaseReason.MEMBER_FAILED
 
 
 def _drop(entries: list[Any], entry: Any) -> None:

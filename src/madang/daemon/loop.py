@@ -26,8 +26,9 @@ from madang.core.events import (
 )
 from madang.core.explain import guide
 from madang.core.model import AllocationState, Job, grace_ms_of
+from madang.core.restore import restored
 from madang.core.snapshot import Snapshot
-from madang.core.state import State, restored
+from madang.core.state import State
 from madang.daemon.inbox import Ask, Inbox, Note, Request, Submit
 from madang.daemon.intake import Profiles, job_from, launch_of
 from madang.engines.base import Action, Engine, EngineError, Launch, Start, Stop
@@ -186,8 +187,8 @@ class TurnLoop:
             case Ask(fact=fact):
                 turn.facts.append(fact)
                 turn.answers.append((request, None))
-            case Note(job=job, memo=memo):
-                turn.memos.append((job, memo))
+            case Note(job=job_id, memo=memo):
+                turn.memos.append((job_id, memo))
                 turn.answers.append((request, None))
             case Submit(request=asked, owner=owner, idempotency_key=key):
                 known = self._known(turn, owner, key)
@@ -267,7 +268,9 @@ class TurnLoop:
 
     def _restore(self) -> None:
         loaded = self.ledger.load()
-        state: State = restored(loaded.nodes, loaded.projects, loaded.jobs, loaded.allocations)
+        state: State = restored(
+            loaded.nodes, loaded.projects, loaded.jobs, loaded.allocations, loaded.nominations
+        )
         self._controller = Controller(state)
         self._next_n = loaded.next_n
         self.last_seq = loaded.last_seq

@@ -4,8 +4,8 @@ Order matters: the state directory is locked first, the socket is bound before a
 and the loop has adopted what runs before the first request is answered.
 """
 
-import getpass
 import gc
+import getpass
 import hashlib
 import logging
 import os
@@ -13,8 +13,8 @@ import secrets
 import signal
 import socket
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from madang import __version__
 from madang.core.events import Fact, ProjectSet
@@ -33,32 +33,47 @@ DEFAULT_PROJECT = Project("default")
 TOKEN_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonOptions:
-    """What `madang up` was told."""
+class Options(Protocol):
+    """What `madang up` was told. Empty words and 0 devices mean that nothing was said."""
 
-    state: Path
-    host: str = "127.0.0.1"
-    port: int = 7070
-    devices: int | None = None
-    fleet: Path | None = None
-    database: str = ""
-    names: tuple[str, ...] = ()
+    @property
+    def state(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def devices(self) -> int: ...
+    @property
+    def fleet(self) -> str: ...
+    @property
+    def database(self) -> str: ...
 
 
-def run_daemon(options: DaemonOptions) -> int:
+def run_daemon(options: Options) -> int:
     """Run until SIGTERM or SIGINT. Returns an exit code; failures are worded on standard error."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        state_dir = open_state_dir(options.state)
+        state_dir = open_state_dir(Path(options.state))
     except StateDirError as failure:
         return _fail(failure)
     try:
         with _bound_socket(options.host, options.port) as door:
             ledger = open_ledger(options.database or state_dir.database_url)
             code = CodeStore(state_dir.path / "code")
-            engine = _engine(options, state_dir, code)
-            return _serve(options, state_dir, door, ledger, engine, code)
+            url = _url_of(door)
+            yard = DaemonYard(
+                TurnLoop(
+                    ledger,
+                    _engine(options, state_dir, code, url),
+                    WallClock(),
+                    holder=f"{socket.gethostname()}:{os.getpid()}",
+                    on_failure=lambda: os.kill(os.getpid(), signal.SIGTERM),
+                ),
+                code,
+                url,
+            )
+            return _serve(yard, state_dir, door)
     except (LedgerError, EngineError, StateDirError) as failure:
         return _fail(failure)
     finally:
@@ -84,50 +99,56 @@ def _bound_socket(host: str, port: int) -> socket.socket:
     return door
 
 
-def _engine(options: DaemonOptions, state_dir: StateDir, code: CodeStore) -> Engine:
-    if options.fleet is not None:
+def _engine(options: Options, state_dir: StateDir, code: CodeStore, url: str) -> Engine:
+    if options.fleet:
         from madang.engines.virtual import open_fleet
 
-        return open_fleet(options.fleet, state_dir.path)
-    from madang.engines.local import LocalEngine
+        return open_fleet(_read_fleet(Path(options.fleet)), state_dir.path)
+    from madang.engines.local.engine import LocalEngine
 
-    return LocalEngine(state_dir.path, code, devices=options.devices)
+    engine = LocalEngine(state_dir.path, code, devices=options.devices or None)
+    engine.url = url
+    return engine
 
 
-def _serve(
-    options: DaemonOptions,
-    state_dir: StateDir,
-    door: socket.socket,
-    ledger: Ledger,
-    engine: Engine,
-    code: CodeStore,
-) -> int:
-    import uvicorn
+def _read_fleet(path: Path) -> dict[str, Any]:
+    import yaml
+    from pydantic import ValidationError
 
-    from madang.api import ApiSettings, create_app
+    from madang.wire.fleet import FleetFile
+
+    try:
+        return FleetFile.model_validate(yaml.safe_load(path.read_text())).model_dump()
+    except OSError as failure:
+        raise StateDirError(f"--fleet: {path} cannot be read: {failure.strerror}") from failure
+    except (yaml.YAMLError, ValidationError) as failure:
+        raise StateDirError(f"--fleet: {path} is not a fleet file: {failure}") from failure
+
+
+def _url_of(door: socket.socket) -> str:
+    host, port = door.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket) -> int:
+    from madang.api import ApiSettings, create_app, make_server
 
     host, port = door.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    loop = TurnLoop(
-        ledger, engine, WallClock(), holder=f"{socket.gethostname()}:{os.getpid()}",
-        on_failure=lambda: os.kill(os.getpid(), signal.SIGTERM),
-    )
-    yard = DaemonYard(loop, code, url)
-    app = create_app(yard, ApiSettings(host=host, port=port, names=options.names))
-    loop.open(_first_facts(ledger))
-    _let_the_owner_in(state_dir, ledger, url)
-    state_dir.write_private(
-        "daemon.json", {"pid": os.getpid(), "url": url, "version": __version__}
-    )
-    gc.collect()
-    gc.freeze()
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    settings = ApiSettings(host=host, port=port)
+    server = make_server(create_app(yard, settings), settings)
+    yard.loop.open(_first_facts(yard.ledger))
     try:
+        _let_the_owner_in(state_dir, yard.ledger, yard.url)
+        state_dir.write_private(
+            "daemon.json", {"pid": os.getpid(), "url": yard.url, "version": __version__}
+        )
+        gc.collect()
+        gc.freeze()  # what lives since the start lives to the end: never look at it again
         server.run(sockets=[door])
     finally:
-        loop.close()
-        ledger.close()
-    return 70 if loop.failure else 0
+        yard.loop.close()
+        yard.ledger.close()
+    return 70 if yard.loop.failure else 0
 
 
 def _first_facts(ledger: Ledger) -> list[Fact]:

@@ -7,7 +7,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from madang import __version__
-from madang.api.yard import Accepted, NoSuchMember, Refused, Spawn, Submission, Top
+from madang.api.yard import (
+    Accepted,
+    GpuTop,
+    MemberTop,
+    NodeTop,
+    NoSuchMember,
+    Refused,
+    Spawn,
+    Submission,
+    Top,
+)
 from madang.core.admission import judge
 from madang.core.events import Fact
 from madang.core.explain import Trial, try_job
@@ -31,7 +41,7 @@ class DaemonYard:
     """Awaits the turn loop from the event loop. Answers come after the commit."""
 
     def __init__(self, loop: TurnLoop, code: CodeStore, url: str) -> None:
-        self._loop = loop
+        self.loop = loop
         self.ledger = loop.ledger
         self.engine = loop.engine
         self.code = code
@@ -45,7 +55,7 @@ class DaemonYard:
     @property
     def failure(self) -> str:
         """Why the turn loop stopped; "" while it turns."""
-        return self._loop.failure
+        return self.loop.failure
 
     async def submit(self, submissions: Sequence[Submission]) -> list[Accepted | Refused]:
         """Accepted or Refused for each submission, in order, in one commit if they fit in one.
@@ -53,9 +63,7 @@ class DaemonYard:
         Raises:
             Busy: nothing was accepted; the same submissions may be sent again.
         """
-        return await self._ask(
-            [Submit(s.request, s.owner, s.idempotency_key) for s in submissions]
-        )
+        return await self._ask([Submit(s.request, s.owner, s.idempotency_key) for s in submissions])
 
     async def ask(self, fact: Fact) -> None:
         """Returns once the fact is committed.
@@ -70,31 +78,31 @@ class DaemonYard:
         await self._ask([Note(job_id, memo)])
 
     async def _ask(self, requests: list[Request]) -> list[Any]:
-        self._loop.inbox.put(requests)
+        self.loop.inbox.put(requests)
         answers: list[Future[Any]] = [request.answer for request in requests]
         return list(await asyncio.gather(*map(asyncio.wrap_future, answers)))
 
     def snapshot(self) -> Snapshot:
         """The yard after the last committed turn."""
-        return self._loop.snapshot()
+        return self.loop.snapshot()
 
     def trial(self, request: JobRequest, owner: str) -> Trial:
         """What would happen to the request if it were submitted now."""
-        job = self._loop.trial_job(request)
-        snapshot = self._loop.snapshot()
+        job = self.loop.trial_job(request)
+        snapshot = self.loop.snapshot()
         rejected = judge(snapshot.pool, snapshot.models, snapshot.projects, job)
         return try_job(snapshot, job, rejected)
 
     async def wait_for_events(self, after: int) -> int:
         """The last committed journal sequence, as soon as it is above `after`."""
         self._asyncio = asyncio.get_running_loop()
-        while self._loop.last_seq <= after:
+        while self.loop.last_seq <= after:
             waiting: asyncio.Future[int] = self._asyncio.create_future()
             self._waiting.append(waiting)
-            if self._loop.last_seq > after:  # a commit slipped in between
+            if self.loop.last_seq > after:  # a commit slipped in between
                 break
             await waiting
-        return self._loop.last_seq
+        return self.loop.last_seq
 
     # -- members --------------------------------------------------------------------------------
 
@@ -113,6 +121,40 @@ class DaemonYard:
         with _no_such_member():
             argv, env, directory = self.engine.exec_command(allocation, rank, command)
         return Spawn(tuple(argv), env, directory)
+
+    def top(self) -> Top:
+        """What the sensors say now."""
+        sample = self.engine.sample()
+        return Top(
+            nodes=tuple(
+                NodeTop(
+                    node.node,
+                    node.cpu_percent,
+                    node.memory_used_mib,
+                    tuple(
+                        GpuTop(
+                            gpu.index,
+                            gpu.util_percent,
+                            gpu.memory_used_mib,
+                            gpu.power_w,
+                            gpu.temperature_c,
+                        )
+                        for gpu in node.gpus
+                    ),
+                )
+                for node in sample.nodes
+            ),
+            members=tuple(
+                MemberTop(
+                    one.allocation.rpartition(".")[0],
+                    one.allocation,
+                    one.rank,
+                    one.cpu_percent,
+                    one.memory_mib,
+                )
+                for one in sample.members
+            ),
+        )
 
     def _committed(self, last_seq: int) -> None:
         """Called by the turn loop's thread after each turn."""

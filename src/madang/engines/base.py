@@ -62,6 +62,48 @@ class Stop:
 Action = Start | Stop
 
 
+# -- what sensors say; None is "no sensor" --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSample:
+    """One device at one moment."""
+
+    index: int
+    util_percent: float | None = None
+    memory_used_mib: int | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSample:
+    """One node that can be heard. CPU percent is 100 when every core is busy."""
+
+    node: str
+    cpu_percent: float | None = None
+    memory_used_mib: int | None = None
+    gpus: tuple[GpuSample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSample:
+    """One running member and its process tree. CPU percent is 100 a core."""
+
+    allocation: str
+    rank: int
+    cpu_percent: float | None = None
+    memory_mib: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Every node that can be heard, and every member that runs there."""
+
+    nodes: tuple[NodeSample, ...] = ()
+    members: tuple[MemberSample, ...] = ()
+
+
 class Engine(Protocol):
     """See the module's docstring."""
 
@@ -104,3 +146,6 @@ class Engine(Protocol):
         Raises:
             EngineError: the member does not run here.
         """
+
+    def sample(self) -> Sample:
+        """What the sensors say now."""

@@ -1,8 +1,8 @@
 """Code snapshots by the sha256 of their bytes: what a job was submitted with is what it runs.
 
 `<root>/ab/<sha256>.tar` holds a tar under gzip or zstandard, told apart by its first bytes: the
-client knows only the standard library, and packs gzip. A file is there whole and verified, or not at
-all. Safe for many threads and processes.
+client knows only the standard library, and packs gzip. A file is there whole and verified, or not
+at all. Safe for many threads and processes.
 """
 
 import gzip
@@ -33,6 +33,17 @@ class CodeError(ValueError):
     """The snapshot cannot be taken; says what was given and what is allowed."""
 
 
+class BadDigest(CodeError):
+    """The bytes are not those that were announced; `found` is their digest."""
+
+    def __init__(self, announced: str, found: str) -> None:
+        super().__init__(
+            f"the bytes have the digest {found}, announced was {announced}: "
+            "the upload was cut short or changed on the way; send it again"
+        )
+        self.found = found
+
+
 class CodeStore:
     """See the module's docstring."""
 
@@ -51,37 +62,30 @@ class CodeStore:
         return self._root / digest[:2] / f"{digest}.tar"
 
     def has(self, digest: str) -> bool:
+        """Whether it is here, whole."""
         return self.path(digest).is_file()
 
     @contextmanager
-    def writer(self, digest: str) -> Iterator["Writer"]:
-        """Write a snapshot piece by piece; it is kept at the end of a block that raised nothing.
+    def writer(self) -> Iterator["Writer"]:
+        """An upload: `write` its pieces, then `put`. Left without `put`, nothing remains of it.
 
         Raises:
-            CodeError: too large, not the announced bytes, or not a packed tar.
             OSError: the disk.
         """
-        target = self.path(digest)
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd, name = tempfile.mkstemp(dir=self._root, prefix=".new-")
         try:
             with open(fd, "wb") as file:
-                writer = Writer(file, self._bytes_max)
-                yield writer
-                writer.check(digest)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, target)
-        except BaseException:
-            os.unlink(name)
-            raise
+                yield Writer(self, file, Path(name), self._bytes_max)
+        finally:
+            Path(name).unlink(missing_ok=True)  # `put` has moved it away
 
     def put(self, digest: str, pieces: Iterable[bytes]) -> Path:
-        """Store a snapshot. Raises as `writer`."""
-        with self.writer(digest) as writer:
+        """Store a snapshot, and say where. Raises as `Writer`."""
+        with self.writer() as writer:
             for piece in pieces:
                 writer.write(piece)
-        return self.path(digest)
+            return writer.put(digest)
 
     def remove(self, digest: str) -> None:
         """Forget it; nothing happens if it is not there."""
@@ -91,35 +95,60 @@ class CodeStore:
 class Writer:
     """Takes the bytes of one snapshot."""
 
-    def __init__(self, file: IO[bytes], bytes_max: int) -> None:
+    def __init__(self, store: CodeStore, file: IO[bytes], path: Path, bytes_max: int) -> None:
+        self._store = store
         self._file = file
+        self._path = path
         self._bytes_max = bytes_max
         self._count = 0
         self._hash = hashlib.sha256()
         self._head = b""
 
     def write(self, piece: bytes) -> None:
-        """Raises CodeError as soon as it is too much."""
+        """Take some more.
+
+        Raises:
+            CodeError: as soon as it is too much.
+            OSError: the disk.
+        """
         self._count += len(piece)
         if self._count > self._bytes_max:
-            raise CodeError(
-                f"a code snapshot may have {self._bytes_max} bytes packed; this one has more. "
-                "Leave large files out with .madangignore"
-            )
-        if len(self._head) < 4:
-            self._head = (self._head + piece)[:4]
+            raise CodeError(_too_large(self._bytes_max))
+        if len(self._head) < len(ZSTD_MAGIC):
+            self._head = (self._head + piece)[: len(ZSTD_MAGIC)]
         self._hash.update(piece)
         self._file.write(piece)
 
-    def check(self, digest: str) -> None:
-        """Raises CodeError when these are not the announced bytes."""
+    def put(self, digest: str) -> Path:
+        """Keep what was written under this digest, durably; the last thing to do with a writer.
+
+        Raises:
+            BadDigest: it has another one.
+            CodeError: it is not a packed tar.
+            OSError: the disk.
+        """
         if self._hash.hexdigest() != digest:
-            raise CodeError(
-                f"the bytes have the digest {self._hash.hexdigest()}, announced was {digest}: "
-                "the upload was cut short or changed; send it again"
-            )
+            raise BadDigest(digest, self._hash.hexdigest())
         if not self._head.startswith((GZIP_MAGIC, ZSTD_MAGIC)):
             raise CodeError("a code snapshot is a tar packed by gzip or zstandard; this is neither")
+        target = self._store.path(digest)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._path.replace(target)
+        directory = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # a job that refers to it is about to be acknowledged
+        finally:
+            os.close(directory)
+        return target
+
+
+def _too_large(bytes_max: int) -> str:
+    return (
+        f"a code snapshot may have {bytes_max} bytes packed; this one has more. "
+        "Leave large files out with .madangignore"
+    )
 
 
 def unpacked(file: IO[bytes]) -> IO[bytes]:
@@ -239,10 +268,7 @@ class _Digesting:
     def write(self, piece: bytes) -> int:
         self._count += len(piece)
         if self._count > SNAPSHOT_BYTES_MAX:
-            raise CodeError(
-                f"a code snapshot may have {SNAPSHOT_BYTES_MAX} bytes packed; this one has more. "
-                "Leave large files out with .madangignore"
-            )
+            raise CodeError(_too_large(SNAPSHOT_BYTES_MAX))
         self.digest.update(piece)
         return self._target.write(piece)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from madang.core import events as ev
-from madang.core.codec import from_json, to_json
+from madang.core.codec import dumps, from_json, to_json
 from madang.core.model import Allocation
 
 T = TypeVar("T")
@@ -13,12 +13,13 @@ T = TypeVar("T")
 # The fields of an Allocation that its binding settles. The rest moves; a new field goes to the end.
 _FIXED = frozenset({"id", "job", "project", "attempt", "shape", "seats", "bound_ms"})
 _FIELDS = tuple(Allocation.__dataclass_fields__)
+_STANDING = tuple(name for name in _FIELDS if name in _FIXED)
 _MOVING = tuple(name for name in _FIELDS if name not in _FIXED)
 
 
 def body(value: Any) -> str:
     """A value of the core as a JSON text."""
-    return json.dumps(to_json(value), separators=(",", ":"))
+    return dumps(to_json(value))
 
 
 def of_body(kind: type[T], text: str) -> T:
@@ -28,7 +29,7 @@ def of_body(kind: type[T], text: str) -> T:
 
 def fixed_body(allocation: Allocation) -> str:
     """What of an allocation never changes."""
-    return _fields(allocation, [name for name in _FIELDS if name in _FIXED])
+    return _fields(allocation, _STANDING)
 
 
 def moving_body(allocation: Allocation) -> str:
@@ -37,8 +38,7 @@ def moving_body(allocation: Allocation) -> str:
 
 
 def _fields(allocation: Allocation, names: Sequence[str]) -> str:
-    values = [to_json(getattr(allocation, name)) for name in names]
-    return json.dumps(values, separators=(",", ":"))
+    return dumps([to_json(getattr(allocation, name)) for name in names])
 
 
 def allocation_of(fixed: str, moving: str) -> Allocation:

@@ -137,8 +137,12 @@ def _sqlite_connection(address: str, *pragmas: str) -> sqlite3.Connection:
         isolation_level=None,  # we say BEGIN ourselves
         check_same_thread=False,  # a pool gives a connection to one thread at a time
     )
-    for pragma in pragmas:
-        connection.execute(f"PRAGMA {pragma}").fetchall()
+    try:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 

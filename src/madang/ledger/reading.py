@@ -5,8 +5,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from madang.core.model import Allocation, Job, Node, NodeState, Phase, Project, Standing
-from madang.core.state import LiveJob, LiveNode
+from madang.core.live import LiveJob, LiveNode
+from madang.core.model import Allocation, Job, Node, NodeState, Phase, Project, Seat, Standing
 from madang.ledger.coding import allocation_of, of_body
 from madang.ledger.schema import allocations, jobs, journal, lead, nodes, projects, requests, tokens
 from madang.ledger.values import EventRecord, JobRecord, Loaded, Token
@@ -64,7 +64,7 @@ _LEAD = sa.select(lead.c.last_seq, lead.c.last_ms, lead.c.last_n)
 _NODES = sa.select(nodes.c.row, nodes.c.state, nodes.c.cordoned, nodes.c.body).order_by(nodes.c.row)
 _PROJECTS = sa.select(projects.c.body).order_by(projects.c.id)
 _LIVE_JOBS = (
-    sa.select(jobs.c.job, jobs.c.standing, jobs.c.allocation, jobs.c.attached)
+    sa.select(jobs.c.job, jobs.c.standing, jobs.c.allocation, jobs.c.attached, jobs.c.nominated)
     .where(_LIVE)
     .order_by(jobs.c.n)
 )
@@ -85,22 +85,29 @@ _TOKENS = sa.select(tokens.c.name, tokens.c.digest, tokens.c.made_ms).order_by(t
 def load(connection: sa.Connection) -> Loaded:
     """All live rows, of one moment: the connection is in a transaction that sees one."""
     counters = connection.execute(_LEAD).one()
+    live_jobs = [
+        (
+            LiveJob(
+                of_body(Job, row.job),
+                of_body(Standing, row.standing),
+                row.allocation if row.attached else None,
+            ),
+            row.nominated,
+        )
+        for row in connection.execute(_LIVE_JOBS)
+    ]
     return Loaded(
         nodes=tuple(
             LiveNode(of_body(Node, row.body), NodeState(row.state), row.row, bool(row.cordoned))
             for row in connection.execute(_NODES)
         ),
         projects=tuple(of_body(Project, row.body) for row in connection.execute(_PROJECTS)),
-        jobs=tuple(
-            LiveJob(
-                of_body(Job, row.job),
-                of_body(Standing, row.standing),
-                row.allocation if row.attached else None,
-            )
-            for row in connection.execute(_LIVE_JOBS)
-        ),
+        jobs=tuple(live for live, _ in live_jobs),
         allocations=tuple(
             allocation_of(row.fixed, row.moving) for row in connection.execute(_LIVE_ALLOCATIONS)
+        ),
+        nominations=tuple(
+            (live.job.id, of_body(tuple[Seat, ...], seats)) for live, seats in live_jobs if seats
         ),
         next_n=counters.last_n + 1,
         last_seq=counters.last_seq,

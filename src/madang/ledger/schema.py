@@ -84,6 +84,7 @@ jobs = sa.Table(
     _number("live"),
     sa.Column("allocation", sa.Text),
     _number("attached"),
+    sa.Column("nominated", sa.Text),
     _text("job"),
     _text("standing"),
     _text("memo"),

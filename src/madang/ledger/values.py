@@ -8,17 +8,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from madang.core.events import Event
-from madang.core.model import Allocation, Job, Node, NodeState, Project, Standing
-from madang.core.state import LiveJob, LiveNode, State
+from madang.core.live import LiveJob, LiveNode
+from madang.core.model import Allocation, Job, Node, NodeState, Project, Seat, Standing
+from madang.core.state import State
 
 
 @dataclass(frozen=True, slots=True)
 class JobWrite:
-    """A job as a turn left it. `allocation`: the one it has now; None if it waits or has ended."""
+    """A job as a turn left it.
+
+    `allocation` is the one it has now; None if it waits or has ended. `nominated` are the seats
+    promised to it, one per member; empty if none are.
+    """
 
     job: Job
     standing: Standing
     allocation: str | None = None
+    nominated: tuple[Seat, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +73,20 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """All that a start needs: `core.state.restored` makes the State of it.
+    """All that a start needs: `core.restore.restored` makes the State of it.
 
     `nodes` in row order, `jobs` in the order of submission, `allocations` in the order they were
     bound; among these are those that a lost node may still hold though their job left them.
-    `next_n` is the next job's number; numbers of rejected jobs are not used again. `last_ms` is the
-    time of the last turn: a clock that was set back must not run behind it.
+    `nominations` are (job, the seats promised to it). `next_n` is the next job's number; numbers of
+    rejected jobs are not used again. `last_ms` is the time of the last turn: a clock that was set
+    back must not run behind it.
     """
 
     nodes: tuple[LiveNode, ...]
     projects: tuple[Project, ...]
     jobs: tuple[LiveJob, ...]
     allocations: tuple[Allocation, ...]
+    nominations: tuple[tuple[str, tuple[Seat, ...]], ...]
     next_n: int
     last_seq: int
     last_ms: int
@@ -150,7 +158,12 @@ def turn_of(
         epoch=epoch,
         at_ms=at_ms,
         events=tuple(events),
-        jobs=tuple(JobWrite(live.job, live.standing, live.allocation) for live in jobs),
+        jobs=tuple(
+            JobWrite(
+                live.job, live.standing, live.allocation, state.nominations.get(live.job.id, ())
+            )
+            for live in jobs
+        ),
         allocations=tuple(
             state.allocations.get(id) or state.ended_allocations[id] for id in changed.allocations
         ),

@@ -41,7 +41,9 @@ OUTCOME_WAITS_S = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)  # then nobody can say wha
 _INSERT_EVENTS = inserting(journal)
 _INSERT_JOBS = inserting(jobs)
 _INSERT_REQUESTS = inserting(requests)
-_UPDATE_JOBS = updating(jobs, "n", ("phase", "live", "allocation", "attached", "standing"))
+_UPDATE_JOBS = updating(
+    jobs, "n", ("phase", "live", "allocation", "attached", "nominated", "standing")
+)
 _UPDATE_MEMOS = updating(jobs, "id", ("memo",))
 _INSERT_ALLOCATIONS = inserting(allocations)
 _UPDATE_ALLOCATIONS = updating(allocations, "id", ("live", "moving"))
@@ -127,24 +129,35 @@ class Writer:
         """
         try:
             connection = self._engine.connect()
-        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+        except _WORLDLY as error:
             raise _failed(error) from error
-        with connection:
-            try:
-                transaction = connection.begin()
-                last_seq, turns = self._advance(connection, turn)
-                holding = self._write(connection, turn, last_seq - len(turn.events))
-            except sa.exc.IntegrityError as error:
-                raise CommitRefused(f"the database refused the turn: {error.orig}") from error
-            except _WORLDLY as error:
+        try:
+            return self._commit_on(connection, turn)
+        except BaseException:
+            if not connection.closed:
+                # The transaction goes with its connection, whatever state the two are in.
+                connection.invalidate()
+            raise
+        finally:
+            connection.close()
+
+    def _commit_on(self, connection: sa.Connection, turn: Turn) -> tuple[int, int]:
+        try:
+            transaction = connection.begin()
+            last_seq, turns = self._advance(connection, turn)
+            holding = self._write(connection, turn, last_seq - len(turn.events))
+        except sa.exc.IntegrityError as error:
+            raise CommitRefused(f"the database refused the turn: {error.orig}") from error
+        except _WORLDLY as error:
+            raise _failed(error) from error
+        try:
+            transaction.commit()
+        except sa.exc.DBAPIError as error:
+            if connection.dialect.name == "sqlite":
                 raise _failed(error) from error
-            try:
-                transaction.commit()
-            except sa.exc.DBAPIError as error:
-                if self._engine.dialect.name == "sqlite":
-                    raise _failed(error) from error
-                connection.close()
-                self._find_out(turn.epoch, turns, error)
+            connection.invalidate()
+            connection.close()
+            self._find_out(turn.epoch, turns, error)
         self._remember(turn.epoch, holding)
         return last_seq - len(turn.events) + 1, last_seq
 
@@ -304,6 +317,7 @@ def _moving_columns(write: JobWrite) -> dict[str, Any]:
         "live": int(not write.standing.phase.is_final),
         "allocation": newest,
         "attached": int(write.allocation is not None),
+        "nominated": body(write.nominated) if write.nominated else None,
         "standing": body(write.standing),
     }
 

@@ -55,21 +55,21 @@ class World(ABC):
 
     @abstractmethod
     def command(self, behaviour: Behaviour) -> tuple[str, ...]:
-        """A command that behaves so. DEFY must have got hold of itself when it is seen to start,
-        or `settled` must wait for that."""
+        """A command that behaves so."""
 
     @abstractmethod
     def starts(self, allocation: str, rank: int) -> int:
         """How often this member really began to run."""
 
     def settled(self, allocation: str, rank: int) -> bool:
-        """True once a started member has taken its behaviour on."""
+        """True once a started member has taken its behaviour on (DEFY: ignores SIGTERM)."""
         return True
 
     def let_pass(self, woken: threading.Event) -> None:
         """Let time go on a little; return early when the engine called `wake`."""
         woken.wait(0.05)
 
+    @abstractmethod
     def close(self) -> None:
         """End what is left."""
 

@@ -1,12 +1,12 @@
 """What every ledger promises, as tests: a back end subclasses `LedgerContract` and passes.
 
-    class TestMine(LedgerContract):
-        @pytest.fixture
-        def url(self): ...  # an empty database, a new one for each test
+class TestMine(LedgerContract):
+    @pytest.fixture
+    def url(self): ...  # an empty database, a new one for each test
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ import pytest
 from madang.core import events as ev
 from madang.core.check import check
 from madang.core.codec import decode_event
-from madang.core.controller import Controller, Step
+from madang.core.live import LiveNode
 from madang.core.model import (
     Allocation,
     AllocationState,
@@ -29,7 +29,6 @@ from madang.core.model import (
     Shape,
     Standing,
 )
-from madang.core.state import LiveNode, restored
 from madang.ledger import (
     CommitRefused,
     JobWrite,
@@ -40,79 +39,10 @@ from madang.ledger import (
     NodeWrite,
     Turn,
     open_ledger,
-    turn_of,
 )
+from madang.testing.yard import Yard, state_of
 
 MANY_JOBS = 1_000
-
-
-class Yard:
-    """A controller whose every turn is committed: the smallest daemon there is."""
-
-    def __init__(self, ledger: Ledger, holder: str = "test") -> None:
-        self.ledger = ledger
-        self.epoch = ledger.take_lead(holder)
-        loaded = ledger.load()
-        state = restored(loaded.nodes, loaded.projects, loaded.jobs, loaded.allocations)
-        self.controller = Controller(state)
-        self.now_ms = max(loaded.last_ms, 1_000)
-        self.next_n = loaded.next_n
-        self.spans: list[tuple[int, int]] = []
-
-    def turn(
-        self, *facts: ev.Fact, memos: Sequence[tuple[str, str]] = (), key: str = ""
-    ) -> Step:
-        """Step and commit. A job submitted with a key has `key`, its owner is `ada`."""
-        self.now_ms += 10
-        step = self.controller.step(facts, self.now_ms)
-        asked = [event.job for event in step.events if isinstance(event, ev.JobSubmitted)]
-        turn = turn_of(
-            self.controller.state,
-            step.events,
-            epoch=self.epoch,
-            at_ms=self.now_ms,
-            new=[NewJob(job.id, "ada", f'{{"command":["{job.id}"]}}', key) for job in asked],
-            memos=memos,
-        )
-        self.spans.append(self.ledger.commit(turn))
-        self.controller.state.forget_ended()
-        return step
-
-    def job(self, name: str = "digits", **changes: object) -> Job:
-        """A job of one GPU, numbered."""
-        n, self.next_n = self.next_n, self.next_n + 1
-        job = Job(f"{name}-{n}", n, "vision", Shape(1), submitted_ms=self.now_ms)
-        return replace(job, **changes)  # type: ignore[arg-type]
-
-    def open(self, nodes: int = 1) -> "Yard":
-        """A project and some nodes of 8 GPUs."""
-        self.turn(
-            ev.ProjectSet(Project("vision")),
-            *[ev.NodeSeen(Node(f"n{i}", 8, 64_000, 512_000, "H100")) for i in range(nodes)],
-        )
-        return self
-
-    def run(self, *jobs: Job) -> list[str]:
-        """Submit, and let what was bound start; ids of the allocations."""
-        step = self.turn(*[ev.JobSubmitted(job) for job in jobs])
-        bound = [e.allocation for e in step.decisions if isinstance(e, ev.AllocationBound)]
-        self.turn(*[ev.MemberStarted(a.id, r, self.now_ms) for a in bound for r in _ranks(a)])
-        return [allocation.id for allocation in bound]
-
-    def end(self, *allocations: str, code: int = 0) -> Step:
-        """All members end."""
-        live = self.controller.state.allocations
-        return self.turn(
-            *[
-                ev.MemberEnded(id, rank, Exit(code), self.now_ms)
-                for id in allocations
-                for rank in _ranks(live[id])
-            ]
-        )
-
-
-def _ranks(allocation: Allocation) -> range:
-    return range(len(allocation.seats))
 
 
 def _seated(id: str, *seats: Seat, gpu_milli: int = 1000, ended: int = 0) -> Allocation:
@@ -159,7 +89,9 @@ class LedgerContract:
 
     def test_the_journal_has_every_event_once_in_order_without_gaps(self, yard: Yard) -> None:
         steps = [
-            yard.turn(ev.ProjectSet(Project("vision")), ev.NodeSeen(Node("n0", 8, 64_000, 512_000))),
+            yard.turn(
+                ev.ProjectSet(Project("vision")), ev.NodeSeen(Node("n0", 8, 64_000, 512_000))
+            ),
             yard.turn(ev.JobSubmitted(yard.job())),
             yard.turn(),
             yard.turn(ev.MemberStarted("digits-1.1", 0, yard.now_ms)),
@@ -235,7 +167,7 @@ class LedgerContract:
         assert {allocation.id: allocation for allocation in loaded.allocations} == state.allocations
         assert {project.id: project for project in loaded.projects} == state.projects
         assert (loaded.next_n, loaded.last_ms) == (5, yard.now_ms)
-        check(restored(loaded.nodes, loaded.projects, loaded.jobs, loaded.allocations))
+        check(state_of(loaded))
 
     def test_numbers_of_rejected_jobs_are_not_given_again(self, yard: Yard) -> None:
         yard.open()
@@ -255,7 +187,9 @@ class LedgerContract:
         assert [a.id for a in loaded.allocations] == [first, "digits-1.2"]
         assert loaded.jobs[0].allocation == "digits-1.2"
         assert [live.state for live in loaded.nodes] == [NodeState.LOST, NodeState.READY]
-        assert loaded.nodes[0] == LiveNode(Node("n0", 8, 64_000, 512_000, "H100"), NodeState.LOST, 0)
+        assert loaded.nodes[0] == LiveNode(
+            Node("n0", 8, 64_000, 512_000, "H100"), NodeState.LOST, 0
+        )
 
     # -- jobs ------------------------------------------------------------------------------------
 
@@ -414,9 +348,7 @@ class LedgerContract:
         self._write_jobs(yard, 4)
         seat = Seat("n0", (3,))
         shares = {1: 500, 2: 300, 3: 200}
-        self._write(
-            yard, *[_seated(f"digits-{n}.1", seat, gpu_milli=m) for n, m in shares.items()]
-        )
+        self._write(yard, *[_seated(f"digits-{n}.1", seat, gpu_milli=m) for n, m in shares.items()])
         gone = replace(
             _seated("digits-2.1", seat, gpu_milli=300, ended=1),
             state=AllocationState.RELEASED,
@@ -608,4 +540,3 @@ class LedgerContract:
             with closing(open_ledger(url)) as again:
                 assert again.load() == before
                 assert again.events(0, 100) == events
-

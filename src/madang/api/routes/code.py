@@ -49,8 +49,9 @@ class Code:
         if await self._desk.files.read(self._store.has, digest):
             return answer(await self._view(digest), 200)
         try:
-            async with self._desk.files.entered(self._store.writer(digest)) as writer:
+            async with self._desk.files.entered(self._store.writer()) as writer:
                 await self._receive(request, writer)
+                await self._desk.files.read(writer.put, digest)
         except ClientDisconnect:
             raise Problem(400, "bad_request", "the upload broke off") from None
         except ValueError as error:

@@ -1,51 +1,167 @@
 """The recent mix of requests, learned as they arrive: what madang knows instead of the future.
 
-Counts are integers per kind of request (gpus, gpu_milli, allowed models). When they reach
-`MIX_REQUESTS_MAX` all are halved, so an old habit fades with a half-life of some thousand arrivals.
+Counts are integers per kind of request (gpus, gpu_milli, allowed models), and per band of CPU and
+of memory asked per GPU. When they reach `MIX_REQUESTS_MAX` all are halved, so an old habit fades
+with a half-life of some thousand arrivals.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from madang.core.scoring._base import Shape
+import numpy as np
+
+from madang.core.scoring._base import WHOLE_MILLI, Int64s, Shape
 
 MIX_REQUESTS_MAX = 8192  # enough to see a kind of 1 in 1,000 several times; days, not months
 MIX_KINDS_MAX = 1024  # bounds memory if every request is its own kind; the rarest are forgotten
 
+BANDS_PER_OCTAVE_BITS = 3  # bands of a per-GPU amount are an eighth of an octave wide
+SERVED_STEPS = 256  # of the served curve between nothing and the mean
+SERVED_BITS = 20  # the curve's values are in 1/2^20
+
 Kind = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    """share (SERVED_STEPS + 2,) in 1/2^20: what share of its GPUs a node serves that has
+    step/SERVED_STEPS of `per_gpu` (the mean asked per GPU; 0: nothing asked) for each of them."""
+
+    per_gpu: int
+    share: Int64s
+
+
+@dataclass(slots=True)
+class Appetite:
+    """How much of one other resource comes with a GPU: bands of amount per GPU, each with the
+    GPU-milli asked and the amount asked with them."""
+
+    bands: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def observe(self, gpu_milli: int, amount: int) -> None:
+        band = band_of(amount * WHOLE_MILLI // gpu_milli)
+        milli, amounts = self.bands.get(band, (0, 0))
+        self.bands[band] = (milli + gpu_milli, amounts + amount)
+
+    def halve(self) -> None:
+        halved = {band: (milli // 2, amount // 2) for band, (milli, amount) in self.bands.items()}
+        self.bands = {band: pair for band, pair in halved.items() if pair[0] > 0}
+
+    def served(self) -> Served:
+        """How much of its GPU a node can serve, by what it has of the resource per GPU.
+
+        If every GPU met the whole mix and a node served the least hungry requests first, a node
+        with q per GPU would serve the share F(q): ∫_0^F Q(u) du = q, with Q the quantiles of the
+        amount per GPU. F is concave, F(mean) = 1.
+        """
+        milli_total = sum(milli for milli, _ in self.bands.values())
+        amount_total = sum(amount for _, amount in self.bands.values())
+        share = np.full(SERVED_STEPS + 2, 1 << SERVED_BITS, dtype=np.int64)
+        if amount_total == 0:
+            return Served(per_gpu=0, share=share)
+        milli_done, amount_done, step = 0, 0, 0
+        for _, (milli, amount) in sorted(self.bands.items()):
+            while (
+                step < SERVED_STEPS and amount_total * step <= (amount_done + amount) * SERVED_STEPS
+            ):
+                part = amount_total * step - amount_done * SERVED_STEPS
+                done = milli_done * SERVED_STEPS * amount + milli * part if amount else 0
+                whole = milli_total * SERVED_STEPS * amount
+                share[step] = (done << SERVED_BITS) // whole if amount else 0
+                step += 1
+            milli_done += milli
+            amount_done += amount
+        return Served(per_gpu=amount_total * WHOLE_MILLI // milli_total, share=share)
+
+
+def band_of(amount: int) -> int:
+    """The eighth-of-an-octave band of a non-negative amount; bands ascend with it."""
+    bits = amount.bit_length()
+    if bits <= BANDS_PER_OCTAVE_BITS + 1:
+        return amount
+    top = amount >> (bits - BANDS_PER_OCTAVE_BITS - 1)
+    return (
+        (bits - BANDS_PER_OCTAVE_BITS) * (1 << BANDS_PER_OCTAVE_BITS)
+        + top
+        - (1 << BANDS_PER_OCTAVE_BITS)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the requests of one kind asked for in all. Counted twice, so that a lone request is
+    still there after one halving."""
+
+    gpu_milli: int = 0
+    cpu_milli: int = 0
+    memory_mib: int = 0
+    count: int = 0
+
+    def plus(self, shape: Shape) -> "Asked":
+        return Asked(
+            gpu_milli=self.gpu_milli + 2 * shape.total_milli,
+            cpu_milli=self.cpu_milli + 2 * shape.cpu_milli,
+            memory_mib=self.memory_mib + 2 * shape.memory_mib,
+            count=self.count + 2,
+        )
+
+    def halved(self) -> "Asked":
+        return Asked(
+            gpu_milli=self.gpu_milli // 2,
+            cpu_milli=self.cpu_milli // 2,
+            memory_mib=self.memory_mib // 2,
+            count=self.count // 2,
+        )
+
+
+Seen = dict[Kind, Asked]
 
 
 @dataclass(slots=True)
 class Mix:
-    """`observe` is the one mutating verb. gpu_milli, cpu and memory are sums over GPU requests."""
+    """`observe` is the one mutating verb.
+
+    kinds by (gpus, gpu_milli, model mask); gangs, the requests of several whole GPUs on one node,
+    by (gpus, band of CPU, model mask), since which nodes can host one depends on its CPU.
+    """
 
     requests: int = 0
-    kinds: dict[Kind, int] = field(default_factory=dict)
-    gpu_milli: int = 0
-    cpu_milli: int = 0
-    memory_mib: int = 0
+    kinds: Seen = field(default_factory=dict)
+    gangs: Seen = field(default_factory=dict)
+    cpu: Appetite = field(default_factory=Appetite)
+    memory: Appetite = field(default_factory=Appetite)
 
     def observe(self, shape: Shape) -> None:
         self.requests += 1
         if shape.gpus:
-            kind = (shape.gpus, shape.gpu_milli, shape.model_mask)
-            self.kinds[kind] = self.kinds.get(kind, 0) + 2  # even, so that one halving keeps a 1
-            self.gpu_milli += shape.total_milli
-            self.cpu_milli += shape.cpu_milli
-            self.memory_mib += shape.memory_mib
-        if self.requests >= MIX_REQUESTS_MAX or len(self.kinds) > MIX_KINDS_MAX:
+            mask = shape.model_mask
+            _count(self.kinds, (shape.gpus, shape.gpu_milli, mask), shape)
+            if shape.gpus > 1 and shape.gpu_milli == WHOLE_MILLI:
+                _count(self.gangs, (shape.gpus, band_of(shape.cpu_milli), mask), shape)
+            self.cpu.observe(shape.total_milli, shape.cpu_milli)
+            self.memory.observe(shape.total_milli, shape.memory_mib)
+        if self.requests >= MIX_REQUESTS_MAX or len(self.kinds) + len(self.gangs) > MIX_KINDS_MAX:
             self._halve()
 
     def _halve(self) -> None:
         self.requests //= 2
-        self.gpu_milli //= 2
-        self.cpu_milli //= 2
-        self.memory_mib //= 2
-        self.kinds = {kind: count // 2 for kind, count in self.kinds.items() if count > 1}
+        self.cpu.halve()
+        self.memory.halve()
+        for seen in (self.kinds, self.gangs):
+            halved = {kind: asked.halved() for kind, asked in seen.items() if asked.count > 1}
+            seen.clear()
+            seen.update(halved)
 
-    def most_gpu(self, kinds_max: int) -> Iterator[tuple[Kind, int]]:
-        """The kinds that ask for the most GPU, most first; ties by kind."""
-        by_volume = sorted(
-            self.kinds.items(), key=lambda item: (-item[1] * item[0][0] * item[0][1], item[0])
-        )
-        yield from by_volume[:kinds_max]
+    @property
+    def gpu_milli(self) -> int:
+        """Asked by all kinds that are remembered, counted twice as they are."""
+        return sum(asked.gpu_milli for asked in self.kinds.values())
+
+
+def most_gpu(seen: Seen, kinds_max: int) -> list[tuple[Kind, Asked]]:
+    """The kinds that ask for the most GPU, most first; ties by kind."""
+    ordered = sorted(seen.items(), key=lambda item: (-item[1].gpu_milli, item[0]))
+    return ordered[:kinds_max]
+
+
+def _count(seen: Seen, kind: Kind, shape: Shape) -> None:
+    seen[kind] = seen.get(kind, Asked()).plus(shape)

@@ -15,19 +15,10 @@ from typing import Any, Protocol
 
 import psutil
 
+from madang.engines.base import GpuSample
+
 _log = logging.getLogger(__name__)
 _MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class GpuSample:
-    """One device at one moment."""
-
-    index: int
-    util_percent: float | None = None
-    memory_used_mib: int | None = None
-    power_w: float | None = None
-    temperature_c: int | None = None
 
 
 class Devices(Protocol):

@@ -18,21 +18,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from madang.core.events import Fact, MemberEnded, NodeSeen
 from madang.core.model import Allocation, Exit, Node
-from madang.engines.base import Action, EngineError, Launch, Start, Stop
+from madang.engines.base import Action, EngineError, Launch, Sample, Start, Stop
 from madang.engines.code_store import CodeStore
-from madang.engines.local import devices, environment, images, proc, records, retention, traces
+from madang.engines.local import devices as machine
+from madang.engines.local import environment, images, proc, records, retention, traces
 from madang.engines.local.crew import Crew, Seen, Stay
+from madang.engines.local.devices import Devices
 from madang.engines.local.keeping import KeeperLink
 from madang.engines.local.places import Places
 from madang.engines.local.prepare import Ports, prepare, sdk_directory
 from madang.engines.local.records import ExitRecord
-from madang.engines.local.sensors import Sample, Sensors
+from madang.engines.local.sensors import Sensors
 
 SCAN_S = 2.0  # the files are looked at this often; lines of shims come at once
 HEALTH_S = 5.0
@@ -46,25 +48,33 @@ NOTIFY_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """`node` "" is the host's name; `devices` None is what the machine has."""
-
-    node: str = ""
-    devices: int | None = None
-    url: str = ""
-    rules: retention.Rules = field(default_factory=retention.Rules)
-
-
 class LocalEngine:
     """An `Engine`; see there. `sample` is for `madang top`."""
 
-    def __init__(self, state: Path, code: CodeStore, settings: Settings | None = None) -> None:
-        self._settings = settings or Settings()
+    def __init__(
+        self,
+        state: Path,
+        code: CodeStore,
+        *,
+        devices: int | Devices | None = None,
+        node: str = "",
+        rules: retention.Rules = retention.DEFAULT,
+    ) -> None:
+        """`devices`: how many to offer, or what they are; None: what the machine has.
+
+        `node` "" is the host's name. `url` may be set until `open`: members find the daemon there.
+
+        Raises:
+            ValueError: fewer than one device.
+        """
+        self.url = ""
+        self._rules = rules
         self._places = Places(state.absolute())
         self._code = code
-        self.node = self._settings.node or socket.gethostname()
-        self._devices = devices.found(self._settings.devices)
+        self.node = node or socket.gethostname()
+        if devices is None or isinstance(devices, int):
+            devices = machine.found(devices)
+        self._devices: Devices = devices
         self._sensors = Sensors(self.node, self._devices)
         self._boot_id = proc.boot_id()
         self._keeper = KeeperLink(self._places)
@@ -74,6 +84,7 @@ class LocalEngine:
         self._facts: deque[Fact] = deque()
         self._wake: Callable[[], None] = _nobody
         self._work: deque[Callable[[], None]] = deque()
+        self._coming: dict[str, int] = {}  # members of a Start that waits for the thread
         self._work_fd = -1
         self._fifo_fd = -1
         self._rest = b""
@@ -114,9 +125,10 @@ class LocalEngine:
         for action in actions:
             match action:
                 case Start(launch):
-                    self._work.append(lambda launch=launch: self._start(launch))  # type: ignore[misc]
+                    self._coming[launch.allocation.id] = len(launch.allocation.seats)
+                    self._work.append(partial(self._start, launch))
                 case Stop():
-                    self._work.append(lambda stop=action: self._stop(stop))  # type: ignore[misc]
+                    self._work.append(partial(self._stop, action))
         self._nudge()
 
     def observe(self, facts_max: int) -> list[Fact]:
@@ -225,7 +237,7 @@ class LocalEngine:
                 if time.monotonic() >= prune_at_s:
                     prune_at_s = time.monotonic() + PRUNE_S
                     self._pool.submit(self._prune)
-            except Exception:  # noqa: BLE001 - it is logged
+            except Exception:
                 # What one allocation breaks must not keep the others from being seen.
                 _log.exception("the engine's thread goes on after an error")
                 time.sleep(0.1)
@@ -275,6 +287,8 @@ class LocalEngine:
                 if seat.node == self.node:
                     end = Exit(records.ENGINE_FAILED)
                     self.tell(MemberEnded(launch.allocation.id, rank, end, _now_ms()))
+        finally:
+            self._coming.pop(launch.allocation.id, None)
 
     def _stop(self, stop: Stop) -> None:
         try:
@@ -302,7 +316,7 @@ class LocalEngine:
             around = environment.Surroundings(
                 base=self._base_env,
                 sdk=self._sdk,
-                url=self._settings.url,
+                url=self.url,
                 directory=str(self._places.allocation(allocation.id)),
                 checkpoints=str(self._places.checkpoint(launch.checkpoint_key or allocation.job)),
                 master_port=self._ports.free(),
@@ -315,7 +329,7 @@ class LocalEngine:
     def _prepare_later(self, id: str, launch: Launch) -> None:
         try:
             problem = self._prepare_now(launch)
-        except Exception as error:  # noqa: BLE001 - it becomes the end of the allocation
+        except Exception as error:
             _log.exception("preparing %s", id)
             problem = f"cannot prepare {id}: {error!r}"
         self._later(lambda: self._crew.prepared(id, problem))
@@ -355,7 +369,7 @@ class LocalEngine:
         with self._lock:
             live = set(self._crew.stays)
         try:
-            removed = retention.prune(self._places, live, self._settings.rules)
+            removed = retention.prune(self._places, live, self._rules)
         except OSError as error:
             _log.warning("cannot prune: %s", error)
             return
@@ -368,8 +382,8 @@ class LocalEngine:
         node = Node(
             id=self.node,
             gpus=self._devices.count,
-            cpu_milli=devices.cpu_milli(),
-            memory_mib=devices.memory_mib(),
+            cpu_milli=machine.cpu_milli(),
+            memory_mib=machine.memory_mib(),
             model=self._devices.model,
             healthy=healthy,
             gpu_memory_mib=self._devices.memory_mib,
@@ -401,7 +415,8 @@ class LocalEngine:
     def _is_starting(self, allocation: str, rank: int) -> bool:
         with self._lock:
             stay = self._crew.stays.get(allocation)
-            return stay is not None and rank in stay.members
+            here = stay is not None and rank in stay.members
+            return here or 0 <= rank < self._coming.get(allocation, 0)
 
 
 def _opened_fifo(path: Path) -> int:

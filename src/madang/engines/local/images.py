@@ -1,9 +1,9 @@
 """Members in a container image: the command line of docker or podman.
 
 The runtime's client is the member: its output, its exit code and its signals are the container's
-(`--init` hands signals on and reaps). The container sees the allocation's directory, the checkpoints
-and the SDK under the same paths as outside, so that the environment means the same. Its client may
-be killed without it, so each launch carries a last command that removes the container.
+(`--init` hands signals on and reaps). The container sees the allocation's directory, the
+checkpoints and the SDK under the same paths as outside, so that the environment means the same. Its
+client may be killed without it, so each launch carries a last command that removes the container.
 """
 
 import os

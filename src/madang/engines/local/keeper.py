@@ -1,8 +1,8 @@
 """The keeper: a small interpreter that stays warm, so that a member costs a fork, not a start-up.
 
-It reads lines `<allocation directory>\\0<rank>\\n` from a socket pair shared with the daemon and forks
-a shim for each. It keeps no state: whoever asks twice is sorted out by the shim's lock. End of file
-means that the daemon is gone, and the keeper goes as well; its shims do not care.
+It reads lines `<allocation directory>\\0<rank>\\n` from a socket pair shared with the daemon and
+forks a shim for each. It keeps no state: whoever asks twice is sorted out by the shim's lock. End
+of file means that the daemon is gone, and the keeper goes as well; its shims do not care.
 
 Started with `python -I -S`; imports nothing that a shim does not need (every page is copied).
 """
@@ -29,6 +29,7 @@ def main(socket_fd: int, notify_path: str) -> None:
     null_fd = os.open(os.devnull, os.O_RDWR)
     # The kernel reaps shims; what a shim itself awaits is its own affair (it undoes this).
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    shim.warm_up()
     gc.disable()
     gc.freeze()
     rest = b""
@@ -52,7 +53,7 @@ def _shim(call: shim.Call) -> NoReturn:
     try:
         shim.run(call)
         code = 0
-    except BaseException:  # noqa: BLE001 - nothing of a shim may run on in the keeper's loop
+    except BaseException:
         # The last place that sees it: the record stays without an exit, so the member is lost.
         sys.excepthook(*sys.exc_info())
     finally:

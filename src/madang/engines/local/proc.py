@@ -9,8 +9,11 @@ import signal
 
 
 class Stat:
-    """One line of /proc/<pid>/stat. `ticks` is the start, in clock ticks since boot; `cpu_ticks`
-    counts the process and its reaped children."""
+    """One line of /proc/<pid>/stat.
+
+    `ticks` is the start, in clock ticks since boot; `cpu_ticks` counts the process and its reaped
+    children.
+    """
 
     __slots__ = (
         "cpu_ticks",

@@ -31,6 +31,9 @@ class Rules:
     settle_s: int = 3_600  # younger than this is never touched
 
 
+DEFAULT = Rules()
+
+
 @dataclass(frozen=True, slots=True)
 class _Old:
     path: Path

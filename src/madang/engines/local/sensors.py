@@ -8,40 +8,16 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import psutil
 
+from madang.engines.base import MemberSample, NodeSample, Sample
 from madang.engines.local import proc
-from madang.engines.local.devices import Devices, GpuSample
+from madang.engines.local.devices import Devices
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class MemberSample:
-    """Resident memory counts pages that processes share once for each of them."""
-
-    allocation: str
-    rank: int
-    cpu_percent: float | None
-    memory_mib: int
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSample:
-    node: str
-    cpu_percent: float | None
-    memory_used_mib: int
-    gpus: tuple[GpuSample, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    nodes: tuple[NodeSample, ...]
-    members: tuple[MemberSample, ...]
 
 
 class Sensors:

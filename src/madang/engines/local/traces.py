@@ -65,7 +65,7 @@ def poke(state: str, number: int) -> bool:
     except OSError:
         return False
     try:
-        # Locked now: the shim lives now, hence it lived when the pidfd was opened and is its target.
+        # Locked now: the shim lives now, so it lived when the pidfd was opened: that is the shim.
         if not _is_locked(state):
             return False
         signal.pidfd_send_signal(pidfd, number)

@@ -86,7 +86,10 @@ def _extract_apart(archive: Path, target: Path) -> None:
 class _Header(tarfile.TarInfo):
     """Refuses a header that claims to be huge before tarfile reads it into memory."""
 
-    _LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE) + (
+    _LONG = (
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
         tarfile.GNUTYPE_LONGNAME,
         tarfile.GNUTYPE_LONGLINK,
     )

@@ -116,6 +116,7 @@ def _jobs() -> None:
         _number("live"),
         sa.Column("allocation", sa.Text),
         _number("attached"),
+        sa.Column("nominated", sa.Text),
         _text("job"),
         _text("standing"),
         _text("memo"),

@@ -1,0 +1,117 @@
+"""A state from the ledger's rows: what a start begins with.
+
+It is the state that wrote the rows, down to the order of its lists, and decides the same from then
+on. What no row says (what needs attention, deadlines, usage, free arrays) is derived here.
+"""
+
+from bisect import insort
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from madang.core.lifecycle import LIVELY
+from madang.core.live import LiveJob, LiveNode, lane_of, queue_key
+from madang.core.model import (
+    Allocation,
+    AllocationState,
+    NodeState,
+    Project,
+    ReleaseReason,
+    Seat,
+)
+from madang.core.pool import Taken
+from madang.core.state import State
+
+
+def restored(
+    nodes: Sequence[LiveNode],
+    projects: Iterable[Project],
+    jobs: Iterable[LiveJob],
+    allocations: Iterable[Allocation],
+    nominations: Iterable[tuple[str, tuple[Seat, ...]]],
+) -> State:
+    """The state that wrote these rows, as if it had been folded up to there. Its policy is not set.
+
+    What the rows do not say is derived from them, so that a crash after any commit goes on as if
+    there had been none. The one thing lost would be a JobRequeueAsked without its ReleaseAsked; a
+    turn always has both.
+
+    Args:
+        nodes: every row, in row order.
+        jobs: those that have not ended, in the order of submission.
+        allocations: in the order they were bound: all that hold devices (also on a lost node after
+            their job left them), and what a live job has not been settled for.
+        nominations: (job, the seats promised to it).
+    """
+    state = State()
+    state.nominations = dict(nominations)
+    state.projects = {project.id: project for project in projects}
+    state.usage_milli = dict.fromkeys(state.projects, 0)
+    state.jobs = {live.job.id: replace(live) for live in jobs}
+    state.allocations = {allocation.id: allocation for allocation in allocations}
+    _restore_nodes(state, nodes)
+    _restore_queue(state)
+    for allocation in state.allocations.values():
+        _restore_attention(state, allocation)
+    for live in state.jobs.values():
+        if live.allocation is None and live.standing.stop_asked:
+            state.unsettled[live.job.id] = None
+    return state
+
+
+def _restore_nodes(state: State, nodes: Sequence[LiveNode]) -> None:
+    """The rows of the pool, in one pass over what is held."""
+    taken = {live.node.id: Taken() for live in nodes}
+    state.nodes = {live.node.id: live for live in nodes}
+    state.node_ids = [live.node.id for live in nodes]
+    state.on_node = {id: {} for id in state.node_ids}
+    # A device that its node no longer reports may still be held.
+    gpus = [live.node.gpus for live in nodes]
+    for allocation in state.allocations.values():
+        charged = state.is_newest(allocation)
+        if not charged:
+            state.lingering.setdefault(allocation.job, {})[allocation.id] = None
+        for rank, seat in enumerate(allocation.seats):
+            if not allocation.holds(rank):
+                continue
+            taken[seat.node].add(allocation.shape, seat.gpus)
+            state.on_node[seat.node][allocation.id] = None
+            gpus.append(max(seat.gpus, default=-1) + 1)
+            if charged:
+                state.use(allocation.project, allocation.shape.milli)
+    state.grow(nodes=len(nodes), gpus=max(gpus, default=0))
+    for row, live in enumerate(nodes):
+        assert live.row == row, f"rows have no gaps: {live}"
+        state.write_row(live, taken[live.node.id])
+
+
+def _restore_queue(state: State) -> None:
+    for live in state.jobs.values():
+        if live.allocation is not None:
+            continue
+        state.queue.append((queue_key(live.job), live.job.id))
+        lane = lane_of(live.job)
+        state.waiting[lane] = state.waiting.get(lane, 0) + 1
+        if live.standing.not_before_ms:
+            state.backoffs.append((live.standing.not_before_ms, live.job.id))
+    state.queue.sort()
+    state.backoffs.sort()
+
+
+def _restore_attention(state: State, allocation: Allocation) -> None:
+    """Deadlines, and what the release and settle passes must look at."""
+    state.look_for_settling(allocation.id)
+    if allocation.state not in LIVELY:
+        return
+    live = state.jobs[allocation.job]
+    if allocation.state is AllocationState.RUNNING and live.job.time_limit_ms:
+        insort(state.deadlines, (allocation.running_ms + live.job.time_limit_ms, allocation.id))
+    out_of_sight = any(
+        allocation.holds(rank) and state.nodes[seat.node].state is NodeState.LOST
+        for rank, seat in enumerate(allocation.seats)
+    )
+    if live.standing.stop_asked:
+        state.troubled[allocation.id] = ReleaseReason.STOP
+    elif out_of_sight:
+        state.troubled[allocation.id] = ReleaseReason.NODE_LOST
+    elif not all(end.ok for _, end in allocation.exits):
+        state.troubled[allocation.id] = ReleaseReason.MEMBER_FAILED

@@ -1,0 +1,206 @@
+"""Replay a queueing trace through the very controller the daemon runs, on a virtual clock.
+
+Each job arrives when the trace says and holds its GPUs for as long as the trace says; one that is
+moved aside goes on later where it was, and pays for the restart. Nothing here decides anything.
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from madang.core.controller import Controller, Step
+from madang.core.events import (
+    AllocationBound,
+    Fact,
+    JobEnded,
+    JobSubmitted,
+    MemberEnded,
+    MemberStarted,
+    NodeSeen,
+    ProjectSet,
+    ReleaseAsked,
+)
+from madang.core.model import WHOLE_GPU_MILLI, Allocation, Exit, Job, Node, Project, Shape
+from madang.core.policy import Policy
+
+GPUS_PER_NODE = 8
+PROJECT = Project("trace")
+DONE = Exit(0)
+MOVED = Exit(0, signal=15)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceJob:
+    """One line of a trace. `estimate_ms` is what the scheduler is told (0: nothing)."""
+
+    submit_ms: int
+    duration_ms: int
+    gpus: int
+    estimate_ms: int = 0
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a job has come: work and restarts still to do, and where it runs since when."""
+
+    left_ms: int
+    restart_ms: int = 0
+    allocation: str = ""
+    began_ms: int = 0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a replay measured. Times are ms; `ended_ms` is per job, in trace order."""
+
+    ended_ms: list[int]
+    preemptions: int = 0
+    wasted_gpu_ms: int = 0
+    turns: int = 0
+    first_start_ms: dict[int, int] = field(default_factory=dict)
+
+
+def restart_cost_ms(gpus: int) -> int:
+    """Work lost by a preemption: 7 s for one GPU, 30 s up to a node, 60 s beyond."""
+    if gpus == 1:
+        return 7_000
+    return 30_000 if gpus <= GPUS_PER_NODE else 60_000
+
+
+def members_of(gpus: int, per_node: int = GPUS_PER_NODE) -> tuple[int, int]:
+    """(members, GPUs of each): one node's worth as one member, more as equal parts of nodes."""
+    if gpus <= per_node:
+        return 1, gpus
+    each = per_node
+    while gpus % each:
+        each -= 1
+    return gpus // each, each
+
+
+class Replay:
+    """One cluster of equal nodes, one trace, one policy."""
+
+    def __init__(self, jobs: Sequence[TraceJob], nodes: int, per_node: int, policy: Policy) -> None:
+        self.jobs = jobs
+        self.per_node = per_node
+        self.controller = Controller()
+        self.controller.state.policy = policy
+        self.outcome = Outcome([0] * len(jobs))
+        self.progress = [Progress(job.duration_ms) for job in jobs]
+        # (time, order, what): ends of allocations; an entry whose allocation has moved is stale.
+        self._ends: list[tuple[int, int, str]] = []
+        self._next = 0
+        width = len(str(nodes))
+        seen = [NodeSeen(Node(f"n{n:0{width}}", per_node, 0, 0)) for n in range(nodes)]
+        self.controller.step([ProjectSet(PROJECT), *seen], 0)
+
+    def run(self) -> Outcome:
+        """Replay to the end."""
+        now_ms = 0
+        while True:
+            due_ms = self._due_ms(now_ms)
+            if due_ms is None:
+                return self.outcome
+            now_ms = due_ms
+            facts = [*self._ended(now_ms), *self._arrived(now_ms)]
+            while True:
+                self.outcome.turns += 1
+                facts = self._carry_out(self.controller.step(facts, now_ms), now_ms)
+                if not facts:
+                    break
+            self.controller.state.forget_ended()
+            self.controller.state.take_changed()
+
+    def _due_ms(self, now_ms: int) -> int | None:
+        times = []
+        if self._next < len(self.jobs):
+            times.append(self.jobs[self._next].submit_ms)
+        while self._ends and self._is_stale(self._ends[0]):
+            heapq.heappop(self._ends)
+        if self._ends:
+            times.append(self._ends[0][0])
+        due_ms = self.controller.due_ms(now_ms)
+        if due_ms is not None and times:
+            times.append(max(due_ms, now_ms + 1))
+        return min(times) if times else None
+
+    def _is_stale(self, end: tuple[int, int, str]) -> bool:
+        return self.progress[end[1]].allocation != end[2]
+
+    def _arrived(self, now_ms: int) -> list[Fact]:
+        facts: list[Fact] = []
+        while self._next < len(self.jobs) and self.jobs[self._next].submit_ms <= now_ms:
+            job, number = self.jobs[self._next], self._next
+            members, gpus = members_of(job.gpus, self.per_node)
+            facts.append(
+                JobSubmitted(
+                    Job(
+                        id=f"j-{number}",
+                        seq=number,
+                        project=PROJECT.id,
+                        shape=Shape(gpus),
+                        members=members,
+                        submitted_ms=job.submit_ms,
+                        grace_ms=0,
+                        estimate_ms=job.estimate_ms,
+                        checkpoints=True,
+                    )
+                )
+            )
+            self._next += 1
+        return facts
+
+    def _ended(self, now_ms: int) -> list[Fact]:
+        facts: list[Fact] = []
+        while self._ends and self._ends[0][0] <= now_ms:
+            end = heapq.heappop(self._ends)
+            if self._is_stale(end):
+                continue
+            self.progress[end[1]].allocation = ""
+            self.outcome.ended_ms[end[1]] = end[0]
+            facts += self._all_end(end[2], DONE, end[0])
+        return facts
+
+    def _all_end(self, allocation_id: str, how: Exit, at_ms: int) -> list[Fact]:
+        allocation = self.controller.state.allocations[allocation_id]
+        return [
+            MemberEnded(allocation_id, rank, how, at_ms) for rank in range(len(allocation.seats))
+        ]
+
+    def _carry_out(self, step: Step, now_ms: int) -> list[Fact]:
+        """What the engine would do, at once: starts start, and who is asked to leave leaves."""
+        facts: list[Fact] = []
+        for decision in step.decisions:
+            match decision:
+                case AllocationBound(allocation=allocation):
+                    facts += self._begin(allocation, now_ms)
+                case ReleaseAsked(allocation=id):
+                    facts += self._move_aside(id, now_ms)
+                case JobEnded():
+                    pass
+        return facts
+
+    def _begin(self, allocation: Allocation, now_ms: int) -> list[Fact]:
+        number = int(allocation.job[2:])
+        progress = self.progress[number]
+        progress.allocation, progress.began_ms = allocation.id, now_ms
+        self.outcome.first_start_ms.setdefault(number, now_ms)
+        end_ms = now_ms + progress.restart_ms + progress.left_ms
+        heapq.heappush(self._ends, (end_ms, number, allocation.id))
+        return [MemberStarted(allocation.id, rank, now_ms) for rank in range(len(allocation.seats))]
+
+    def _move_aside(self, allocation_id: str, now_ms: int) -> list[Fact]:
+        allocation = self.controller.state.allocations[allocation_id]
+        number = int(allocation.job[2:])
+        progress, job = self.progress[number], self.jobs[number]
+        ran_ms = now_ms - progress.began_ms
+        paid_ms = min(ran_ms, progress.restart_ms)
+        progress.left_ms -= ran_ms - paid_ms
+        progress.restart_ms += restart_cost_ms(job.gpus) - paid_ms
+        progress.allocation = ""
+        self.outcome.preemptions += 1
+        self.outcome.wasted_gpu_ms += restart_cost_ms(job.gpus) * job.gpus
+        return self._all_end(allocation_id, MOVED, now_ms)
+
+
+assert WHOLE_GPU_MILLI == 1000, "traces count whole GPUs"

@@ -1,0 +1,106 @@
+"""Values come back from their rows as they were, also from rows that an older version wrote."""
+
+import json
+
+import pytest
+
+from madang.core import events as ev
+from madang.core.codec import decode_event, encode_event
+from madang.core.model import (
+    Allocation,
+    AllocationState,
+    Exit,
+    Job,
+    Node,
+    Phase,
+    Project,
+    ReleaseReason,
+    Seat,
+    Shape,
+)
+from madang.ledger.coding import (
+    allocation_of,
+    fixed_body,
+    job_of_allocation,
+    moving_body,
+    number_of,
+    subject_of,
+)
+
+RANKS = 200  # bit sets beyond what a JSON number holds
+
+GANG = Allocation(
+    id="big-7.2",
+    job="big-7",
+    project="vision",
+    attempt=2,
+    shape=Shape(8, models=("A100", "H100")),
+    seats=tuple(Seat(f"n{rank}", tuple(range(8))) for rank in range(RANKS)),
+    state=AllocationState.RELEASING,
+    bound_ms=5,
+    running_ms=6,
+    releasing_ms=7,
+    release_reason=ReleaseReason.PREEMPTED,
+    started=(1 << RANKS) - 1,
+    ended=(1 << 190) | 1,
+    exits=((0, Exit(0)), (190, Exit(0, signal=9))),
+)
+
+
+def test_an_allocation_comes_back_from_its_two_parts():
+    assert allocation_of(fixed_body(GANG), moving_body(GANG)) == GANG
+
+
+def test_what_changes_often_does_not_carry_the_seats():
+    assert len(moving_body(GANG)) < len(fixed_body(GANG)) / 10
+
+
+def test_a_row_of_an_older_version_has_defaults_for_what_it_did_not_know():
+    moving = json.loads(moving_body(GANG))
+    older = json.dumps(moving[:-1])
+
+    assert allocation_of(fixed_body(GANG), older).exits == ()
+    assert allocation_of(fixed_body(GANG), older).ended == GANG.ended
+
+
+JOB = Job("digits-42", 42, "vision", Shape(1))
+EVENTS = [
+    (ev.JobSubmitted(JOB), "digits-42", None),
+    (ev.JobStopAsked("digits-42", "ada"), "digits-42", None),
+    (ev.JobRequeueAsked("digits-42"), "digits-42", None),
+    (ev.ProjectSet(Project("vision")), None, None),
+    (ev.NodeSeen(Node("n1", 8, 1, 1), (("digits-42.1", 0),)), None, "n1"),
+    (ev.NodeLost("n1"), None, "n1"),
+    (ev.NodeCordoned("n1", True), None, "n1"),
+    (ev.MemberStarted("digits-42.1", 0, 5), "digits-42", None),
+    (ev.MemberEnded("digits-42.1", 0, Exit(1), 5), "digits-42", None),
+    (ev.JobRejected("digits-42", "vision", "too_large", (("gpus", 9),)), "digits-42", None),
+    (ev.AllocationBound(GANG), "big-7", None),
+    (ev.JobNominated("digits-42", (Seat("n1", (1,)),)), "digits-42", None),
+    (ev.NominationDropped("digits-42"), "digits-42", None),
+    (ev.ReleaseAsked("big-7.2", ReleaseReason.STRAY, 0), "big-7", None),
+    (ev.JobRequeued("digits-42", "node_lost", 0, 0), "digits-42", None),
+    (ev.JobEnded("digits-42", Phase.FAILED, "exit 1"), "digits-42", None),
+]
+
+
+@pytest.mark.parametrize(("event", "job", "node"), EVENTS, ids=lambda v: type(v).__name__)
+def test_every_event_is_filed_under_what_it_is_about(event, job, node):
+    assert subject_of(event) == (job, node)
+    assert decode_event(encode_event(event)) == event
+
+
+def test_no_event_is_left_out():
+    assert {type(event) for event, _, _ in EVENTS} == {*ev.FACTS, *ev.DECISIONS}
+
+
+@pytest.mark.parametrize(
+    ("id", "n"),
+    [("digits-42", 42), ("a-b-7", 7), ("42", 42), ("digits", 0), ("digits-", 0), ("d-٣", 0)],
+)
+def test_the_number_of_an_id(id, n):
+    assert number_of(id) == n
+
+
+def test_the_job_of_an_allocation():
+    assert job_of_allocation("digits-42.1") == "digits-42"

@@ -1,0 +1,142 @@
+// Names above groups. Ordinary text, so that it is sharp, selectable and read aloud.
+
+import { useMemo } from 'preact/hooks';
+
+import { nodes } from '../api/store';
+import { percent } from '../format';
+import { t, type Key } from '../i18n';
+import { devices } from '../words';
+import type { Frame, Layout } from './layout';
+import { LOOSE, type Grouping, type Titled } from './spec';
+import type { Readings, Units } from './units';
+
+const NOTE_WIDTH_MIN = 150;
+const COUNT_WIDTH_MIN = 84;
+
+interface Props {
+  drawn: { units: Units; grouping: Grouping; made: Layout; coarse: boolean };
+  readings: Readings;
+  margin: number;
+}
+
+export function Labels({ drawn, margin }: Props) {
+  const { units, grouping, made } = drawn;
+  const held = useMemo(
+    () =>
+      grouping.groups.map((group) => {
+        const rows = group.cells.flat();
+        return { total: rows.length, held: rows.filter((row) => units.job[row]! >= 0).length };
+      }),
+    [grouping, units],
+  );
+  return (
+    <div class="labels">
+      {made.frames
+        .filter((frame) => frame.labelled)
+        .map((frame) => {
+          const group = grouping.groups[frame.group]!;
+          const place = { left: `${frame.x + margin}px`, top: `${frame.y + margin}px` };
+          if (grouping.shape === 'bars') {
+            return (
+              <BarLabel
+                key={group.key}
+                group={group}
+                frame={frame}
+                held={held[frame.group]!}
+                place={place}
+                margin={margin}
+              />
+            );
+          }
+          return (
+            <div
+              key={group.key}
+              class={`label ${grouping.shape}`}
+              style={{ ...place, width: `${frame.width}px` }}
+            >
+              <Title group={group} />
+              {frame.width >= NOTE_WIDTH_MIN && <Note group={group} shape={grouping.shape} />}
+              <span class="grow" />
+              {frame.width >= COUNT_WIDTH_MIN && (
+                <b>{rightOf(grouping.shape, held[frame.group]!)}</b>
+              )}
+            </div>
+          );
+        })}
+    </div>
+  );
+}
+
+function rightOf(shape: string, { held, total }: { held: number; total: number }): string {
+  if (shape === 'shelf') return total.toLocaleString();
+  if (shape === 'cards') return t('fleet.seats', { used: held, total });
+  return percent(total ? held / total : 0);
+}
+
+function Title({ group }: { group: Titled }) {
+  const text = wording(group.title);
+  if (group.href) {
+    return (
+      <a class="mono" href={group.href} title={text}>
+        {text}
+      </a>
+    );
+  }
+  return <strong title={text}>{text}</strong>;
+}
+
+function Note({ group, shape }: { group: Titled; shape: string }) {
+  const state = shape === 'cards' ? nodes.value?.find((one) => one.id === group.key)?.state : null;
+  if (state === 'lost') return <em class="bad">{t('state.lost')}</em>;
+  if (state === 'cordoned') return <em class="warn">{t('state.draining')}</em>;
+  return <em>{group.note || group.models.join(', ')}</em>;
+}
+
+/** Names of the yard stand as they are; ours come from the catalogue. */
+function wording(title: string): string {
+  if (!title.startsWith(LOOSE)) return title;
+  const state = title.slice(LOOSE.length);
+  return state
+    ? t(`state.${state}` as Extract<Key, `state.${string}`> as 'state.free')
+    : t('fleet.notAllocated');
+}
+
+interface BarProps {
+  group: Titled;
+  frame: Frame;
+  held: { held: number; total: number };
+  place: { left: string; top: string };
+  margin: number;
+}
+
+function BarLabel({ group, frame, held, place, margin }: BarProps) {
+  const loose = group.title.startsWith(LOOSE);
+  const { quota } = group;
+  const over = quota !== undefined && held.total > quota;
+  return (
+    <>
+      <div class="label bar" style={{ ...place, height: `${frame.height}px` }}>
+        <strong title={wording(group.title)}>{wording(group.title)}</strong>
+        <span>
+          {loose || quota === undefined
+            ? devices(held.total)
+            : t('fleet.ofQuota', { held: held.total, quota })}
+          {quota !== undefined && quota > 0 && (
+            <b class={over ? 'warn' : ''}> {percent(held.total / quota)}</b>
+          )}
+        </span>
+      </div>
+      {!Number.isNaN(frame.quota) && (
+        <i
+          class="quota"
+          title={t('fleet.quota', { n: quota ?? 0 })}
+          style={{
+            left: `${frame.quota + margin}px`,
+            top: `${frame.y + margin - 4}px`,
+            height: `${frame.height + 8}px`,
+          }}
+        />
+      )}
+    </>
+  );
+}
