@@ -15,20 +15,21 @@ SLOW   := slow or crash or torch or postgres or browser
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up down install page test test-slow test-web check bench lock torch wheel clean
+.PHONY: help up down install page test test-slow test-web bench lock torch wheel clean \
+  check check-format check-lint check-types check-rooms check-tidy
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 up: install ## start Madang here (http://127.0.0.1:7070) and submit the example job once
 	@$(BIN)/madang up --detach
-	@test -e $(STAMPS)/hello || { \
-	  $(BIN)/madang run -f examples/hello/job.yaml && touch $(STAMPS)/hello; }
-	@printf '%s\n' '' 'Next:' \
-	  '  $(BIN)/madang ls                        what runs and what waits' \
-	  '  $(BIN)/madang logs -f hello             follow the example' \
-	  '  $(BIN)/madang run -- python train.py    a job of your own' \
-	  '  make down                               stop Madang; running jobs go on'
+	@test -s $(STAMPS)/hello || $(BIN)/madang run --json -f examples/hello/job.yaml \
+	  | sed -n 's/.*"id": *"\([^"]*\)".*/\1/p' >$(STAMPS)/hello
+	@printf '%s\n' '' 'Next, with $(abspath $(BIN)) on your PATH or before the words:' \
+	  '  madang ls                          what runs and what waits' \
+	  "  madang logs -f $$(cat $(STAMPS)/hello)$$(printf '\t')follow the example" \
+	  '  madang run -- python train.py      a job of your own' \
+	  '  make down                          stop Madang; running jobs go on' | expand -t 37
 
 down: ## stop Madang; running jobs go on and are found again by the next `make up`
 	@if [ -x $(BIN)/madang ]; then $(BIN)/madang down; fi
@@ -82,12 +83,18 @@ test-web: page ## the page's own linter and tests (needs npm)
 	@npm --prefix web run --silent lint
 	@npm --prefix web run --silent test
 
-check: install $(STAMPS)/dev ## format, lint, types, the arrows between rooms, tidy
-	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/ruff check --quiet .
+check: check-format check-lint check-types check-rooms check-tidy ## all that is not a test
+check-format check-lint check-types check-rooms check-tidy: install $(STAMPS)/dev
+check-format: ## layout (ruff format)
+	@$(BIN)/ruff format --check --quiet --output-format concise .
+check-lint: ## ruff
+	@$(BIN)/ruff check --quiet --output-format concise .
+check-types: ## mypy --strict
 	@$(BIN)/mypy --strict --no-error-summary
+check-rooms: ## the arrows between rooms (import-linter)
 	@$(BIN)/lint-imports --no-logo >$(VENV)/lint-imports.log \
 	  || { cat $(VENV)/lint-imports.log; exit 1; }
+check-tidy: ## sizes, leftovers, unused modules (tools/tidy.py)
 	@$(BIN)/python -m tools.tidy
 
 bench: install $(STAMPS)/dev ## latency and throughput beside Slurm, start-up, memory

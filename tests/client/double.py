@@ -50,6 +50,7 @@ class Double:
         self.connections = 0
         self.faults: deque[str] = deque()
         self.streams_break_after = 0  # events sent before a stream is cut; 0: never
+        self.listened = threading.Event()  # somebody follows the events
         self.url = ""
         self.closing = False
 
@@ -287,13 +288,14 @@ class _Handler(BaseHTTPRequestHandler):
         if path != "/v1/health" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
             raise Problem(401, "unauthorized", "no valid token", **{"try": ["madang token new"]})
         if path == "/v1/events":
-            return self.stream_events(query)
+            self.stream_events(query)
+            return None
         if path.endswith("/log"):
             return self.log(path, query)
         if path.startswith("/v1/code/"):
             return self.code(path.rpartition("/")[2], body)
         try:
-            given = json.loads(body) if body else None
+            given: Any = json.loads(body) if body else None
         except ValueError:
             raise Problem(400, "bad_json", "the body is not JSON") from None
         if (self.command, path) == ("POST", "/v1/jobs"):
@@ -338,16 +340,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.begin_stream("text/plain")
         while True:
             with double.changed:
-                double.changed.wait_for(
-                    lambda: (
-                        len(double.logs.get((job["id"], rank), b"")) > offset
-                        or job["phase"] in ENDED
-                        or double.closing
-                    )
-                )
-                piece = double.logs.get((job["id"], rank), b"")[offset:]
+                while not (piece := double.logs.get((job["id"], rank), b"")[offset:]):
+                    if job["phase"] in ENDED or double.closing:
+                        break
+                    double.changed.wait()
             if not piece:
-                return self.end_stream()
+                self.end_stream()
+                return None
             offset += len(piece)
             self.chunk(piece)
 
@@ -357,11 +356,12 @@ class _Handler(BaseHTTPRequestHandler):
         after = int(said) if said else len(double.events)
         self.begin_stream("text/event-stream")
         self.chunk(b": after %d\n\n" % after)
+        double.listened.set()
         sent = 0
         while not double.closing:
             with double.changed:
-                double.changed.wait_for(lambda: len(double.events) > after or double.closing)
-                fresh = double.events[after:]
+                while not (fresh := double.events[after:]) and not double.closing:
+                    double.changed.wait()
             for event in fresh:
                 after = event["seq"]
                 text = json.dumps(event)

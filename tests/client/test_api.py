@@ -127,9 +127,11 @@ def test_a_stored_token_goes_only_to_its_own_address(tmp_path, monkeypatch):
     assert tokens == ["t", "t", ""]
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:7070", "ftp://a", "http://", "http://a:0", "http://a:x"])
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1:7070", "ftp://a", "http://", "http://a:0", "http://a:x"]
+)
 def test_an_address_that_is_none_is_said_to_be_none(url):
-    with pytest.raises(MadangError, match="address|port"):
+    with pytest.raises(MadangError, match=r"address|port"):
         Address(url)
 
 
@@ -237,6 +239,9 @@ def test_a_followed_log_ends_with_its_member(double):
 # -- the transport on its own --------------------------------------------------------------------
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
 def answered_with(answer: bytes, method: str = "GET"):
     """What a connection makes of these bytes."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -263,10 +268,12 @@ def answered_with(answer: bytes, method: str = "GET"):
     ("answer", "expected"),
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", (200, b"ok")),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", (200, b"ok")),
         (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-            b"1;x=y\r\no\r\n1\r\nk\r\n0\r\nTrailer: 1\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            (200, b"ok"),
+        ),
+        (
+            CHUNKED + b"1;x=y\r\no\r\n1\r\nk\r\n0\r\nTrailer: 1\r\n\r\n",
             (200, b"ok"),
         ),
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No\r\n\r\n", (204, b"")),

@@ -6,6 +6,7 @@ import sys
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,12 @@ def report_file(tmp_path, monkeypatch):
     inside._files.clear()
 
 
-def lines(path) -> list[dict]:
+def report_steps(count: int, **values):
+    for step in range(count):
+        madang.report(step=step, **values)
+
+
+def lines(path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -69,8 +75,7 @@ def test_a_value_is_reported_as(report_file, value, expected):
 @pytest.mark.parametrize("value", [object(), [1, 2], Scalar(ValueError("2 elements")), Scalar([1])])
 def test_what_is_no_number_is_left_out_with_one_warning(report_file, value):
     with pytest.warns(RuntimeWarning, match="bad is not a number") as caught:
-        for step in range(3):
-            madang.report(step=step, bad=value, good=1)
+        report_steps(3, bad=value, good=1)
 
     assert len(caught) == 1
     assert [(line["step"], line["good"]) for line in lines(report_file)] == [(0, 1), (1, 1), (2, 1)]
@@ -108,8 +113,7 @@ def test_a_file_that_cannot_be_written_is_warned_of_once_and_training_goes_on(
     monkeypatch.setenv("MADANG_REPORT_FILE", str(tmp_path / "no" / "such" / "dir" / "f"))
 
     with pytest.warns(RuntimeWarning, match="training goes on") as caught:
-        madang.report(loss=1)
-        madang.report(loss=2)
+        report_steps(2, loss=1)
 
     assert len(caught) == 1
 
@@ -125,10 +129,10 @@ def test_a_program_that_makes_warnings_errors_goes_on_too(report_file, monkeypat
 
 def test_a_line_torn_by_a_full_disk_is_closed_by_the_next(report_file, monkeypatch):
     write = os.write
-    monkeypatch.setattr(inside.os, "write", lambda fd, line: write(fd, line[:5]))
+    monkeypatch.setattr(os, "write", lambda fd, line: write(fd, line[:5]))
     with pytest.warns(RuntimeWarning):
         madang.report(step=1, loss=1)
-    monkeypatch.setattr(inside.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     madang.report(step=2, loss=2)
 
     torn, whole = report_file.read_text().splitlines()
@@ -272,5 +276,7 @@ def _which(name: str) -> str:
     import shutil
 
     path = shutil.which(name) or ""
-    runs = path and subprocess.run([path, "-c", ""], capture_output=True).returncode == 0
+    # A shim of a version manager is found, but does not run.
+    tried = [path, "-c", ""]
+    runs = path and subprocess.run(tried, capture_output=True, check=False).returncode == 0
     return path if runs else ""

@@ -1,4 +1,4 @@
-"""What can never run is rejected with a guide that says what was asked, what there is, what to do."""
+"""What can never run is rejected with a guide: what was asked, what there is, what to do."""
 
 import pytest
 

@@ -28,8 +28,10 @@ WAITING = {
         "n1: AA..\nn2: CCC.",
         ["b: 2x2"],
         "capacity",
-        "needs 2 members × 2 GPUs; 3 of 8 such GPUs are free, at most 2 on one node"
-        ": room for 1 of 2 members",
+        (
+            "needs 2 members × 2 GPUs; 3 of 8 such GPUs are free, at most 2 on one node"
+            ": room for 1 of 2 members"
+        ),
     ),
     "only its own models count": (
         "n1: AA model=H100\nn2: .. model=L4\nn3: .. model=H100 cordoned",
@@ -41,8 +43,10 @@ WAITING = {
         "n1: .. cpus=8",
         ["c: 1 cpus=6", "b: 1 cpus=4"],
         "capacity",
-        "needs 1 GPU; 1 of 2 such GPUs are free, at most 1 on one node; "
-        "with 4 CPUs and 0 MiB for each member, too few of them can be used",
+        (
+            "needs 1 GPU; 1 of 2 such GPUs are free, at most 1 on one node; "
+            "with 4 CPUs and 0 MiB for each member, too few of them can be used"
+        ),
     ),
     "CPU-only": (
         "n1: .. cpus=8 memory=100",
@@ -73,8 +77,10 @@ WAITING = {
         "n1: ....\nn2: ..x. cordoned\nn3: .... lost",
         ["b: 2x4"],
         "out_of_service",
-        "needs 2 members × 4 GPUs; the nodes in service could hold 1 of 2 members even if they "
-        "were empty; 2 nodes take no work; 1 GPU is unhealthy",
+        (
+            "needs 2 members × 4 GPUs; the nodes in service could hold 1 of 2 members even if they "
+            "were empty; 2 nodes take no work; 1 GPU is unhealthy"
+        ),
     ),
 }
 
@@ -150,7 +156,7 @@ def test_many_holders_are_cut_short():
     assert told(yard, "b").text.endswith("(held by a 1, c 1, d 1, …)")
 
 
-# -- dry runs ------------------------------------------------------------------------------------------
+# -- dry runs --------------------------------------------------------------------------------------
 
 
 def trial(yard: Yard, line: str):
@@ -215,7 +221,7 @@ def test_a_trial_of_the_impossible_is_its_guide():
     assert answer.tries == ("--gpus 4 and more members",)
 
 
-# -- words -----------------------------------------------------------------------------------------------
+# -- words -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 
 from madang.core import events as ev
 from madang.core.check import check_quota
+from madang.core.explain import why
 from madang.core.model import Exit, Node, NodeState, Project
 from tests.core.yard import START_MS, Yard, text
 
@@ -124,7 +125,7 @@ def test_a_late_start_of_what_has_just_ended_is_no_stray():
     assert yard.decisions() == []
 
 
-# -- failures and retries ----------------------------------------------------------------------------
+# -- failures and retries --------------------------------------------------------------------------
 
 
 def test_a_member_that_fails_ends_the_gang_with_its_grace():
@@ -184,7 +185,7 @@ def test_losses_cost_no_retries_but_are_bounded(monkeypatch):
     assert yard.ended("b.2", lost=True).settled().phase("b") == "failed: attempts"
 
 
-# -- time limits -------------------------------------------------------------------------------------
+# -- time limits -----------------------------------------------------------------------------------
 
 
 def test_a_time_limit_counts_from_the_run_and_ends_it():
@@ -193,6 +194,7 @@ def test_a_time_limit_counts_from_the_run_and_ends_it():
 
     yard.started("b.1").turn()
     due_ms = yard.controller.due_ms(yard.now_ms)
+    assert due_ms is not None
     assert due_ms == yard.state.jobs["b"].standing.running_ms + 60_000
 
     assert yard.turn(wait_ms=due_ms - yard.now_ms - 1).decisions() == []
@@ -220,7 +222,7 @@ def test_several_limits_end_in_their_order():
     assert yard.decisions() == ["release c.1 time_limit 30000", "release b.1 time_limit 30000"]
 
 
-# -- stop and requeue ----------------------------------------------------------------------------------
+# -- stop and requeue ------------------------------------------------------------------------------
 
 
 def test_a_waiting_job_that_is_stopped_ends_at_once():
@@ -294,7 +296,7 @@ def test_a_stop_wins_over_a_requeue_in_either_order():
         assert yard.phase("b") == "stopped: stop", asks
 
 
-# -- nodes: loss and return ------------------------------------------------------------------------------
+# -- nodes: loss and return ------------------------------------------------------------------------
 
 
 def test_a_lost_nodes_devices_are_held_and_its_job_starts_elsewhere():
@@ -416,7 +418,7 @@ def test_a_second_loss_is_no_news():
     assert yard.lost("n1").turn().last.events == ()
 
 
-# -- nodes that change -------------------------------------------------------------------------------------
+# -- nodes that change -----------------------------------------------------------------------------
 
 
 def test_a_device_that_falls_ill_stays_with_its_job_and_is_not_given_again():
@@ -462,7 +464,7 @@ def test_a_fleet_may_come_node_by_node_and_grow_wider():
     assert int(yard.state.pool.whole_free.sum()) == sum(1 + index % 9 for index in range(40))
 
 
-# -- turns ---------------------------------------------------------------------------------------------------
+# -- turns -----------------------------------------------------------------------------------------
 
 
 def test_nothing_is_due_in_a_quiet_yard():
@@ -491,3 +493,54 @@ def test_what_has_ended_is_forgotten_when_the_ledger_has_it():
 
     assert not yard.state.knows_job("b")
     assert not yard.state.ended_allocations
+
+
+# -- reports that are older than what they are held against ----------------------------------------
+
+
+def test_a_loss_and_a_return_seen_in_one_turn_deny_nothing():
+    yard = running("n1: ..", "b: 2x1").lost("n1").seen("n1").turn()
+
+    # The report may be older than the members: only their own ends free the devices.
+    assert yard.decisions() == ["release b.1 node_lost 30000"]
+    assert yard.picture() == text("n1: BB")
+    assert yard.ended("b.1", lost=True).settled().state.jobs["b"].allocation == "b.2"
+
+
+def test_a_report_made_before_the_release_was_asked_denies_nothing():
+    yard = running("n1: ..\nn2: ..").lost("n1").turn()
+    stale_ms = yard.now_ms - 1
+    node = yard.state.nodes["n1"].node
+
+    yard.fact(ev.NodeSeen(node, (), stale_ms)).turn()
+    assert yard.picture() == text("n1: BB\nn2: ..")
+
+    yard.lost("n1").settled()
+    assert yard.fact(ev.NodeSeen(node, (), yard.now_ms)).turn().picture() == text("n1: ..\nn2: BB")
+
+
+def test_a_job_does_not_start_beside_its_older_attempt_that_was_found_running():
+    yard = running("n1: ..", "b: 2x1").submit("c: 2").lost("n1").settled()
+    yard.fact(ev.NodeSeen(Node("n2", 4, 64_000, 1024, "H100"))).cordon("n2").turn()
+    yard.stop("c").turn().seen("n1", ("b.1", 0), ("b.1", 1)).turn()
+
+    yard.cordon("n2", False).turn()
+    assert yard.picture() == text("n1: BB\nn2: ....\nwaiting: b")
+    answer = why(yard.state.snapshot(yard.now_ms), "b")
+    assert answer.code == "lingering"
+    assert answer.text.startswith("its earlier attempt b.1 was found running on n1")
+
+    yard.ended("b.1", 0, code=137).turn()
+    assert yard.state.jobs["b"].allocation is None
+    assert yard.ended("b.1", 1, code=137).turn().state.jobs["b"].allocation == "b.2"
+    assert not yard.state.lingering
+
+
+def test_two_older_attempts_may_linger_at_once():
+    yard = running("n1: .\nn2: .", "b: 1").lost("n1").settled()
+    yard.started("b.2").turn().lost("n2").settled()
+    assert list(yard.state.lingering["b"]) == ["b.1", "b.2"]
+
+    yard.ended("b.1", code=137).turn()
+    assert list(yard.state.lingering["b"]) == ["b.2"]
+    assert yard.ended("b.2", code=137).turn().state.lingering == {}

@@ -140,7 +140,7 @@ def test_a_gang_of_whole_devices_takes_the_fewest_nodes(nodes, shape, members):
 @given(NODES)
 def test_only_rows_of_the_models_are_eligible(nodes):
     pool = pool_of(nodes)
-    codes = {}
+    codes: dict[str, int] = {}
     for row, node in enumerate(nodes):
         codes.setdefault(node[3], int(pool.model[row]))
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from madang.core import events as ev
 from madang.core.check import check
 from madang.core.controller import Controller, Step
+from madang.core.live import queue_key
 from madang.core.model import (
     Allocation,
     AllocationState,
@@ -26,7 +27,6 @@ from madang.core.model import (
     Seat,
     Shape,
 )
-from madang.core.state import queue_key
 
 FREE, ILL = ".", "x"
 START_MS = 1_000_000
@@ -53,7 +53,7 @@ class Yard:
     def state(self):
         return self.controller.state
 
-    # -- facts: kept until the next turn ------------------------------------------------------
+    # -- facts: kept until the next turn -----------------------------------------------------------
 
     def fact(self, fact: ev.Fact) -> "Yard":
         self.facts.append(fact)
@@ -85,7 +85,7 @@ class Yard:
 
     def seen(self, node: str, *holds: tuple[str, int], **changes: object) -> "Yard":
         known = self.state.nodes[node].node
-        return self.fact(ev.NodeSeen(replace(known, **changes), holds))  # type: ignore[arg-type]
+        return self.fact(ev.NodeSeen(replace(known, **changes), holds))
 
     def cordon(self, node: str, cordoned: bool = True) -> "Yard":
         return self.fact(ev.NodeCordoned(node, cordoned))
@@ -93,7 +93,7 @@ class Yard:
     def quota(self, project: str, gpus: int) -> "Yard":
         return self.fact(ev.ProjectSet(Project(project, quota_milli=gpus * 1000)))
 
-    # -- turns -----------------------------------------------------------------------------------
+    # -- turns -------------------------------------------------------------------------------------
 
     def turn(self, wait_ms: int = 10) -> "Yard":
         """One turn, `wait_ms` later."""
@@ -165,7 +165,7 @@ class Yard:
         assert not options, f"not an option of a job: {options}"
         return job
 
-    # -- the text of a node --------------------------------------------------------------------------
+    # -- the text of a node ------------------------------------------------------------------------
 
     def _add_node(self, line: str, held: dict[str, list[Seat]]) -> None:
         id, _, text = line.strip().partition(":")
@@ -249,6 +249,10 @@ def _words(decision: ev.Decision) -> str:
             return f"reject {decision.job} {decision.code}"
         case ev.AllocationBound():
             return f"bind {decision.allocation.id}"
+        case ev.JobNominated():
+            return f"nominate {decision.job}"
+        case ev.NominationDropped():
+            return f"drop {decision.job}"
         case ev.ReleaseAsked():
             return f"release {decision.allocation} {decision.reason.value} {decision.grace_ms}"
         case ev.JobRequeued():

@@ -3,11 +3,15 @@
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+from madang.core.model import Allocation, AllocationState, Seat, Shape
+from madang.engines.base import Launch, Start
 from madang.engines.code_store import CodeStore
-from madang.engines.local import LocalEngine, proc, traces
-from madang.testing.engine import FAIL_CODE, Behaviour, World
+from madang.engines.local import LocalEngine, proc, records, traces
+from madang.testing.engine import FAIL_CODE, PATIENCE_S, Behaviour, World
 
 NODE = "here"
 
@@ -66,3 +70,43 @@ class LocalWorld(World):
 def python(text: str) -> tuple[str, ...]:
     """A member that runs this text."""
     return (sys.executable, "-I", "-S", "-c", text)
+
+
+def launch(job: str, command: tuple[str, ...], members: int = 1, **more: object) -> Start:
+    """A Start of the first allocation of `job` on the CPU slots; `more` are fields of Launch."""
+    where = Allocation(
+        id=f"{job}.1",
+        job=job,
+        project="vision",
+        attempt=1,
+        shape=Shape(gpus=1, cpu_milli=2_000),
+        seats=tuple(Seat(NODE, (rank % LocalWorld.gpus,)) for rank in range(members)),
+        state=AllocationState.BOUND,
+        bound_ms=0,
+    )
+    fields = {"checkpoint_key": job, **more}
+    return Start(Launch(where, job, "ada", command, **fields))  # type: ignore[arg-type]
+
+
+def state_file(world: LocalWorld, allocation: str, rank: int = 0) -> Path:
+    return world.root / "allocations" / allocation / str(rank) / "state"
+
+
+def started(world: LocalWorld, allocation: str, rank: int = 0) -> records.StartRecord:
+    """The start record of a member that runs or ran."""
+    start = records.read(str(state_file(world, allocation, rank))).start
+    assert start is not None, f"{allocation}/{rank} has no start record"
+    return start
+
+
+def is_alive(pid: int) -> bool:
+    stat = proc.stat(pid)
+    return stat is not None and not stat.is_zombie
+
+
+def wait_until(holds: Callable[[], object], what: str) -> None:
+    """For what no event tells: another process's own doing."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < end_s, f"never came: {what}"
+        time.sleep(0.01)

@@ -54,6 +54,9 @@ class VirtualWorld(World):
             case Behaviour.IMPOSSIBLE:
                 return ("env", "MADANG_VIRTUAL_SECONDS=soon", "train")
 
+    def close(self) -> None:
+        """Nothing runs: there is nothing to end."""
+
     def starts(self, allocation: str, rank: int) -> int:
         lines = (self.folder / "actions.ndjson").read_text().splitlines()
         begun = [line for line in lines if json.loads(line).get("start", [""])[0] == allocation]
@@ -69,7 +72,7 @@ class TestVirtualEngine(EngineContract):
             yield world
 
 
-# -- the model, by a clock of our own ------------------------------------------------------------
+# -- the model, by a clock of our own --------------------------------------------------------------
 
 
 def launch(job: str = "a", *command: str, members: int = 1, node: str = "n0", **env: str) -> Launch:
@@ -142,8 +145,15 @@ def test_a_script_is_read_from_command_and_environment(command, env, run_ms, end
 
 @pytest.mark.parametrize(
     "env",
-    [{"seconds": "soon"}, {"seconds": "-1"}, {"seconds": "9999999d"}, {"exit": "x"}]
-    + [{"exit": "256"}, {"steps": "-1"}, {"steps": "1000000"}],
+    [
+        {"seconds": "soon"},
+        {"seconds": "-1"},
+        {"seconds": "9999999d"},
+        {"exit": "x"},
+        {"exit": "256"},
+        {"steps": "-1"},
+        {"steps": "1000000"},
+    ],
 )
 def test_a_wrong_script_cannot_start_and_says_why_in_its_log(env):
     fleet = model()
@@ -179,7 +189,7 @@ def test_a_rebooted_node_loses_its_members_and_says_so_when_it_is_back():
     assert fleet.advance(150) == [NodeLost("n0")]
     assert fleet.advance(1_050) == [
         MemberEnded("a.1", 0, Exit(0, lost=True), 50),
-        NodeSeen(nodes()[0], ()),
+        NodeSeen(nodes()[0], (), 1_050),
     ]
 
 
@@ -196,7 +206,7 @@ def test_a_node_that_was_cut_off_comes_back_with_what_runs_and_tells_what_ended(
     assert fleet.advance(1_050) == [
         MemberEnded("b.1", 0, Exit(0), 510),
         MemberEnded("c.1", 0, Exit(0, lost=True), 1_050),
-        NodeSeen(nodes()[0], (("a.1", 0),)),
+        NodeSeen(nodes()[0], (("a.1", 0),), 1_050),
         MemberEnded("a.1", 0, Exit(0, signal=9), 1_050),
     ]
 
@@ -205,7 +215,7 @@ def test_a_short_silence_is_not_a_loss():
     fleet = model(faults=Faults(detect_ms=100))
     fleet.take_down("n0", 50, cut_off=True)
 
-    assert fleet.advance(1_000) == [NodeSeen(nodes()[0])]
+    assert fleet.advance(1_000) == [NodeSeen(nodes()[0], (), 50)]
 
 
 def test_an_ill_device_takes_its_member_down_and_is_told():
@@ -317,7 +327,7 @@ def test_a_log_tells_its_end_and_never_shrinks(cut):
     assert words[cut] in seen.decode().splitlines()[-1]
 
 
-# -- sensors -----------------------------------------------------------------------------------------
+# -- sensors ---------------------------------------------------------------------------------------
 
 
 def test_sensors_show_busy_and_idle_devices():
@@ -340,7 +350,11 @@ def test_sensors_show_busy_and_idle_devices():
     assert first.gpus[3].memory_used_mib < 10
     assert second.gpus[0].util_percent < 5
     assert second.gpus[0].memory_used_mib > 40_000
-    assert {(one.job, one.rank) for one in shown.members} == {(steady, 0), (steady, 1), (idle, 0)}
+    assert {(one.allocation, one.rank) for one in shown.members} == {
+        (f"{steady}.1", 0),
+        (f"{steady}.1", 1),
+        (f"{idle}.1", 0),
+    }
     assert all(30 < gpu.temperature_c < 90 for node in shown.nodes for gpu in node.gpus)
 
 
@@ -348,10 +362,10 @@ def test_a_node_that_cannot_be_heard_shows_nothing():
     fleet = model()
     fleet.take_down("n0", 1_000, cut_off=True)
 
-    assert [node.id for node in sample(fleet, 0).nodes] == ["n1"]
+    assert [node.node for node in sample(fleet, 0).nodes] == ["n1"]
 
 
-# -- the record ----------------------------------------------------------------------------------------
+# -- the record ------------------------------------------------------------------------------------
 
 
 class Clock:
@@ -432,7 +446,7 @@ def test_a_member_of_a_node_that_is_no_more_is_lost(tmp_path):
     assert any(isinstance(fact, MemberEnded) and fact.exit.lost for fact in facts)
 
 
-# -- fleet files -----------------------------------------------------------------------------------------
+# -- fleet files -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

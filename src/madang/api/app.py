@@ -4,12 +4,14 @@
 work; the feed begins with its first listener.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -20,7 +22,7 @@ from madang.api.feed import Feed
 from madang.api.gate import Gate
 from madang.api.identity import Identities
 from madang.api.openapi import document
-from madang.api.pages import Pages, unknown_path
+from madang.api.pages import Pages, unknown_path, wrong_method
 from madang.api.problems import from_validation, invalid
 from madang.api.pulse import Pulse
 from madang.api.readers import Readers
@@ -37,11 +39,33 @@ from madang.api.yard import Yard
 
 ROW_THREADS = 4
 FILE_THREADS = 4
+ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def create_app(yard: Yard, settings: ApiSettings) -> FastAPI:
     """The API of a yard, with the page and its reference. Serve it with `make_server`."""
     desk = _desk(yard, settings)
+    with _without_pydantic_v1():
+        return _app(desk)
+
+
+@contextmanager
+def _without_pydantic_v1() -> Iterator[None]:
+    """FastAPI looks at each shape whether it is of pydantic 1, and imports that whole: 0.1 s of a
+    daemon's start for nothing. Where it can't be imported, FastAPI goes on without.
+    """
+    name = "pydantic.v1"
+    known = sys.modules.get(name)
+    sys.modules[name] = known  # type: ignore[assignment]  # None: may not be imported
+    try:
+        yield
+    finally:
+        if known is None:
+            del sys.modules[name]
+
+
+def _app(desk: Desk) -> FastAPI:
+    yard, settings = desk.yard, desk.settings
     app = FastAPI(
         title="Madang",
         version=yard.version,
@@ -51,7 +75,7 @@ def create_app(yard: Yard, settings: ApiSettings) -> FastAPI:
         redirect_slashes=False,
         lifespan=_lifespan(desk),
     )
-    for router in (
+    routers = (
         jobs_router(desk),
         logs_router(desk),
         terminal_router(desk),
@@ -59,9 +83,11 @@ def create_app(yard: Yard, settings: ApiSettings) -> FastAPI:
         nodes_router(desk),
         yard_router(desk),
         login_router(desk),
-    ):
+    )
+    for router in routers:
         app.include_router(router)
-    _add_pages(app, settings)
+    http = [one for router in routers for one in router.routes if isinstance(one, APIRoute)]
+    _add_pages(app, settings, http)
     app.add_exception_handler(HTTPException, _pass_on)
     app.add_exception_handler(RequestValidationError, _explain)
     app.add_exception_handler(WebSocketRequestValidationError, _explain)
@@ -95,7 +121,7 @@ def _lifespan(desk: Desk) -> Callable[[FastAPI], Any]:
     return lifespan
 
 
-def _add_pages(app: FastAPI, settings: ApiSettings) -> None:
+def _add_pages(app: FastAPI, settings: ApiSettings, routes: Sequence[APIRoute]) -> None:
     """The reference, its source, and whatever is not the API: the page."""
     pages = Pages(settings.web)
     written: dict[str, str] = {}
@@ -109,12 +135,22 @@ def _add_pages(app: FastAPI, settings: ApiSettings) -> None:
         return HTMLResponse(written["docs"], headers={"cache-control": "no-cache"})
 
     async def rest(request: Request) -> Response:
-        if request.url.path.startswith("/v1"):
+        allowed = sorted(
+            method
+            for pattern, methods in known
+            if pattern.match(request.url.path)
+            for method in methods
+        )
+        if allowed:
+            raise wrong_method(request, allowed)
+        if request.url.path.startswith("/v1") or request.method not in ("GET", "HEAD"):
             raise unknown_path(request)
         return await pages.get(request)
 
-    for path, handler in (("/openapi.json", openapi), ("/docs", docs), ("/{path:path}", rest)):
-        app.router.routes.append(PlainRoute(path, handler, methods=["GET", "HEAD"]))
+    plain = [PlainRoute("/openapi.json", openapi), PlainRoute("/docs", docs)]
+    known = [(route.path_regex, route.methods or ()) for route in (*routes, *plain)]
+    app.router.routes.extend(plain)
+    app.router.routes.append(PlainRoute("/{path:path}", rest, methods=ALL_METHODS))
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

@@ -57,6 +57,18 @@ def unknown_path(request: Request) -> Problem:
     )
 
 
+def wrong_method(request: Request, allowed: list[str]) -> Problem:
+    """405 for a path that knows other methods."""
+    return Problem(
+        405,
+        "wrong_method",
+        f"{request.url.path[:200]} has no {request.method[:20]}",
+        given=request.method[:20],
+        allowed=allowed,
+        headers={"allow": ", ".join(allowed)},
+    )
+
+
 def _files(folder: Path) -> dict[str, Path]:
     """Every file under the folder by its path in the address; a request can name no other."""
     if not folder.is_dir():

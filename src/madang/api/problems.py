@@ -5,6 +5,7 @@ told by an id only: the log has the rest under it.
 """
 
 import logging
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -23,6 +24,7 @@ from madang.wire.problems import MEDIA_TYPE, FieldError, ProblemView, shortened
 log = logging.getLogger("madang.api")
 
 ERRORS_SHOWN_MAX = 50
+_PYDANTICS = re.compile(r"^(Input|List|String|Dictionary)(?= should)")
 RETRY_AFTER_S = 2
 
 # Each code with its words. The reference at /docs lists them; nothing else may be answered.
@@ -83,7 +85,7 @@ class Problem(HTTPException):
 
     def response(self) -> Response:
         return Response(
-            self.view.model_dump_json(by_alias=True, exclude_defaults=True),
+            self.view.model_dump_json(by_alias=True),
             self.status_code,
             self.headers,
             MEDIA_TYPE,
@@ -104,7 +106,14 @@ def busy(detail: str, retry_after_s: int = RETRY_AFTER_S) -> Problem:
 def refused(answer: Refused) -> Problem:
     """422: the guide of a job that never fits."""
     guide = answer.guide
-    return Problem(422, "rejected", guide.text, tries=guide.tries, given=guide.code)
+    return Problem(
+        422,
+        "rejected",
+        guide.text,
+        tries=guide.tries,
+        reason=guide.code,
+        numbers=dict(guide.numbers),
+    )
 
 
 def from_exception(error: Exception) -> Problem:
@@ -147,8 +156,7 @@ def not_committed(error: Exception) -> Problem:
 
 
 def _from_http(error: HTTPException) -> Problem:
-    codes = {404: "no_such_path", 405: "wrong_method", 413: "too_large"}
-    code = codes.get(error.status_code, "bad_request")
+    code = "no_such_path" if error.status_code == 404 else "bad_request"
     return Problem(error.status_code, code, str(error.detail), headers=error.headers)
 
 
@@ -209,7 +217,7 @@ def _field_error(one: Mapping[str, Any], known: Mapping[str, Sequence[str]]) -> 
     place, *path = one["loc"] or ("body",)
     prefix = [] if place == "body" else [str(place)]
     where = ".".join([*prefix, *(str(step) for step in path)])
-    problem = str(one["msg"]).removeprefix("Value error, ")
+    problem = _PYDANTICS.sub("it", str(one["msg"]).removeprefix("Value error, "))
     given = shortened(one.get("input"))
     match one["type"]:
         case "extra_forbidden":

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from madang.api.gate import CUT
 from madang.api.problems import Problem
-from madang.api.settings import Limits
+from madang.api.settings import ApiSettings, Limits
 
 FILES_RESERVED = 512  # for the ledger, the engine, logs and terminals, beside connections
 CONNECTIONS_MIN = 64
@@ -29,8 +29,9 @@ WEBSOCKET_BYTES_MAX = 1 << 20
 DISCARD_WAIT_S = 30.0
 
 
-def make_server(app: FastAPI, limits: Limits) -> uvicorn.Server:
+def make_server(app: FastAPI, settings: ApiSettings) -> uvicorn.Server:
     """A server for `server.run(sockets=[…])`."""
+    limits = settings.limits
     crowd = Crowd(limits, connections_allowed(limits.connections_max))
     return uvicorn.Server(
         uvicorn.Config(

@@ -8,6 +8,7 @@ from typing import Any
 from madang.api.sentences import sentence
 from madang.api.yard import Top
 from madang.core.explain import Trial, Why, how_it_ended
+from madang.core.live import LiveNode
 from madang.core.model import (
     UNLIMITED,
     WHOLE_GPU_MILLI,
@@ -20,7 +21,6 @@ from madang.core.model import (
     Standing,
 )
 from madang.core.snapshot import Snapshot
-from madang.core.state import LiveNode
 from madang.ledger import EventRecord, JobRecord
 from madang.wire import views as wire
 

@@ -147,7 +147,7 @@ class _Session:
         before = termios.tcgetattr(sys.stdin.fileno())
         old = signal.signal(signal.SIGWINCH, self._resized)
         try:
-            tty.setraw(sys.stdin.fileno())
+            tty.setraw(sys.stdin.fileno(), termios.TCSADRAIN)  # keep what was typed ahead
             yield
         finally:
             termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)

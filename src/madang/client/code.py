@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 import time
 
 from madang.client.errors import CodeError
@@ -337,6 +336,8 @@ def _mib(size: int) -> str:
 
 def _written(gathered: Gathered) -> tuple[BinaryIO, str]:
     """(an unnamed temporary file with the snapshot, its digest)."""
+    import tempfile  # late: code that did not change is not written, and this costs as much as all
+
     file = tempfile.TemporaryFile(prefix="madang-code-")  # noqa: SIM115 — the caller closes it
     try:
         return file, _write(gathered, _Frame(file))

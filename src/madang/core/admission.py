@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from madang.core.model import UNLIMITED, Job, Project
-from madang.core.placement import eligible_rows, room_if_empty
+from madang.core.placement import could_hold, eligible_rows, room_if_empty
 from madang.core.pool import Pool
 
 Numbers = tuple[tuple[str, int | str], ...]
@@ -46,19 +46,18 @@ def judge(
 
 def _capacity(pool: Pool, models: Mapping[str, int], job: Job) -> Rejected | None:
     shape = job.shape
-    # Of the nodes as they are: a model that no node has any more is unknown again.
-    here = set(pool.model.tolist()) if shape.models else set()
-    unknown = [model for model in shape.models if models.get(model) not in here]
-    if len(unknown) == len(shape.models) and unknown:
-        names = sorted(model for model, code in models.items() if model and code in here)
-        there = " ".join(names) or "none"
-        return Rejected("unknown_model", (("asked", " ".join(unknown)), ("known", there)))
-    codes = tuple(models[model] for model in shape.models if model in models)
+    codes = tuple([models[model] for model in shape.models if model in models])
     eligible = eligible_rows(pool, codes)
+    # Of the nodes as they are: a model that no node has any more is unknown again.
+    if shape.models and (eligible is None or not eligible.any()):
+        here = set(pool.model.tolist())
+        names = sorted(model for model, code in models.items() if model and code in here)
+        known = " ".join(names) or "none"
+        return Rejected("unknown_model", (("asked", " ".join(shape.models)), ("known", known)))
+    if could_hold(pool, pool.gpu_count, shape, job.members, eligible):
+        return None
     rows = np.ones(pool.nodes, np.bool_) if eligible is None else eligible
     room = room_if_empty(pool, pool.gpu_count, shape, job.members)[rows]
-    if int(room.sum()) >= job.members:
-        return None
     return Rejected(
         "too_large" if room.any() else "member_too_large",
         (

@@ -6,6 +6,7 @@ Derived data are computed again from the allocations alone and compared with wha
 import numpy as np
 
 from madang.core.lifecycle import LIVELY, phase_of
+from madang.core.live import Lane, LiveJob, lane_of, queue_key
 from madang.core.model import (
     UNLIMITED,
     WHOLE_GPU_MILLI,
@@ -13,8 +14,7 @@ from madang.core.model import (
     AllocationState,
     NodeState,
 )
-from madang.core.snapshot import Lane
-from madang.core.state import LiveJob, State, lane_of, queue_key
+from madang.core.state import State
 
 
 class InvariantBroken(AssertionError):
@@ -31,6 +31,7 @@ def check(state: State) -> None:
     _gangs(state)
     _jobs(state)
     _attention(state)
+    _lingering(state)
     _usage(state)
 
 
@@ -156,6 +157,17 @@ def _must_settle(state: State, live: LiveJob) -> bool:
         not allocation.holds(rank) or state.nodes[seat.node].state is NodeState.LOST
         for rank, seat in enumerate(allocation.seats)
     )
+
+
+def _lingering(state: State) -> None:
+    """Allocations that their jobs have left are known by job; each is being released."""
+    left: dict[str, set[str]] = {}
+    for id, allocation in state.allocations.items():
+        live = state.jobs.get(allocation.job)
+        if live is None or live.allocation != id:
+            left.setdefault(allocation.job, set()).add(id)
+    known = {job: set(ids) for job, ids in state.lingering.items()}
+    _require(known == left, "lingering", known, left)
 
 
 def _usage(state: State) -> None:

@@ -18,17 +18,30 @@ class Draft:
     """Passes read the snapshot and write only through these verbs.
 
     `pool` and `usage_milli` show the yard as the decisions so far will leave it. Devices of a
-    release that was only asked stay taken.
+    release that was only asked stay taken. `pool` may be written to; who only looks takes `view`,
+    which costs no copy while nothing has been taken.
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.decisions: list[Decision] = []
-        self.pool: Pool = snapshot.pool.scratch()
+        self._scratch: Pool | None = None
         self.usage_milli = dict(snapshot.usage_milli)
         self.releasing: set[str] = set()
         self.bound: set[str] = set()
         self.promised: set[str] = set(snapshot.nominations)
+
+    @property
+    def pool(self) -> Pool:
+        """What is free, to take from."""
+        if self._scratch is None:
+            self._scratch = self.snapshot.pool.scratch()
+        return self._scratch
+
+    @property
+    def view(self) -> Pool:
+        """What is free, to look at."""
+        return self.snapshot.pool if self._scratch is None else self._scratch
 
     def add(self, decision: Decision) -> None:
         """A decision that takes no device."""
@@ -89,6 +102,8 @@ class Draft:
         """True iff the job waits for nothing but devices, and has none promised."""
         live = self.snapshot.jobs[job_id]
         if job_id in self.bound or job_id in self.promised or live.standing.stop_asked:
+            return False
+        if self.snapshot.still_runs(job_id):
             return False
         due = live.standing.not_before_ms <= self.snapshot.now_ms
         return due and self.within_quota(live.job)

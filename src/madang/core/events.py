@@ -52,14 +52,17 @@ class ProjectSet:
 
 @dataclass(frozen=True, slots=True)
 class NodeSeen:
-    """A node reports what it is and the members it hosts: (allocation, rank) pairs.
+    """A node reports what it is and the members it hosts: (allocation, rank) pairs, also those that
+    it has only been told to start.
 
-    `holds` decides about members only when the node was out of sight; a node in sight may have made
-    its report before it heard of its newest member.
+    `holds` decides about members only when the node was out of sight, and only about those that
+    had been asked to end when the report was made (`at_ms`; 0: just now): a report may be older
+    than the newest member.
     """
 
     node: Node
     holds: tuple[tuple[str, int], ...] = ()
+    at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

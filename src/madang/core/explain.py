@@ -10,12 +10,12 @@ import numpy as np
 
 from madang.core.admission import Numbers, Rejected
 from madang.core.draft import Draft
+from madang.core.live import QueueKey, lane_of, queue_key
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
 from madang.core.passes.start import competing_models, fits_when_empty, model_codes, walk
 from madang.core.placement import Unplaced, eligible_rows, members_room, place, room_when_empty
 from madang.core.pool import Bools, Place, Pool
-from madang.core.snapshot import QueueKey, Snapshot
-from madang.core.state import lane_of, queue_key
+from madang.core.snapshot import Snapshot
 
 HOLDERS_SHOWN_MAX = 3
 NODES_SHOWN_MAX = 8
@@ -152,6 +152,15 @@ def why(snapshot: Snapshot, job_id: str) -> Why:
             standing.not_before_ms,
             "the back-off after a failure",
         )
+    lingering = snapshot.still_runs(job_id)
+    if lingering:
+        nodes = dict.fromkeys(seat.node for seat in snapshot.allocations[lingering].seats)
+        return Why(
+            "lingering",
+            f"its earlier attempt {lingering} was found running on {', '.join(nodes)}, which had "
+            "been lost; it is asked to end, and the next attempt waits for that",
+            (("allocation", lingering),),
+        )
     return _blocked(snapshot, job, queue_key(job))
 
 
@@ -167,7 +176,7 @@ def _blocked(snapshot: Snapshot, job: Job, key: QueueKey) -> Why:
     draft = Draft(snapshot)
     holders = walk(draft, until=key).holders
     eligible = eligible_rows(snapshot.pool, model_codes(snapshot, job))
-    placed = place(draft.pool, job.shape, job.members, eligible)
+    placed = place(draft.view, job.shape, job.members, eligible)
     mine = competing_models(snapshot, lane_of(job))
     ahead = [id for bits, id in holders if bits & mine]
     count = _count_ahead(snapshot, key, mine) if ahead else 0
@@ -367,7 +376,7 @@ def _placed_behind(snapshot: Snapshot, job: Job, key: QueueKey) -> tuple[Place, 
     draft = Draft(snapshot)
     walk(draft, until=key)
     eligible = eligible_rows(snapshot.pool, model_codes(snapshot, job))
-    placed = place(draft.pool, job.shape, job.members, eligible)
+    placed = place(draft.view, job.shape, job.members, eligible)
     assert not isinstance(placed, Unplaced), f"would start, but where? {job} {placed}"
     return placed
 

@@ -6,14 +6,11 @@ only keys that never change, the state's own sorted queue is the order.
 
 from collections.abc import Callable, Sequence
 from math import isqrt
-from typing import TYPE_CHECKING
 
+from madang.core.live import LiveJob
 from madang.core.model import WHOLE_GPU_MILLI, Job
 from madang.core.policy import Policy
 from madang.core.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from madang.core.state import LiveJob
 
 Key = tuple[int, ...]
 _STATIC_ORDER = ("priority",)
@@ -27,14 +24,14 @@ def ordered(snapshot: Snapshot) -> Sequence[tuple[Key, str]]:
     return sorted((key_of(snapshot, snapshot.jobs[id]), id) for _, id in snapshot.queue)
 
 
-def key_of(snapshot: Snapshot, live: "LiveJob") -> Key:
+def key_of(snapshot: Snapshot, live: LiveJob) -> Key:
     """A job's place in the policy's order, whether it waits or runs."""
     job = live.job
     keys = [KEYS[name](snapshot, live) for name in snapshot.policy.order]
     return (*keys, job.submitted_ms, job.seq)
 
 
-def attained_ms(snapshot: Snapshot, live: "LiveJob") -> int:
+def attained_ms(snapshot: Snapshot, live: LiveJob) -> int:
     """How long the job has run, in all its attempts."""
     standing = live.standing
     now_running = snapshot.now_ms - standing.running_ms if standing.running_ms else 0
@@ -62,7 +59,7 @@ def next_level_in_ms(policy: Policy, job: Job, attained: int) -> int:
     if level >= policy.levels_max:
         return 0
     weight = service_weight(policy, job)
-    bound = policy.level_ms * policy.level_factor**level
+    bound: int = policy.level_ms * policy.level_factor**level
     return -(-bound * _SCALE // weight) - attained
 
 
@@ -96,7 +93,7 @@ def service_weight(policy: Policy, job: Job) -> int:
     return root if quarters >= 0 else _SCALE * _SCALE // root
 
 
-def _level(snapshot: Snapshot, live: "LiveJob") -> int:
+def _level(snapshot: Snapshot, live: LiveJob) -> int:
     policy = snapshot.policy
     if policy.patience_ms and not live.standing.running_ms:
         since_ms = live.standing.waiting_ms or live.job.submitted_ms
@@ -105,11 +102,11 @@ def _level(snapshot: Snapshot, live: "LiveJob") -> int:
     return level_of(policy, live.job, attained_ms(snapshot, live))
 
 
-def _remaining(snapshot: Snapshot, live: "LiveJob") -> int:
+def _remaining(snapshot: Snapshot, live: LiveJob) -> int:
     return max(0, live.job.estimate_ms - attained_ms(snapshot, live))
 
 
-KEYS: dict[str, Callable[[Snapshot, "LiveJob"], int]] = {
+KEYS: dict[str, Callable[[Snapshot, LiveJob], int]] = {
     "priority": lambda snapshot, live: -live.job.priority,
     "estimate": lambda snapshot, live: live.job.estimate_ms,
     "service": lambda snapshot, live: live.job.estimate_ms * gpus_of(live.job),

@@ -8,6 +8,7 @@ keys are integers and end with the node's row: the order is total and the same o
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from madang.core.model import WHOLE_GPU_MILLI, Shape
 from madang.core.pool import Bools, Ints, Place, Pool, SmallInts
@@ -31,10 +32,11 @@ def place(
     Args:
         eligible: (N,) rows that may be used at all (model, group); None means every row.
     """
-    room = members_room(pool, shape, eligible)
+    fits = room_for_one(pool, shape, eligible)
     if members == 1:
-        row = _fullest(pool, room >= 1)
+        row = _fullest(pool, np.flatnonzero(fits))
         return Unplaced(0, 0) if row < 0 else (_seats(pool, row, 1, shape)[0],)
+    room = members_room(pool, shape, eligible, fits)
     np.minimum(room, members, out=room)
     total = int(room.sum())
     if total < members:
@@ -70,6 +72,27 @@ def room_when_empty(pool: Pool, shape: Shape, members: int, eligible: Bools | No
     return int(room_if_empty(pool, pool.gpu_usable, shape, members)[rows].sum())
 
 
+def could_hold(
+    pool: Pool, devices: SmallInts, shape: Shape, members: int, rows: Bools | None = None
+) -> bool:
+    """True iff these rows, had they these devices, could hold the gang if all were free.
+
+    Comparisons first: most gangs have fewer members than there are nodes that could take one.
+    """
+    fits = devices >= shape.gpus
+    if shape.cpu_milli:
+        fits &= pool.cpu_total >= shape.cpu_milli
+    if shape.memory_mib:
+        fits &= pool.memory_total >= shape.memory_mib
+    if rows is not None:
+        fits &= rows
+    nodes = int(np.count_nonzero(fits))
+    if nodes >= members or not nodes:
+        return nodes >= members
+    room = room_if_empty(pool, devices, shape, members)
+    return int(room[fits].sum()) >= members
+
+
 def room_if_empty(pool: Pool, devices: SmallInts, shape: Shape, members: int) -> Ints:
     """(N,) how many of the members each node could take, had it these devices, all of them free."""
     room = np.full(pool.nodes, members, np.int64)
@@ -83,20 +106,39 @@ def room_if_empty(pool: Pool, devices: SmallInts, shape: Shape, members: int) ->
     return room
 
 
-def members_room(pool: Pool, shape: Shape, eligible: Bools | None = None) -> Ints:
-    """(N,) how many members of `shape` each node could take now."""
-    if shape.gpus == 0:
-        room = np.full(pool.nodes, _FAR, np.int64)
-    elif shape.gpu_milli == WHOLE_GPU_MILLI:
-        room = (pool.whole_free // shape.gpus).astype(np.int64)
-    else:
-        room = (pool.gpu_free // shape.gpu_milli).sum(axis=1, dtype=np.int64) // shape.gpus
+def room_for_one(pool: Pool, shape: Shape, eligible: Bools | None = None) -> Bools:
+    """(N,) the open nodes that could take one member of `shape` now.
+
+    Comparisons only: a division per node would cost ten times as much.
+    """
+    fits = pool.open.copy() if eligible is None else pool.open & eligible
+    if shape.gpus and shape.gpu_milli == WHOLE_GPU_MILLI:
+        fits &= pool.whole_free >= shape.gpus
+    elif shape.gpus:
+        fits &= (pool.gpu_free >= shape.gpu_milli).any(axis=1)
     if shape.cpu_milli:
-        room = np.minimum(room, pool.cpu_free // shape.cpu_milli)
+        fits &= pool.cpu_free >= shape.cpu_milli
     if shape.memory_mib:
-        room = np.minimum(room, pool.memory_free // shape.memory_mib)
-    usable = pool.open if eligible is None else pool.open & eligible
-    room = np.where(usable, np.maximum(room, 0), 0)
+        fits &= pool.memory_free >= shape.memory_mib
+    return fits
+
+
+def members_room(
+    pool: Pool, shape: Shape, eligible: Bools | None = None, fits: Bools | None = None
+) -> Ints:
+    """(N,) how many members of `shape` each node could take now. `fits` is `room_for_one`."""
+    rows = np.flatnonzero(room_for_one(pool, shape, eligible) if fits is None else fits)
+    here = np.full(len(rows), _FAR, np.int64)
+    if shape.gpus and shape.gpu_milli == WHOLE_GPU_MILLI:
+        here = (pool.whole_free[rows] // shape.gpus).astype(np.int64)
+    elif shape.gpus:
+        here = (pool.gpu_free[rows] // shape.gpu_milli).sum(axis=1, dtype=np.int64)
+    if shape.cpu_milli:
+        np.minimum(here, pool.cpu_free[rows] // shape.cpu_milli, out=here)
+    if shape.memory_mib:
+        np.minimum(here, pool.memory_free[rows] // shape.memory_mib, out=here)
+    room = np.zeros(pool.nodes, np.int64)
+    room[rows] = here
     return room
 
 
@@ -110,13 +152,9 @@ def eligible_rows(pool: Pool, models: tuple[int, ...]) -> Bools | None:
     return rows
 
 
-def _fullest(pool: Pool, fits: Bools) -> int:
-    """The row with the fewest whole devices left among those that fit; -1 if none does."""
-    if not pool.nodes:
-        return -1
-    left = np.where(fits, pool.whole_free.astype(np.int64), _FAR)
-    row = int(left.argmin())
-    return row if fits[row] else -1
+def _fullest(pool: Pool, rows: NDArray[np.intp]) -> int:
+    """Of some rows the first with the fewest whole devices left; -1 of none."""
+    return int(rows[pool.whole_free[rows].argmin()]) if len(rows) else -1
 
 
 def _seats(pool: Pool, row: int, count: int, shape: Shape) -> list[Place]:

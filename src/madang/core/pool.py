@@ -67,27 +67,33 @@ class Pool:
 
     def rows(self, nodes: int) -> "Pool":
         """The first rows, as views of the same arrays."""
-        return Pool(**{name: getattr(self, name)[:nodes] for name in self.__dataclass_fields__})
+        return Pool(**{name: getattr(self, name)[:nodes] for name in _ARRAYS})
 
     def scratch(self) -> "Pool":
         """A copy that may be written to: what moves is copied, what stands still is shared."""
         return replace(self, **{name: getattr(self, name).copy() for name in MOVING})
 
     def frozen(self) -> "Pool":
-        """A read-only copy."""
-        copies: dict[str, Any] = {name: getattr(self, name).copy() for name in (*MOVING, "open")}
-        for array in copies.values():
+        """A read-only copy: what happens to this pool does not show there."""
+        return Pool(**{name: getattr(self, name).copy() for name in _ARRAYS}).read_only()
+
+    def read_only(self) -> "Pool":
+        """The same arrays, in the hands of someone who may not write to them."""
+        views: dict[str, Any] = {name: getattr(self, name).view() for name in _ARRAYS}
+        for array in views.values():
             array.flags.writeable = False
-        return replace(self, **copies)
+        return Pool(**views)
 
     def take(self, places: Sequence[Place], shape: Shape) -> None:
         """Take the places in this pool, which must be a scratch or the state's own."""
         for row, gpus in places:
+            cells, broken = self.gpu_free[row], 0
             for gpu in gpus:
-                left = int(self.gpu_free[row, gpu])
+                left = cells.item(gpu)
                 assert left >= shape.gpu_milli, f"took a GPU that was not free: {row}/{gpu} {left}"
-                self.whole_free[row] -= left == WHOLE_GPU_MILLI
-                self.gpu_free[row, gpu] = left - shape.gpu_milli
+                broken += left == WHOLE_GPU_MILLI
+                cells[gpu] = left - shape.gpu_milli
+            self.whole_free[row] -= broken
             self.cpu_free[row] -= shape.cpu_milli
             self.memory_free[row] -= shape.memory_mib
 
@@ -119,11 +125,13 @@ class Pool:
     def give(self, place: Place, shape: Shape) -> None:
         """Give one member's place back. Ill devices are not part of a place: they stay at 0."""
         row, gpus = place
+        cells, mended = self.gpu_free[row], 0
         for gpu in gpus:
-            left = int(self.gpu_free[row, gpu]) + shape.gpu_milli
+            left = cells.item(gpu) + shape.gpu_milli
             assert left <= WHOLE_GPU_MILLI, f"gave back a GPU that was not taken: {row}/{gpu}"
-            self.gpu_free[row, gpu] = left
-            self.whole_free[row] += left == WHOLE_GPU_MILLI
+            cells[gpu] = left
+            mended += left == WHOLE_GPU_MILLI
+        self.whole_free[row] += mended
         self.cpu_free[row] += shape.cpu_milli
         self.memory_free[row] += shape.memory_mib
 
@@ -140,6 +148,9 @@ class Pool:
         self.whole_free[row] = int((self.gpu_free[row] == WHOLE_GPU_MILLI).sum())
         self.cpu_free[row] = node.cpu_milli - taken.cpu_milli
         self.memory_free[row] = node.memory_mib - taken.memory_mib
+
+
+_ARRAYS = tuple(Pool.__dataclass_fields__)
 
 
 def empty_pool() -> Pool:
@@ -162,7 +173,7 @@ def empty_pool() -> Pool:
 def widened(pool: Pool, *, nodes: int, gpus: int) -> Pool:
     """The pool with room for more nodes or wider ones; the new cells are zero."""
     arrays: dict[str, Any] = {}
-    for name in Pool.__dataclass_fields__:
+    for name in _ARRAYS:
         old = getattr(pool, name)
         shape = (nodes, gpus) if name == "gpu_free" else (nodes,)
         new = np.zeros(shape, old.dtype)

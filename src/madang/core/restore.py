@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from madang.core.lifecycle import LIVELY
+from madang.core.live import LiveJob, LiveNode, lane_of, queue_key
 from madang.core.model import (
     Allocation,
     AllocationState,
@@ -18,7 +19,7 @@ from madang.core.model import (
     Seat,
 )
 from madang.core.pool import Taken
-from madang.core.state import LiveJob, LiveNode, State, lane_of, queue_key
+from madang.core.state import State
 
 
 def restored(
@@ -67,6 +68,8 @@ def _restore_nodes(state: State, nodes: Sequence[LiveNode]) -> None:
     gpus = [live.node.gpus for live in nodes]
     for allocation in state.allocations.values():
         charged = state.is_newest(allocation)
+        if not charged:
+            state.lingering.setdefault(allocation.job, {})[allocation.id] = None
         for rank, seat in enumerate(allocation.seats):
             if not allocation.holds(rank):
                 continue

@@ -1,23 +1,16 @@
 """A frozen picture of the yard at one moment: all that the passes may look at.
 
-The arrays are read-only copies; the mappings are views of the state, which nothing writes to while
-a plan is made. What-ifs copy `pool.scratch()`.
+Arrays and mappings are read-only views of the state, which nothing writes to while a plan is made;
+`detached` is a copy of its own for other threads. What-ifs copy `pool.scratch()`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from madang.core.model import Allocation, Project, ReleaseReason, Seat
+from madang.core.live import Lane, LiveJob, LiveNode, QueueKey
+from madang.core.model import Allocation, NodeState, Project, ReleaseReason, Seat
 from madang.core.policy import Policy
 from madang.core.pool import Pool
-
-if TYPE_CHECKING:
-    from madang.core.state import LiveJob, LiveNode
-
-
-QueueKey = tuple[int, int, int]
-Lane = tuple[str, ...] | None  # the models that jobs wait for; () is any; None is no GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +18,20 @@ class Snapshot:
     """See the module's docstring.
 
     `queue` holds (key, job id) of the waiting jobs in their order, `waiting` how many wait in each
-    lane. `node_ids[row]` names the pool's row. `nominations` maps a
-    waiting job to the seats promised to it.
+    lane. `node_ids[row]` names the pool's row. `nominations` maps a waiting job to the seats
+    promised to it, `lingering` a job to older attempts that may still run on nodes that were lost.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
     now_ms: int
     pool: Pool
     node_ids: Sequence[str]
-    nodes: "Mapping[str, LiveNode]"
+    nodes: Mapping[str, LiveNode]
     models: Mapping[str, int]
     groups: Mapping[str, int]
     queue: Sequence[tuple[QueueKey, str]]
     waiting: Mapping[Lane, int]
-    jobs: "Mapping[str, LiveJob]"
+    jobs: Mapping[str, LiveJob]
     allocations: Mapping[str, Allocation]
     projects: Mapping[str, Project]
     usage_milli: Mapping[str, int]
@@ -46,13 +39,27 @@ class Snapshot:
     troubled: Mapping[str, ReleaseReason]
     unsettled: Mapping[str, None]
     strays: Mapping[str, None]
+    lingering: Mapping[str, Mapping[str, None]]
     nominations: Mapping[str, tuple[Seat, ...]]
     policy: Policy
+
+    def still_runs(self, job_id: str) -> str:
+        """The older attempt of a waiting job that still runs where it can be seen, or "".
+
+        A job must not run beside itself: both would write the same checkpoints.
+        """
+        for id in self.lingering.get(job_id, ()):
+            allocation = self.allocations[id]
+            for rank, seat in enumerate(allocation.seats):
+                if allocation.holds(rank) and self.nodes[seat.node].state is not NodeState.LOST:
+                    return id
+        return ""
 
     def detached(self) -> "Snapshot":
         """A snapshot that shares nothing with the state: for readers of other threads. O(live)."""
         return replace(
             self,
+            pool=self.pool.frozen(),
             node_ids=tuple(self.node_ids),
             nodes=dict(self.nodes),
             models=dict(self.models),
@@ -66,6 +73,7 @@ class Snapshot:
             troubled=dict(self.troubled),
             unsettled=dict(self.unsettled),
             strays=dict(self.strays),
+            lingering={job: dict(ids) for job, ids in self.lingering.items()},
             nominations=dict(self.nominations),
             waiting=dict(self.waiting),
         )

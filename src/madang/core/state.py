@@ -7,11 +7,12 @@ ledger's. `apply` returns whether the event was news; late and doubled facts are
 
 from bisect import bisect_left, insort
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from madang.core import events as ev
 from madang.core.lifecycle import LIVELY, moved, phase_of
+from madang.core.live import Changed, Lane, LiveJob, LiveNode, QueueKey, lane_of, queue_key
 from madang.core.model import (
     Allocation,
     AllocationState,
@@ -28,55 +29,13 @@ from madang.core.model import (
 )
 from madang.core.policy import DEFAULT
 from madang.core.pool import Place, Pool, Taken, empty_pool, widened
-from madang.core.snapshot import Lane, QueueKey, Snapshot
+from madang.core.snapshot import Snapshot
 
 LOST_EXIT = Exit(code=0, lost=True)
 
 
 def _sits_on(allocation: Allocation, node: str) -> bool:
     return any(allocation.holds(rank) for rank, s in enumerate(allocation.seats) if s.node == node)
-
-
-def queue_key(job: Job) -> QueueKey:
-    """FIFO within priority class: high priority first, then by time, then by sequence."""
-    return (-job.priority, job.submitted_ms, job.seq)
-
-
-def lane_of(job: Job) -> Lane:
-    """Jobs of one lane wait for the same devices; CPU-only jobs wait for none."""
-    return job.shape.models if job.shape.gpus else None
-
-
-@dataclass(slots=True)
-class Changed:
-    """Ids of what changed since the ledger last took it, in the order of the first change."""
-
-    jobs: dict[str, None] = field(default_factory=dict)
-    allocations: dict[str, None] = field(default_factory=dict)
-    nodes: dict[str, None] = field(default_factory=dict)
-    projects: dict[str, None] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class LiveJob:
-    """A job that has not ended, where it stands, and its newest allocation while that lives."""
-
-    job: Job
-    standing: Standing
-    allocation: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LiveNode:
-    """A node and its row in the pool. Rows are never reused.
-
-    `cordoned` outlives the node's absence: a node that was lost comes back as cordoned as it went.
-    """
-
-    node: Node
-    state: NodeState
-    row: int
-    cordoned: bool = False
 
 
 class State:
@@ -100,6 +59,8 @@ class State:
         self.troubled: dict[str, ReleaseReason] = {}
         self.unsettled: dict[str, None] = {}
         self.strays: dict[str, None] = {}
+        # Job → its older attempts that may still run, on nodes that were lost.
+        self.lingering: dict[str, dict[str, None]] = {}
         self.models: dict[str, int] = {"": 0}
         self.groups: dict[str, int] = {}
         self.nominations: dict[str, tuple[Seat, ...]] = {}  # job → seats promised to it
@@ -117,8 +78,8 @@ class State:
         return _FOLD[type(event)](self, event, now_ms)
 
     def snapshot(self, now_ms: int) -> Snapshot:
-        """The frozen picture that passes plan on. Mappings are views: plan writes nothing."""
-        return self.view(now_ms, self.pool.frozen())
+        """The picture that passes plan on, good until the next `apply`. All of it are views."""
+        return self.view(now_ms, self.pool.read_only())
 
     def view(self, now_ms: int, pool: Pool | None = None) -> Snapshot:
         """A snapshot of the live arrays, for a question that is answered at once."""
@@ -139,6 +100,7 @@ class State:
             troubled=self.troubled,
             unsettled=self.unsettled,
             strays=self.strays,
+            lingering=self.lingering,
             nominations=self.nominations,
             policy=self.policy,
         )
@@ -273,6 +235,7 @@ class State:
             return
         held = sum(allocation.holds(rank) for rank in range(len(allocation.seats)))
         self.use(allocation.project, -held * allocation.shape.milli)
+        self.lingering.setdefault(allocation.job, {})[allocation.id] = None
 
     def _enqueue(self, live: LiveJob) -> None:
         insort(self.queue, (queue_key(live.job), live.job.id))
@@ -435,7 +398,13 @@ class State:
 
     def _bury(self, allocation_id: str) -> None:
         """A released allocation leaves once its job has been settled."""
-        self.ended_allocations[allocation_id] = self.allocations.pop(allocation_id)
+        allocation = self.allocations.pop(allocation_id)
+        self.ended_allocations[allocation_id] = allocation
+        lingering = self.lingering.get(allocation.job, {})
+        if allocation_id in lingering:
+            del lingering[allocation_id]
+            if not lingering:
+                del self.lingering[allocation.job]
 
     def _drop_deadline(self, allocation: Allocation) -> None:
         """The allocation leaves RUNNING: its time limit has no more to say."""
@@ -486,14 +455,18 @@ class State:
     def _reconcile(self, event: ev.NodeSeen, now_ms: int) -> None:
         """A lost node is back: what it no longer runs has ended, what it must not is a stray."""
         runs = dict.fromkeys(event.holds)
+        made_ms = event.at_ms or now_ms
         for id in list(self.on_node[event.node.id]):
             allocation = self.allocations[id]
+            if allocation.state in LIVELY or made_ms < allocation.releasing_ms:
+                continue  # its Start may be younger than the report; its Stop will bring the end
             for rank, seat in enumerate(allocation.seats):
                 if seat.node != event.node.id or not allocation.holds(rank):
                     continue
                 if (id, rank) not in runs:
                     self._member_ended(ev.MemberEnded(id, rank, LOST_EXIT, now_ms), now_ms)
-            if id in self.allocations and allocation.state is AllocationState.RELEASING:
+        for id in self.on_node[event.node.id]:
+            if self.allocations[id].state is AllocationState.RELEASING:
                 self.strays[id] = None  # it was asked to end while nobody could hear
                 self.look_for_settling(id)  # what it holds is in sight again: wait for its end
 

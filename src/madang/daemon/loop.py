@@ -187,8 +187,8 @@ class TurnLoop:
             case Ask(fact=fact):
                 turn.facts.append(fact)
                 turn.answers.append((request, None))
-            case Note(job=job, memo=memo):
-                turn.memos.append((job, memo))
+            case Note(job=job_id, memo=memo):
+                turn.memos.append((job_id, memo))
                 turn.answers.append((request, None))
             case Submit(request=asked, owner=owner, idempotency_key=key):
                 known = self._known(turn, owner, key)
@@ -216,7 +216,8 @@ class TurnLoop:
                 turn.answers.append((submit, Refused(words)))
                 continue
             body = submit.request.model_dump_json(exclude_defaults=True)
-            turn.new.append(NewJob(job_id, submit.owner, body, submit.idempotency_key))
+            memo = submit.request.memo
+            turn.new.append(NewJob(job_id, submit.owner, body, submit.idempotency_key, memo))
             turn.answers.append((submit, Accepted(job_id, True, self._made(job_id))))
         state = self._controller.state
         rows = turn_of(

@@ -4,8 +4,8 @@ Order matters: the state directory is locked first, the socket is bound before a
 and the loop has adopted what runs before the first request is answered.
 """
 
-import getpass
 import gc
+import getpass
 import hashlib
 import logging
 import os
@@ -135,7 +135,7 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket) -> int:
 
     host, port = door.getsockname()[:2]
     settings = ApiSettings(host=host, port=port)
-    server = make_server(create_app(yard, settings), settings.limits)
+    server = make_server(create_app(yard, settings), settings)
     yard.loop.open(_first_facts(yard.ledger))
     try:
         _let_the_owner_in(state_dir, yard.ledger, yard.url)

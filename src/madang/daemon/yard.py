@@ -63,9 +63,7 @@ class DaemonYard:
         Raises:
             Busy: nothing was accepted; the same submissions may be sent again.
         """
-        return await self._ask(
-            [Submit(s.request, s.owner, s.idempotency_key) for s in submissions]
-        )
+        return await self._ask([Submit(s.request, s.owner, s.idempotency_key) for s in submissions])
 
     async def ask(self, fact: Fact) -> None:
         """Returns once the fact is committed.

@@ -5,8 +5,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from madang.core.live import LiveJob, LiveNode
 from madang.core.model import Allocation, Job, Node, NodeState, Phase, Project, Seat, Standing
-from madang.core.state import LiveJob, LiveNode
 from madang.ledger.coding import allocation_of, of_body
 from madang.ledger.schema import allocations, jobs, journal, lead, nodes, projects, requests, tokens
 from madang.ledger.values import EventRecord, JobRecord, Loaded, Token

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from madang.core.events import Event
+from madang.core.live import LiveJob, LiveNode
 from madang.core.model import Allocation, Job, Node, NodeState, Project, Seat, Standing
-from madang.core.state import LiveJob, LiveNode, State
+from madang.core.state import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,9 +80,7 @@ def members_of(gpus: int, per_node: int = GPUS_PER_NODE) -> tuple[int, int]:
 class Replay:
     """One cluster of equal nodes, one trace, one policy."""
 
-    def __init__(
-        self, jobs: Sequence[TraceJob], nodes: int, per_node: int, policy: Policy
-    ) -> None:
+    def __init__(self, jobs: Sequence[TraceJob], nodes: int, per_node: int, policy: Policy) -> None:
         self.jobs = jobs
         self.per_node = per_node
         self.controller = Controller()
@@ -166,8 +164,7 @@ class Replay:
     def _all_end(self, allocation_id: str, how: Exit, at_ms: int) -> list[Fact]:
         allocation = self.controller.state.allocations[allocation_id]
         return [
-            MemberEnded(allocation_id, rank, how, at_ms)
-            for rank in range(len(allocation.seats))
+            MemberEnded(allocation_id, rank, how, at_ms) for rank in range(len(allocation.seats))
         ]
 
     def _carry_out(self, step: Step, now_ms: int) -> list[Fact]:
@@ -190,9 +187,7 @@ class Replay:
         self.outcome.first_start_ms.setdefault(number, now_ms)
         end_ms = now_ms + progress.restart_ms + progress.left_ms
         heapq.heappush(self._ends, (end_ms, number, allocation.id))
-        return [
-            MemberStarted(allocation.id, rank, now_ms) for rank in range(len(allocation.seats))
-        ]
+        return [MemberStarted(allocation.id, rank, now_ms) for rank in range(len(allocation.seats))]
 
     def _move_aside(self, allocation_id: str, now_ms: int) -> list[Fact]:
         allocation = self.controller.state.allocations[allocation_id]

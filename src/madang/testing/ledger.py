@@ -15,6 +15,7 @@ import pytest
 from madang.core import events as ev
 from madang.core.check import check
 from madang.core.codec import decode_event
+from madang.core.live import LiveNode
 from madang.core.model import (
     Allocation,
     AllocationState,
@@ -28,7 +29,6 @@ from madang.core.model import (
     Shape,
     Standing,
 )
-from madang.core.state import LiveNode
 from madang.ledger import (
     CommitRefused,
     JobWrite,

@@ -6,7 +6,7 @@ Every problem says what was given, what is allowed and what to do, as far as eac
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 MEDIA_TYPE = "application/problem+json"
 GIVEN_CHARS_MAX = 200
@@ -38,7 +38,16 @@ class ProblemView(BaseModel):
     errors: list[FieldError] = Field(
         default_factory=list, description="Each place of the request that is wrong."
     )
+    reason: str = Field("", description="Of a rejected job: which rule says so.")
+    numbers: dict[str, int | str] = Field(
+        default_factory=dict, description="Of a rejected job: what the rule was reckoned from."
+    )
     id: str = Field("", description="Of a failure of ours: the id that the daemon's log has.")
+
+    @model_serializer(mode="wrap")
+    def _what_applies(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Only the keys that say something."""
+        return {key: value for key, value in write(self).items() if value not in (None, "", [], {})}
 
 
 def shortened(given: Any) -> Any:

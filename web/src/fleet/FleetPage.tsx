@@ -32,7 +32,7 @@ export function FleetPage() {
     <>
       <main id="content" class="content fleet">
         <Kpis />
-        <StateBar where={spec.where} />
+        <StateBar where={spec.where} view={spec.view} />
         <div class="toolbar">
           <Segmented
             label={t('fleet.group')}
@@ -52,15 +52,6 @@ export function FleetPage() {
           />
           <span class="grow" />
           <Legend color={spec.color} />
-          <Segmented
-            label={t('fleet.view')}
-            value={spec.view}
-            options={[
-              { value: 'map', text: t('fleet.map') },
-              { value: 'table', text: t('fleet.table') },
-            ]}
-            choose={(view) => setQuery({ view: view === 'map' ? null : view })}
-          />
         </div>
         {spec.view === 'table' ? <FleetTable spec={spec} /> : <MapView spec={spec} />}
       </main>

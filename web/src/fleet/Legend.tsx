@@ -2,8 +2,9 @@
 
 import { t } from '../i18n';
 import { setQuery } from '../router';
+import { Segmented } from '../ui/parts';
 import { SCALE } from './paint';
-import { toggled, type ColorBy } from './spec';
+import { toggled, type ColorBy, type Spec } from './spec';
 import { hasSensor, knownJobs, states } from './state';
 import { STATES, type State } from './units';
 
@@ -11,7 +12,7 @@ export function Swatch({ state }: { state: State }) {
   return <i class={`swatch swatch-${state}`} aria-hidden="true" />;
 }
 
-export function StateBar({ where }: { where: string }) {
+export function StateBar({ where, view }: { where: string; view: Spec['view'] }) {
   const counts = states.value;
   // Always shown: what a healthy fleet has. The rest appears when it exists.
   const shown = STATES.filter(
@@ -48,6 +49,17 @@ export function StateBar({ where }: { where: string }) {
             <b class={counts[state] ? '' : 'none'}>{counts[state].toLocaleString()}</b>
           </button>
         ))}
+        <span class="grow" />
+        <Segmented
+          label={t('fleet.view')}
+          bare
+          value={view}
+          options={[
+            { value: 'map', text: t('fleet.map') },
+            { value: 'table', text: t('fleet.table') },
+          ]}
+          choose={(next) => setQuery({ view: next === 'map' ? null : next })}
+        />
       </div>
     </div>
   );

@@ -82,7 +82,7 @@ export function drawSquare(
   const pattern = code & 15;
   const color = `rgb(${look & 255} ${(look >> 8) & 255} ${(look >> 16) & 255})`;
   const tiny = u < 5;
-  const line = Math.max(1, u * 0.09);
+  const line = Math.min(2, Math.max(1, u * 0.09));
   c.globalAlpha = code & DIM ? 0.16 : 1;
   c.fillStyle = c.strokeStyle = color;
   c.lineWidth = line;
@@ -122,7 +122,7 @@ function striped(c: CanvasRenderingContext2D, u: number, square: Path2D, diagona
   c.save();
   c.clip(square);
   const period = Math.max(3, u * (diagonal ? 0.34 : 0.3));
-  c.lineWidth = period * (diagonal ? 0.5 : 0.5);
+  c.lineWidth = period * 0.5;
   c.beginPath();
   for (let at = -u; at < 2 * u; at += diagonal ? period * 1.2 : period) {
     c.moveTo(diagonal ? at : 0, diagonal ? 0 : at + period / 2);

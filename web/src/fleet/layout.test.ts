@@ -127,7 +127,8 @@ describe('layout', () => {
     [2, false, 1, 2],
     [4, false, 2, 2],
     [8, false, 2, 4],
-    [8, true, 4, 2],
+    [8, true, 8, 1],
+    [16, true, 8, 2],
     [16, false, 4, 4],
   ])('a node of %i (lying: %s) is %i × %i', (units, lying, columns, rows) => {
     expect(cellShape(units, lying)).toEqual({ columns, rows });

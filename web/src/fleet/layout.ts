@@ -51,6 +51,8 @@ const UNIT_MIN = 3;
 const UNIT_MAX: Record<Shape, number> = { blocks: 34, cards: 44, shelf: 30, bars: 28 };
 const ROW_GAP = 14;
 const COLUMNS_MAX = 32;
+const FILL_GAIN_MIN = 1.05;
+const CARD_WIDTH_MIN = 168; // a node's name and count fit above it
 const SHELF_GAP = 10;
 const BAR_GAP = 18;
 const LABEL_WIDTH_MIN = 52;
@@ -106,14 +108,16 @@ const span = (units: number, { u, p }: Steps): number => (units ? (units - 1) * 
 interface CellShape {
   columns: number;
   rows: number;
+  widthMin?: number;
 }
 
-/** 8 devices are 2 × 4 upright in a big fleet, 4 × 2 lying when nodes are cards with names. */
+/** 8 devices are 2 × 4 upright in a big fleet, and one row, as a machine's front, on a card. */
 export function cellShape(units: number, lying: boolean): CellShape {
+  if (lying) return { columns: Math.min(units, 8), rows: Math.ceil(units / 8) };
   let short = 1;
   while (short * 2 * short < units) short *= 2;
   const long = Math.ceil(units / short);
-  return lying ? { columns: long, rows: short } : { columns: short, rows: long };
+  return { columns: short, rows: long };
 }
 
 interface BlocksFit {
@@ -131,7 +135,7 @@ function blocks(draw: Drawing, sizes: readonly number[], lying: boolean): Layout
   const { groups, box } = draw;
   let most = 0;
   for (const group of groups) for (const c of group.cells) most = Math.max(most, c.length);
-  const cell = cellShape(most, lying);
+  const cell = { ...cellShape(most, lying), widthMin: lying ? CARD_WIDTH_MIN : 0 };
   let fit: BlocksFit | null = null;
   for (const u of sizes) {
     fit = fitBlocks(groups, cell, steps(u, box.grain), box);
@@ -147,7 +151,7 @@ function fitBlocks(
   s: Steps,
   box: Box,
 ): BlocksFit | null {
-  const cellWidth = span(cell.columns, s);
+  const cellWidth = Math.max(span(cell.columns, s), cell.widthMin ?? 0);
   const cellHeight = span(cell.rows, s);
   const gutter = snap(Math.min(28, Math.max(16, 1.5 * s.p)), box.grain);
   const cellsMax = Math.max(...groups.map((group) => group.cells.length));
@@ -161,7 +165,8 @@ function fitBlocks(
     const height = blocksHeight(groups, columns, perRow, cellHeight, s.nodeGap);
     const used = columns * (perRow * (cellWidth + s.nodeGap) - s.nodeGap) + (columns - 1) * gutter;
     const fit = { steps: s, columns, perRow, cellWidth, cellHeight, gutter, height, used };
-    if (height <= box.height && (!best || used > best.used)) best = fit;
+    // Fewer, wider blocks have room for their names: more columns must fill the width clearly better.
+    if (height <= box.height && (!best || used > best.used * FILL_GAIN_MIN)) best = fit;
   }
   return best;
 }

@@ -60,7 +60,7 @@ void main() {
   float r = min(vUnit * 0.2, 3.0);
   float d = box(p, half_, r);
   float shape = soft(d);
-  float line = max(1.0, vUnit * 0.09);
+  float line = clamp(vUnit * 0.09, 1.0, 2.0);
   float ring = shape - soft(d + line);
   bool tiny = vUnit < 5.0;
   vec3 color = vColor;

@@ -13,12 +13,16 @@ export function Segmented<T extends string>(props: {
   value: T;
   options: readonly { value: T; text: string; off?: string | undefined }[];
   choose: (value: T) => void;
+  /** The label is for screen readers only. */
+  bare?: boolean;
 }) {
   return (
     <div class="segmented" role="group" aria-label={props.label}>
-      <span class="segmented-label" aria-hidden="true">
-        {props.label}
-      </span>
+      {!props.bare && (
+        <span class="segmented-label" aria-hidden="true">
+          {props.label}
+        </span>
+      )}
       <div class="segmented-options">
         {props.options.map(({ value, text, off }) => (
           <button
@@ -138,9 +142,12 @@ export function Dialog(props: {
   );
 }
 
+const FLAT = 0.03; // a line that never moves says nothing
+
 export function Sparkline(props: { values: readonly number[]; width: number; height: number }) {
   const { values, width, height } = props;
-  if (values.filter((value) => !Number.isNaN(value)).length < 2) return null;
+  const known = values.filter((value) => !Number.isNaN(value));
+  if (known.length < 2 || Math.max(...known) - Math.min(...known) < FLAT) return null;
   const step = width / Math.max(1, values.length - 1);
   let path = '';
   let pen = 'M';

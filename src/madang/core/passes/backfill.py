@@ -85,7 +85,7 @@ class Timeline:
         """Bind the job if there is room that no reservation needs."""
         end_ms = expected_end_ms(job, self.now_ms, self.now_ms)
         held = [at for at, r in enumerate(self.reservations) if r.begin_ms < end_ms]
-        pool = self.draft.pool
+        pool = self.draft.view
         for at in held:
             pool = _least(pool, self._beside[at])
         eligible = eligible_rows(pool, model_codes(self.draft.snapshot, job))
@@ -104,7 +104,7 @@ class Timeline:
         if self._stays is None:
             self._stays = _running(self.draft)
         length_ms = (job.estimate_ms or job.time_limit_ms) or NEVER_MS - self.now_ms
-        eligible = eligible_rows(self.draft.pool, model_codes(self.draft.snapshot, job))
+        eligible = eligible_rows(self.draft.view, model_codes(self.draft.snapshot, job))
         ends = sorted({s.end_ms for s in (*self._stays, *self.reservations)} - {NEVER_MS})
         for begin_ms in ends:
             end_ms = min(begin_ms + length_ms, NEVER_MS)
@@ -119,14 +119,12 @@ class Timeline:
 
     def _keep(self, stay: Stay) -> None:
         self.reservations.append(stay)
-        self._beside = [
-            self._free_through(r.begin_ms, r.begin_ms + 1) for r in self.reservations
-        ]
+        self._beside = [self._free_through(r.begin_ms, r.begin_ms + 1) for r in self.reservations]
 
     def _free_through(self, begin_ms: int, end_ms: int) -> Pool:
         """What is free from `begin_ms` until `end_ms`, given the ends and the reservations."""
         assert self._stays is not None, "reservations come after the stays were read"
-        pool = self.draft.pool.scratch()
+        pool = self.draft.view.scratch()
         for stay in self._stays:
             if stay.end_ms <= begin_ms:
                 for one in stay.places:

@@ -19,7 +19,7 @@ def honour(draft: Draft) -> None:
         there = whole and all(snapshot.pool.open[row] for row, _ in places)
         if live.standing.stop_asked or not there or not draft.within_quota(live.job):
             draft.drop_nomination(job_id)
-        elif draft.pool.has_free(places, live.job.shape):
+        elif draft.view.has_free(places, live.job.shape) and not snapshot.still_runs(job_id):
             draft.bind(live.job, tuple(places))
         else:
             draft.pool.block(places, live.job.shape)

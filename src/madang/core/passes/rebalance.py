@@ -54,8 +54,8 @@ def _movable(draft: Draft) -> list[Movable]:
 
 def _make_room(draft: Draft, job: Job, key: Key, movable: list[Movable]) -> bool:
     """Promise the job a place, victims and all, or change nothing."""
-    eligible = eligible_rows(draft.pool, model_codes(draft.snapshot, job))
-    trial = draft.pool.scratch()
+    eligible = eligible_rows(draft.view, model_codes(draft.snapshot, job))
+    trial = draft.view.scratch()
     victims: list[Allocation] = []
     freed = int(trial.gpu_free.sum())
     for victim_key, allocation in reversed(movable):
@@ -110,4 +110,3 @@ def _take_the_rest(draft: Draft, victim: Allocation, wanted: set[tuple[int, int]
         rest = tuple(gpu for gpu in gpus if (row, gpu) not in wanted)
         if rest:
             draft.pool.block([(row, rest)], victim.shape)
-

@@ -9,11 +9,12 @@ pass.
 from dataclasses import dataclass, field
 
 from madang.core.draft import Draft
+from madang.core.live import Lane
 from madang.core.model import Job, Shape
 from madang.core.ordering import Key, ordered
-from madang.core.placement import Unplaced, eligible_rows, place, room_when_empty
+from madang.core.placement import Unplaced, could_hold, eligible_rows, place
 from madang.core.policy import Misfit
-from madang.core.snapshot import Lane, Snapshot
+from madang.core.snapshot import Snapshot
 
 BINDS_PER_TURN_MAX = 4096  # a turn stays short; the rest is placed in the next one
 _CPU_ONLY = 1  # bit 0; model code c is bit c + 1: CPU-only jobs queue among themselves
@@ -69,8 +70,8 @@ def walk(draft: Draft, until: Key | None = None) -> Walk:
 
 
 def _bound(draft: Draft, job: Job) -> bool:
-    eligible = eligible_rows(draft.pool, model_codes(draft.snapshot, job))
-    places = place(draft.pool, job.shape, job.members, eligible)
+    eligible = eligible_rows(draft.view, model_codes(draft.snapshot, job))
+    places = place(draft.view, job.shape, job.members, eligible)
     if isinstance(places, Unplaced):
         return False
     draft.bind(job, places)
@@ -79,8 +80,10 @@ def _bound(draft: Draft, job: Job) -> bool:
 
 def fits_when_empty(snapshot: Snapshot, job: Job) -> bool:
     """True iff the open nodes could hold the gang if nothing else were there."""
-    eligible = eligible_rows(snapshot.pool, model_codes(snapshot, job))
-    return room_when_empty(snapshot.pool, job.shape, job.members, eligible) >= job.members
+    pool = snapshot.pool
+    eligible = eligible_rows(pool, model_codes(snapshot, job))
+    rows = pool.open if eligible is None else pool.open & eligible
+    return could_hold(pool, pool.gpu_usable, job.shape, job.members, rows)
 
 
 def model_codes(snapshot: Snapshot, job: Job) -> tuple[int, ...]:

@@ -1,8 +1,11 @@
 """numba where it is installed, plain Python where it is not.
 
-Promises: `HAVE_NUMBA` says which; `jit` compiles a kernel once per machine (`cache=True`) or gives it
-back as it is. Every kernel of this family has a NumPy twin, and integers only: the two agree bit for
-bit, so a machine without numba plans the same placements, only more slowly.
+Promises: `HAVE_NUMBA` says which; `jit` compiles a kernel once per machine (`cache=True`) or gives
+it back as it is. Every kernel of this family has a NumPy twin, and integers only: the two agree bit
+for bit, so a machine without numba plans the same placements, only more slowly.
+
+numba keys its cache by the kernel's own file: after editing a constant or a kernel that another
+file's kernels use, delete the `__pycache__` of this folder.
 """
 
 from collections.abc import Callable
@@ -12,7 +15,7 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 try:
     import numba
-except ImportError:  # pragma: no cover  (numba is an optional accelerator)
+except ImportError:
     HAVE_NUMBA = False
 else:
     HAVE_NUMBA = True
@@ -22,5 +25,5 @@ def jit(kernel: Kernel) -> Kernel:
     """Compile `kernel` to machine code, kept on disk between runs; unchanged without numba."""
     if not HAVE_NUMBA:
         return kernel
-    compiled: Kernel = numba.njit(cache=True, boundscheck=False)(kernel)
-    return compiled
+    compiled: Any = numba.njit(cache=True)(kernel)
+    return compiled  # type: ignore[no-any-return]

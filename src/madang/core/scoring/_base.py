@@ -136,29 +136,48 @@ class Unplaced:
         return max(counts + rest, key=lambda pair: pair[1])[0]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """What a policy writes for R rows.
+
+    value (R,) int64, higher is better, NEVER where the shape does not fit; device (R,) int16, the
+    GPU that a sharing shape would take, −1 for other shapes.
+    """
+
+    value: Int64s
+    device: Int16s
+
+
+def scores_for(rows: int) -> Scores:
+    return Scores(np.full(rows, NEVER, dtype=np.int64), np.full(rows, -1, dtype=np.int16))
+
+
 class Policy(Protocol):
     """A way to prefer one node over another.
 
-    `score_rows` writes, for each of `rows`, the score (higher is better; NEVER where the shape does
-    not fit) and the device a sharing shape would take (-1 otherwise). It must not write anything
-    else, and for equal arguments it must write equal numbers. `turn` counts the decisions of this
-    board; only a policy with `cached = False` may look at it.
+    `cached` says that a score depends on nothing but the node and the policy's tables, and `epoch`
+    changes whenever kept scores are no longer true (new tables).
     """
 
-    name: str
-    cached: bool
+    @property
+    def name(self) -> str: ...
 
     @property
-    def epoch(self) -> int:
-        """Changes whenever kept scores are no longer true (new tables)."""
-        ...
+    def cached(self) -> bool: ...
 
-    def score_rows(
-        self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, score: Int64s, device: Int16s
-    ) -> None: ...
+    @property
+    def epoch(self) -> int: ...
 
     def observe(self, pool: Pool, shape: Shape) -> None:
         """A request of this shape has arrived (before it is placed)."""
+        ...
+
+    def score_rows(self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, out: Scores) -> None:
+        """Writes the scores of `rows` (R,), and nothing else: equal arguments, equal numbers.
+
+        `shape` is `Shape.vector()`. `turn` counts the decisions; only a policy with `cached` False
+        may look at it.
+        """
         ...
 
 

@@ -13,25 +13,27 @@ import numpy as np
 from madang.core.scoring._base import (
     NEVER,
     WHOLE_MILLI,
-    Int16s,
     Int64s,
     Place,
     Policy,
     Pool,
+    Scores,
     Shape,
     Unplaced,
+    scores_for,
     tightest_devices,
     why_unplaced,
 )
 
-SHAPES_MAX = 256  # kept shapes; beyond it the one unused for longest is forgotten (10 B a node each)
+SHAPES_MAX = (
+    256  # kept shapes; beyond it the one unused for longest is forgotten (10 B a node each)
+)
 
 
 @dataclass(slots=True)
 class _Kept:
     vector: Int64s
-    score: Int64s  # (N,)
-    device: Int16s  # (N,)
+    scores: Scores  # (N,)
     read: int  # entries of the log that are in the scores
     epoch: int
 
@@ -45,7 +47,9 @@ class Board:
         self.policy = policy
         self.turn = 0
         self._kept: OrderedDict[Shape, _Kept] = OrderedDict()
-        self._log: list[int] = []
+        # Whoever falls further behind than this log reaches rescores everything.
+        self._log = np.zeros(max(2 * pool.nodes, 64), dtype=np.int64)
+        self._logged = 0
         self._all_rows = np.arange(pool.nodes, dtype=np.int64)
 
     def choose(self, shape: Shape) -> Place | Unplaced:
@@ -53,10 +57,11 @@ class Board:
         self.policy.observe(self.pool, shape)
         self.turn += 1
         kept = self._scored(shape)
-        row = int(kept.score.argmax()) if self.pool.nodes else 0
-        if not self.pool.nodes or kept.score[row] == NEVER:
+        value, device = kept.scores.value, kept.scores.device
+        row = int(value.argmax()) if self.pool.nodes else 0
+        if not self.pool.nodes or value[row] == NEVER:
             return why_unplaced(self.pool, shape)
-        return Place(row=row, devices=self._devices(shape, row, int(kept.device[row])))
+        return Place(row=row, devices=self._devices(shape, row, int(device[row])))
 
     def take(self, shape: Shape, place: Place) -> None:
         """Books a placement. Asserts that every part of it was free."""
@@ -67,39 +72,37 @@ class Board:
         self._book(shape, place, -1)
 
     def changed(self, row: int) -> None:
-        self._log.append(row)
-        if len(self._log) > 4 * self.pool.nodes:  # whoever is that far behind rescores everything
-            self._log.clear()
+        if self._logged == len(self._log):
+            self._logged = 0
             for kept in self._kept.values():
                 kept.epoch = -1
+        self._log[self._logged] = row
+        self._logged += 1
 
     def _scored(self, shape: Shape) -> _Kept:
         kept = self._kept.get(shape)
         if kept is None:
             kept = self._keep(shape)
         self._kept.move_to_end(shape)
-        behind = len(self._log) - kept.read
+        behind = self._logged - kept.read
         if kept.epoch != self.policy.epoch or not self.policy.cached or behind >= self.pool.nodes:
-            self._score(kept, self._all_rows, kept.score, kept.device)
+            self._score(kept, self._all_rows, kept.scores)
         elif behind:
-            rows = np.array(self._log[kept.read :], dtype=np.int64)
-            score = np.empty(len(rows), dtype=np.int64)
-            device = np.empty(len(rows), dtype=np.int16)
-            self._score(kept, rows, score, device)
-            kept.score[rows] = score
-            kept.device[rows] = device
-        kept.read, kept.epoch = len(self._log), self.policy.epoch
+            rows = self._log[kept.read : self._logged]
+            fresh = scores_for(len(rows))
+            self._score(kept, rows, fresh)
+            kept.scores.value[rows] = fresh.value
+            kept.scores.device[rows] = fresh.device
+        kept.read, kept.epoch = self._logged, self.policy.epoch
         return kept
 
-    def _score(self, kept: _Kept, rows: Int64s, score: Int64s, device: Int16s) -> None:
-        self.policy.score_rows(self.pool, kept.vector, rows, self.turn, score, device)
+    def _score(self, kept: _Kept, rows: Int64s, out: Scores) -> None:
+        self.policy.score_rows(self.pool, kept.vector, rows, self.turn, out)
 
     def _keep(self, shape: Shape) -> _Kept:
         if len(self._kept) >= SHAPES_MAX:
             self._kept.popitem(last=False)
-        score = np.empty(self.pool.nodes, dtype=np.int64)
-        device = np.empty(self.pool.nodes, dtype=np.int16)
-        kept = _Kept(shape.vector(), score, device, read=0, epoch=-1)
+        kept = _Kept(shape.vector(), scores_for(self.pool.nodes), read=0, epoch=-1)
         self._kept[shape] = kept
         return kept
 

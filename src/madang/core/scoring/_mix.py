@@ -60,7 +60,9 @@ class Appetite:
             return Served(per_gpu=0, share=share)
         milli_done, amount_done, step = 0, 0, 0
         for _, (milli, amount) in sorted(self.bands.items()):
-            while step < SERVED_STEPS and amount_total * step <= (amount_done + amount) * SERVED_STEPS:
+            while (
+                step < SERVED_STEPS and amount_total * step <= (amount_done + amount) * SERVED_STEPS
+            ):
                 part = amount_total * step - amount_done * SERVED_STEPS
                 done = milli_done * SERVED_STEPS * amount + milli * part if amount else 0
                 whole = milli_total * SERVED_STEPS * amount
@@ -77,8 +79,10 @@ def band_of(amount: int) -> int:
     if bits <= BANDS_PER_OCTAVE_BITS + 1:
         return amount
     top = amount >> (bits - BANDS_PER_OCTAVE_BITS - 1)
-    return (bits - BANDS_PER_OCTAVE_BITS) * (1 << BANDS_PER_OCTAVE_BITS) + top - (
-        1 << BANDS_PER_OCTAVE_BITS
+    return (
+        (bits - BANDS_PER_OCTAVE_BITS) * (1 << BANDS_PER_OCTAVE_BITS)
+        + top
+        - (1 << BANDS_PER_OCTAVE_BITS)
     )
 
 

@@ -126,7 +126,7 @@ def balance(kinds: Kinds, holes: Holes, rent: Int64s, rounds: int = ROUNDS) -> P
 
 def _reached(kinds: Kinds, holes: Holes) -> NDArray[np.bool_]:
     """(C, 1001) the levels that cutting can ever meet; the others take the value just below."""
-    reached = holes.slices > 0
+    reached: Bools = holes.slices > 0
     reached[:, WHOLE_MILLI] = True
     sharing = kinds.gpus == 1
     for c in range(len(reached)):
@@ -138,6 +138,7 @@ def _reached(kinds: Kinds, holes: Holes) -> NDArray[np.bool_]:
 
 
 Arrays = tuple[Int64s, Int64s, Int64s, Bools, Int64s, Int64s]
+Flowing = tuple[Int64s, Int64s, Int64s]  # indices of kinds; their gpus or milli; their profit
 
 
 @jit
@@ -152,7 +153,8 @@ def _log2(value: int) -> int:
         mantissa = (value >> (bits - 10)) - 1024
     else:
         mantissa = (value << (10 - bits)) - 1024
-    return bits * 1024 + LOGS[mantissa]
+    log: int = bits * 1024 + LOGS[mantissa]
+    return log
 
 
 @jit
@@ -161,7 +163,8 @@ def _power(below: int) -> int:
     steps = below >> 10
     if steps > 30:
         return 0
-    return POWERS[below & 1023] >> steps
+    power: int = POWERS[below & 1023] >> steps
+    return power
 
 
 @jit
@@ -184,10 +187,12 @@ def _solve(
             _value_slices(singles, milli, profit, reached[c], slice_value[c])
             _value_groups(gangs, gpus, profit, slice_value[c, 1000], group_value[c])
             if turn < rounds:
-                opened = _flow_groups(
-                    gangs, gpus, profit, groups[c], slice_value[c, 1000], group_value[c], use
-                )
-                _flow_slices(singles, milli, profit, slices[c], opened, slice_value[c], use)
+                single = slice_value[c, 1000]
+                here = groups[c] << 16
+                opened = _flow_groups((gangs, gpus, profit), here, single, group_value[c], use)
+                here = slices[c] << 16
+                here[1000] += opened
+                _flow_slices((singles, milli, profit), here, slice_value[c], use)
         if turn < rounds:
             for i in range(len(gpus)):
                 step = (_log2(use[i] + 1) - _log2(demand[i] + 1)) >> 1
@@ -202,7 +207,7 @@ def _value_slices(
         if not reached[level]:
             value[level] = value[level - 1]
             continue
-        most = np.int64(0)
+        most = 0
         for i in singles:
             if milli[i] <= level:
                 most = max(most, profit[i] + value[level - milli[i]])
@@ -214,9 +219,7 @@ def _value_slices(
 
 
 @jit
-def _value_groups(
-    gangs: Int64s, gpus: Int64s, profit: Int64s, single: int, value: Int64s
-) -> None:
+def _value_groups(gangs: Int64s, gpus: Int64s, profit: Int64s, single: int, value: Int64s) -> None:
     for k in range(1, len(value)):
         alone = value[k - 1] + single
         most = alone
@@ -231,18 +234,10 @@ def _value_groups(
 
 
 @jit
-def _flow_groups(
-    gangs: Int64s,
-    gpus: Int64s,
-    profit: Int64s,
-    groups: Int64s,
-    single: int,
-    value: Int64s,
-    use: Int64s,
-) -> int:
-    """Cuts groups of idle GPUs; returns how many GPUs are opened one by one (in 1/65536)."""
-    here = groups << 16
-    opened = np.int64(0)
+def _flow_groups(kinds: Flowing, here: Int64s, single: int, value: Int64s, use: Int64s) -> int:
+    """Cuts the groups `here` (G + 1,) of idle GPUs, in 1/65536; returns the GPUs opened singly."""
+    gangs, gpus, profit = kinds
+    opened = 0
     for k in range(len(value) - 1, 0, -1):
         if here[k] == 0:
             continue
@@ -266,17 +261,9 @@ def _flow_groups(
 
 
 @jit
-def _flow_slices(
-    singles: Int64s,
-    milli: Int64s,
-    profit: Int64s,
-    slices: Int64s,
-    opened: int,
-    value: Int64s,
-    use: Int64s,
-) -> None:
-    here = slices << 16
-    here[1000] += opened
+def _flow_slices(kinds: Flowing, here: Int64s, value: Int64s, use: Int64s) -> None:
+    """Cuts the slices `here` (1001,), in 1/65536, and adds what each kind gets to `use`."""
+    singles, milli, profit = kinds
     for level in range(1000, 0, -1):
         if here[level] == 0:
             continue
@@ -318,7 +305,7 @@ def solve_numpy(
     group_value: Int64s,
 ) -> None:
     """The NumPy twin of `_solve`."""
-    gpus, milli, demand, usable, slices, groups = arrays
+    gpus, milli, demand, usable, _, groups = arrays
     classes, width = groups.shape
     for turn in range(rounds + 1):
         use = np.zeros(len(gpus), dtype=np.int64)

@@ -42,7 +42,8 @@ def class_loads(demand: Int64s, usable: Bools, supply: Int64s) -> Int64s:
     for _ in range(SPREAD_ROUNDS):
         load = (share * demand[:, None]).sum(axis=0) // np.maximum(supply, 1)
         share = _normal((share << LOAD_BITS) // np.maximum(load, 64))
-    return (share * demand[:, None]).sum(axis=0) // np.maximum(supply, 1)
+    balanced: Int64s = (share * demand[:, None]).sum(axis=0) // np.maximum(supply, 1)
+    return balanced
 
 
 def _normal(weight: Int64s) -> Int64s:
@@ -60,5 +61,5 @@ def gang_load(pool: Pool, usable: Bools, need: Int64s, demand_milli: int) -> int
     fits = (pool.gpu_free == WHOLE_MILLI).sum(axis=1) // gpus
     fits = np.minimum(fits, pool.cpu_free // max(cpu_milli, 1))
     fits = np.minimum(fits, pool.memory_free // max(memory_mib, 1))
-    hosted = int(fits[usable & pool.open].sum()) * gpus * WHOLE_MILLI
+    hosted = int(fits[usable & pool.open].sum()) * int(gpus) * WHOLE_MILLI
     return min((demand_milli << LOAD_BITS) // max(hosted, 1), 1 << LOAD_BITS)

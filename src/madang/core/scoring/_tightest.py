@@ -14,5 +14,5 @@ def tightest(free: Int32s, shape: Int64s) -> Int16s:
     """
     if int(shape[0]) != 1 or int(shape[1]) == WHOLE_MILLI:
         return np.full(len(free), -1, dtype=np.int16)
-    slots = np.where(free >= shape[1], free, OUT_OF_REACH).argmin(axis=1)
-    return slots.astype(np.int16)
+    slots: Int16s = np.where(free >= shape[1], free, OUT_OF_REACH).argmin(axis=1).astype(np.int16)
+    return slots

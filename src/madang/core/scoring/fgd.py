@@ -21,8 +21,10 @@ from madang.core.scoring._base import (
     Int32s,
     Int64s,
     Pool,
+    Scores,
     Shape,
     fits,
+    scores_for,
 )
 from madang.core.scoring.fragmentation import Typical, fragmentation_of, one_node
 
@@ -50,23 +52,20 @@ class Fgd:
     cached: bool = True
     epoch: int = 0
 
-    def score_rows(
-        self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, score: Int64s, device: Int16s
-    ) -> None:
+    def score_rows(self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, out: Scores) -> None:
         able = fits(pool, shape, rows)
-        score[:] = NEVER
-        device[:] = -1
+        out.value[:] = NEVER
+        out.device[:] = -1
         hits = np.flatnonzero(able)
         if not len(hits):
             return
         inside = rows[hits]
-        free, cpu, model = pool.gpu_free[inside], pool.cpu_free[inside], pool.model[inside]
-        worth = np.empty(len(inside), dtype=np.int64)
-        slot = np.empty(len(inside), dtype=np.int16)
+        nodes = (pool.gpu_free[inside], pool.cpu_free[inside], pool.model[inside])
+        found = scores_for(len(hits))
         score_nodes = _score_nodes if HAVE_NUMBA else score_nodes_numpy
-        score_nodes(free, cpu, model, shape, self.typical.table, self.steps, worth, slot)
-        score[hits] = worth
-        device[hits] = slot
+        score_nodes(nodes, shape, self.typical.table, self.steps, found.value, found.device)
+        out.value[hits] = found.value
+        out.device[hits] = found.device
 
     def observe(self, pool: Pool, shape: Shape) -> None:
         return
@@ -76,17 +75,14 @@ def fgd_of(typical: Typical) -> Fgd:
     return Fgd(typical=typical, steps=thresholds(typical.weight))
 
 
+Nodes = tuple[Int32s, Int64s, Int16s]  # free (R, G), cpu (R,), model (R,)
+
+
 def score_nodes_numpy(
-    free: Int32s,
-    cpu: Int64s,
-    model: Int32s,
-    shape: Int64s,
-    table: Int64s,
-    steps: Int64s,
-    score: Int64s,
-    device: Int16s,
+    nodes: Nodes, shape: Int64s, table: Int64s, steps: Int64s, score: Int64s, device: Int16s
 ) -> None:
     """The NumPy twin of `_score_nodes`."""
+    free, cpu, model = nodes
     before = fragmentation_of(free, cpu, model, table)
     cpu_after = cpu - shape[2]
     gpus, milli = int(shape[0]), int(shape[1])
@@ -114,15 +110,9 @@ def score_nodes_numpy(
 
 @jit
 def _score_nodes(
-    free: Int32s,
-    cpu: Int64s,
-    model: Int32s,
-    shape: Int64s,
-    table: Int64s,
-    steps: Int64s,
-    score: Int64s,
-    device: Int16s,
+    nodes: Nodes, shape: Int64s, table: Int64s, steps: Int64s, score: Int64s, device: Int16s
 ) -> None:
+    free, cpu, model = nodes
     slots = free.shape[1]
     gpus, milli = shape[0], shape[1]
     after = np.empty(slots, dtype=free.dtype)

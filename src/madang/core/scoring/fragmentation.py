@@ -1,4 +1,4 @@
-"""FGD's fragmentation F (Weng et al., USENIX ATC'23): the idle GPU-milli that typical requests cannot use.
+"""FGD's fragmentation F (Weng et al., USENIX ATC'23): idle GPU that typical requests cannot use.
 
 With M the typical requests and p_m their share,
     F_n(M) = Σ_m p_m f_n(m)
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from madang.core.scoring._accelerate import HAVE_NUMBA, jit
-from madang.core.scoring._base import Int32s, Int64s, Pool, Shape, allowed
+from madang.core.scoring._base import Int16s, Int32s, Int64s, Pool, Shape, allowed
 
 TYPICAL_PERCENT = 95  # the most frequent requests that make up this much of the mix (the paper's)
 
@@ -28,7 +28,7 @@ class Typical:
 
 
 def typical_of(counted: Iterable[tuple[Shape, int]]) -> Typical:
-    """The most frequent (gpus, gpu_milli, cpu, models), until >= 95 % of the requests are covered."""
+    """The most frequent (gpus, gpu_milli, cpu, models), until 95 % of the requests are covered."""
     counts: dict[tuple[int, int, int, int], int] = {}
     for shape, count in counted:
         key = (shape.gpus, shape.gpu_milli, shape.cpu_milli, shape.model_mask)
@@ -53,10 +53,10 @@ def fragmentation(pool: Pool, rows: Int64s, typical: Typical) -> Int64s:
         out = np.empty(len(rows), dtype=np.int64)
         _each_row(free, cpu, model, typical.table, out)
         return out
-    return fragmentation_of(free, cpu, np.asarray(model), typical.table)
+    return fragmentation_of(free, cpu, model, typical.table)
 
 
-def fragmentation_of(free: Int32s, cpu: Int64s, model: Int32s, table: Int64s) -> Int64s:
+def fragmentation_of(free: Int32s, cpu: Int64s, model: Int16s, table: Int64s) -> Int64s:
     """(R,) F·W for free (R, G) milli, cpu (R,) and model (R,): the NumPy twin of `one_node`."""
     total = np.zeros(len(free), dtype=np.int64)
     idle = free.sum(axis=1, dtype=np.int64)
@@ -66,7 +66,7 @@ def fragmentation_of(free: Int32s, cpu: Int64s, model: Int32s, table: Int64s) ->
             continue
         fitting = free >= milli
         runs = (fitting.sum(axis=1) >= gpus) & (cpu >= cpu_milli)
-        runs &= allowed(model.astype(np.int16), mask)
+        runs &= allowed(model, mask)
         lost = np.where(fitting, 0, free).sum(axis=1, dtype=np.int64)
         total += weight * np.where(runs, lost, idle)
     return total
@@ -75,15 +75,15 @@ def fragmentation_of(free: Int32s, cpu: Int64s, model: Int32s, table: Int64s) ->
 @jit
 def one_node(free: Int32s, cpu: int, model: int, table: Int64s) -> int:
     """F·W of one node: free (G,) milli."""
-    idle = np.int64(0)
+    idle = 0
     for slot in range(len(free)):
         idle += free[slot]
-    total = np.int64(0)
+    total = 0
     if idle == 0:
         return total
     for m in range(len(table)):
         gpus, milli, mask = table[m, 0], table[m, 1], table[m, 3]
-        lost = np.int64(0)
+        lost = 0
         fitting = 0
         for slot in range(len(free)):
             if free[slot] >= milli:
@@ -97,6 +97,6 @@ def one_node(free: Int32s, cpu: int, model: int, table: Int64s) -> int:
 
 
 @jit
-def _each_row(free: Int32s, cpu: Int64s, model: Int32s, table: Int64s, out: Int64s) -> None:
+def _each_row(free: Int32s, cpu: Int64s, model: Int16s, table: Int64s, out: Int64s) -> None:
     for row in range(len(free)):
         out[row] = one_node(free[row], cpu[row], model[row], table)

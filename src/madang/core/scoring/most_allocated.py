@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from madang.core.scoring._base import NEVER, WHOLE_MILLI, Int16s, Int64s, Pool, Shape, fits
+from madang.core.scoring._base import NEVER, WHOLE_MILLI, Int64s, Pool, Scores, Shape, fits
 from madang.core.scoring._tightest import tightest
 
 
@@ -19,9 +19,7 @@ class MostAllocated:
     cached: bool = True
     epoch: int = 0
 
-    def score_rows(
-        self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, score: Int64s, device: Int16s
-    ) -> None:
+    def score_rows(self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, out: Scores) -> None:
         free = pool.gpu_free[rows]
         gpu_total = pool.gpu_count[rows].astype(np.int64) * WHOLE_MILLI
         gpu_left = free.sum(axis=1, dtype=np.int64) - shape[0] * shape[1]
@@ -35,8 +33,8 @@ class MostAllocated:
             percent += (total - left) * 100 // np.maximum(total, 1)
             kinds += total > 0
         mean = percent // np.maximum(kinds, 1)
-        score[:] = np.where(fits(pool, shape, rows), mean, NEVER)
-        device[:] = tightest(free, shape)
+        out.value[:] = np.where(fits(pool, shape, rows), mean, NEVER)
+        out.device[:] = tightest(free, shape)
 
     def observe(self, pool: Pool, shape: Shape) -> None:
         return

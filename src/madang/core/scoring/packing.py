@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from madang.core.scoring._base import NEVER, WHOLE_MILLI, Int16s, Int64s, Pool, Shape, fits
+from madang.core.scoring._base import NEVER, WHOLE_MILLI, Int64s, Pool, Scores, Shape, fits
 from madang.core.scoring._tightest import OUT_OF_REACH, tightest
 
 
@@ -19,15 +19,13 @@ class Packing:
     cached: bool = True
     epoch: int = 0
 
-    def score_rows(
-        self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, score: Int64s, device: Int16s
-    ) -> None:
+    def score_rows(self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, out: Scores) -> None:
         free = pool.gpu_free[rows]
         able = fits(pool, shape, rows)
-        device[:] = tightest(free, shape)
+        out.device[:] = tightest(free, shape)
         gpus, milli = int(shape[0]), int(shape[1])
         if gpus == 0:
-            score[:] = np.where(able, 0, NEVER)
+            out.value[:] = np.where(able, 0, NEVER)
             return
         count = pool.gpu_count[rows].astype(np.int64)
         unused = (free == WHOLE_MILLI).sum(axis=1) == count
@@ -37,7 +35,7 @@ class Packing:
         shared = np.maximum(100 - left_percent // 10, 50)
         used = np.where(idle > 0, np.maximum(50 - idle, 33), shared)
         worth = np.where(unused, np.maximum(33 - count, count), used)
-        score[:] = np.where(able, worth, NEVER)
+        out.value[:] = np.where(able, worth, NEVER)
 
     def observe(self, pool: Pool, shape: Shape) -> None:
         return

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from madang.core.scoring._base import NEVER, Int16s, Int64s, Pool, Shape, fits
+from madang.core.scoring._base import NEVER, WHOLE_MILLI, Int64s, Pool, Scores, Shape, fits
 
 UInt64s = NDArray[np.uint64]
 
@@ -30,19 +30,19 @@ class Random:
     cached: bool = False
     epoch: int = 0
 
-    def score_rows(
-        self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, score: Int64s, device: Int16s
-    ) -> None:
+    def score_rows(self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, out: Scores) -> None:
         salt = mixed(np.array([self.key & (2**64 - 1)], dtype=np.uint64) ^ np.uint64(turn))
         draw = mixed(salt ^ rows.astype(np.uint64))
-        score[:] = np.where(fits(pool, shape, rows), (draw >> np.uint64(1)).astype(np.int64), NEVER)
-        device[:] = -1
+        out.value[:] = np.where(
+            fits(pool, shape, rows), (draw >> np.uint64(1)).astype(np.int64), NEVER
+        )
+        out.device[:] = -1
         gpus, milli = int(shape[0]), int(shape[1])
-        if gpus == 1 and milli < 1000:
+        if gpus == 1 and milli < WHOLE_MILLI:
             able = pool.gpu_free[rows] >= milli
             count = np.maximum(able.sum(axis=1), 1)
             nth = (mixed(draw) % count.astype(np.uint64)).astype(np.int64)
-            device[:] = (able.cumsum(axis=1) > nth[:, None]).argmax(axis=1)
+            out.device[:] = (able.cumsum(axis=1) > nth[:, None]).argmax(axis=1)
 
     def observe(self, pool: Pool, shape: Shape) -> None:
         return

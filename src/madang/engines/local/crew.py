@@ -4,8 +4,8 @@
       └──────────────┴── given up, overtaken by a stop, or found so on disk ──────▶┘
 
 Every verb may be called under any state of the disk; the files (traces.py) decide, the table here
-is only what was last seen of them. All verbs are called with the engine's lock held. Whatever may take
-long is given to `later`, and comes back as a call of `prepared` or `buried`.
+is only what was last seen of them. All verbs are called with the engine's lock held. What may take
+long is given to the helpers, and comes back as a call of `prepared` or `buried`.
 """
 
 import json
@@ -322,7 +322,10 @@ class Crew:
         """It will never start: nobody can start it any more from here on."""
         try:
             if not traces.give_up(self._places.state(stay.id, rank), exit):
-                return  # a shim has just got hold of it, and will tell
+                # A shim has just got hold of it and will tell; were that lost, the scan looks.
+                stay.members[rank].seen = Seen.ASKED
+                stay.members[rank].asked_s = time.monotonic()
+                return
         except OSError as error:
             # A full disk, most likely. No shim can write a start record on it either; and were it
             # to get room in this moment, the scan finds what runs and the daemon stops the stray.

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ class LocalEngine:
         self._facts: deque[Fact] = deque()
         self._wake: Callable[[], None] = _nobody
         self._work: deque[Callable[[], None]] = deque()
+        self._coming: dict[str, int] = {}  # members of a Start that waits for the thread
         self._work_fd = -1
         self._fifo_fd = -1
         self._rest = b""
@@ -123,9 +125,10 @@ class LocalEngine:
         for action in actions:
             match action:
                 case Start(launch):
-                    self._work.append(lambda launch=launch: self._start(launch))  # type: ignore[misc]
+                    self._coming[launch.allocation.id] = len(launch.allocation.seats)
+                    self._work.append(partial(self._start, launch))
                 case Stop():
-                    self._work.append(lambda stop=action: self._stop(stop))  # type: ignore[misc]
+                    self._work.append(partial(self._stop, action))
         self._nudge()
 
     def observe(self, facts_max: int) -> list[Fact]:
@@ -284,6 +287,8 @@ class LocalEngine:
                 if seat.node == self.node:
                     end = Exit(records.ENGINE_FAILED)
                     self.tell(MemberEnded(launch.allocation.id, rank, end, _now_ms()))
+        finally:
+            self._coming.pop(launch.allocation.id, None)
 
     def _stop(self, stop: Stop) -> None:
         try:
@@ -410,7 +415,8 @@ class LocalEngine:
     def _is_starting(self, allocation: str, rank: int) -> bool:
         with self._lock:
             stay = self._crew.stays.get(allocation)
-            return stay is not None and rank in stay.members
+            here = stay is not None and rank in stay.members
+            return here or 0 <= rank < self._coming.get(allocation, 0)
 
 
 def _opened_fifo(path: Path) -> int:

@@ -29,6 +29,7 @@ def main(socket_fd: int, notify_path: str) -> None:
     null_fd = os.open(os.devnull, os.O_RDWR)
     # The kernel reaps shims; what a shim itself awaits is its own affair (it undoes this).
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    shim.warm_up()
     gc.disable()
     gc.freeze()
     rest = b""

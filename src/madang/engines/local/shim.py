@@ -29,7 +29,10 @@ from madang.engines.local import proc, records
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_CHILD_SUBREAPER = 36
-_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_GET_DUMPABLE = 3
+
+_raw_prctl = ctypes.CDLL(None, use_errno=True).prctl
+_raw_prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 CHUNK_BYTES = 65536  # what a pipe holds
 LOOK_MS = 30_000  # a stop file is found at the latest after this, were its signal lost
@@ -71,11 +74,25 @@ class Call:
         return True
 
 
+def warm_up() -> None:
+    """Do once, in the keeper, what is dear the first time: every fork then has it done."""
+    _prctl(_PR_GET_DUMPABLE, 0)
+    json.loads(b'{"a": ["b"]}')
+    proc.stat("self")
+    records.start_block(records.StartRecord("", 1, 1, 1, now_ms()))
+    records.exit_bytes(records.ExitRecord(0, 0, False, 0))
+    os.path.exists("/nonexistent")
+    Log(os.devnull, 1).close()
+
+
 def run(call: Call) -> None:
     """See one member through. Returns when its end is recorded, or at once if it must not run."""
     os.setsid()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    os.makedirs(f"{call.directory}/{call.rank}", mode=0o700, exist_ok=True)
+    try:
+        os.mkdir(f"{call.directory}/{call.rank}", 0o700)
+    except FileExistsError:
+        pass
     state_fd = os.open(call.path(records.STATE), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(state_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,12 +103,22 @@ def run(call: Call) -> None:
     if os.path.exists(f"{call.directory}/{records.STOP}"):
         _overtaken(call, state_fd)
         return
-    with open(f"{call.directory}/{records.LAUNCH}", "rb") as file:
-        launch: dict[str, Any] = json.load(file)
+    launch = json.loads(_read(f"{call.directory}/{records.LAUNCH}"))
     log = Log(call.path(records.LOG), launch["log_bytes_max"])
     exit = Watch(call, state_fd, launch, log).see_through()
     log.close()
     _record(call, state_fd, exit)
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        pieces = []
+        while piece := os.read(fd, 1 << 20):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(fd)
 
 
 def _overtaken(call: Call, state_fd: int) -> None:
@@ -141,8 +168,8 @@ class Log:
             self._put(kept)
             if self._room == 0:
                 self._put(
-                    f"\n[madang] the log has reached {self._bytes_max} bytes; from here on only its "
-                    f"last {self.TAIL_BYTES} bytes are kept, and written at the end\n".encode()
+                    f"\n[madang] the log has reached {self._bytes_max} bytes; of what follows only "
+                    f"the last {self.TAIL_BYTES} are kept, and written at the end\n".encode()
                 )
         if text:
             self._tail += text
@@ -276,13 +303,13 @@ class Watch:
             os.pwrite(self._state_fd, records.start_block(start), 0)
         except OSError as error:
             self._give_up(f"the start could not be recorded: {error}", records.ENGINE_FAILED)
+        # The daemon may be away: a told start must not end the member, so SIGPIPE comes after it.
         self._call.tell("started", shim_pid, start.at_ms)
-        try:
-            os.execvpe(command[0], command, env)
-        except OSError as error:
-            missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
-            code = records.NOT_FOUND if missing else records.NOT_EXECUTABLE
-            self._give_up(f"cannot run {command[0]!r}: {error.strerror}", code)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        error = _exec(command, env)
+        missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        code = records.NOT_FOUND if missing else records.NOT_EXECUTABLE
+        self._give_up(f"cannot run {command[0]!r}: {error.strerror}", code)
 
     def _give_up(self, why: str, code: int) -> NoReturn:
         os.write(2, f"[madang] {why}\n".encode())
@@ -327,8 +354,7 @@ class Watch:
     def _look_for_stop(self) -> None:
         """Read the stop file; a second stop can only shorten the grace."""
         try:
-            with open(self._stop_path(), "rb") as file:
-                grace_ms = _grace_left_ms(file.read())
+            grace_ms = _grace_left_ms(_read(self._stop_path()))
         except OSError:
             if not self._asked_by_signal:
                 return
@@ -386,7 +412,6 @@ class Watch:
 
 # Ignored by Python, by `nohup`, or by the keeper: a member begins as from a shell.
 _TO_DEFAULT = (
-    signal.SIGPIPE,
     signal.SIGXFSZ,
     signal.SIGCHLD,
     signal.SIGHUP,
@@ -394,6 +419,23 @@ _TO_DEFAULT = (
     signal.SIGTERM,
     signal.SIGUSR1,
 )
+
+
+def _exec(command: list[str], env: dict[str, str]) -> OSError:
+    """Become the command; comes back with the reason why not.
+
+    As execvpe(3), which Python's own resembles at the price of an import in every member.
+    """
+    name = command[0]
+    folders = [""] if "/" in name else env["PATH"].split(":")
+    why = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    for folder in folders:
+        try:
+            os.execve(f"{folder}/{name}" if folder else name, command, env)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                why = error  # it is there, but
+    return why
 
 
 def now_ms() -> int:
@@ -410,7 +452,7 @@ def _noop(number: int, frame: object) -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    if _LIBC.prctl(option, value, 0, 0, 0):
+    if _raw_prctl(option, value, 0, 0, 0) < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 

@@ -1,7 +1,8 @@
 """The virtual fleet as an engine: the model, driven by the wall clock.
 
-A thread does nothing but wait for the model's next moment and call `wake`; the model itself advances
-when it is looked at. Every action is on record before it happens, so the fleet outlives the daemon.
+A thread does nothing but wait for the model's next moment and call `wake`; the model itself
+advances when it is looked at. Every action is on record before it happens, so the fleet outlives
+the daemon.
 """
 
 import threading
@@ -46,7 +47,7 @@ class VirtualEngine:
         self._record = Record(folder / "actions.ndjson")
         self.model = self._remembered(fleet)
 
-    # -- life ------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------
 
     def open(self, wake: Callable[[], None]) -> None:
         with self._lock:
@@ -98,7 +99,7 @@ class VirtualEngine:
             self._moved.notify_all()
             return taken
 
-    # -- people's view -------------------------------------------------------------------------------
+    # -- people's view -----------------------------------------------------------------------------
 
     def read_log(self, allocation: str, rank: int, offset: int, bytes_max: int) -> bytes:
         with self._lock:
@@ -127,7 +128,7 @@ class VirtualEngine:
         with self._lock:
             return sample(self.model, self._advance())
 
-    # -- inside: the lock is held ----------------------------------------------------------------------
+    # -- inside: the lock is held ------------------------------------------------------------------
 
     def _advance(self) -> int:
         now_ms = max(self._clock(), self.model.now_ms)  # a clock that is set back stands still
@@ -174,7 +175,7 @@ class VirtualEngine:
         return model
 
     def _forget_old(self, live: set[str]) -> None:
-        """Keep the record short: the oldest stays that have ended leave it, and with it their logs."""
+        """Keep the record short: the oldest stays that have ended leave it, and so do their logs."""
         ended = [
             id
             for id, stay in self.model.stays.items()

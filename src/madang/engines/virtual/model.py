@@ -1,8 +1,8 @@
 """The virtual fleet as a pure model: actions in, facts out, time given by the caller.
 
-A heap of what will happen, advanced to a time: no clock, no thread, no file. The daemon drives it by
-the wall clock through `VirtualEngine`, the simulator by a virtual one. What happens is decided by
-the fleet's seed and by names alone, so the same actions at the same times give the same facts.
+A heap of what will happen, advanced to a time: no clock, no thread, no file. The daemon drives it
+by the wall clock through `VirtualEngine`, the simulator by a virtual one. What happens is decided
+by the fleet's seed and by names alone, so the same actions at the same times give the same facts.
 
 A node that is rebooted loses its members; one that is cut off keeps them, and what happens there is
 told when it is back, before it is seen again. Stops that could not reach it are delivered then.
@@ -47,7 +47,7 @@ class Member:
 
 @dataclass(slots=True)
 class Stay:
-    """One allocation in the fleet. `kill_ms` is when what is left is killed, 0 if never asked to."""
+    """One allocation in the fleet. `kill_ms` is when what is left is killed, 0 if not asked to."""
 
     launch: Launch
     script: Script
@@ -83,9 +83,10 @@ class FleetModel:
         self._heap: list[tuple[int, int, Callable[[int], None]]] = []
         self._order = 0
         self._facts: list[Fact] = []
+        self._is_calm = False
         self._strike_later(opened_ms)
 
-    # -- time ----------------------------------------------------------------------------------
+    # -- time --------------------------------------------------------------------------------------
 
     def next_ms(self) -> int | None:
         """When something will happen next, if nobody acts."""
@@ -106,7 +107,7 @@ class FleetModel:
         self._order += 1
         heappush(self._heap, (at_ms, self._order, happen))
 
-    # -- actions ---------------------------------------------------------------------------------
+    # -- actions -----------------------------------------------------------------------------------
 
     def knows(self, allocation: str) -> bool:
         """True iff a Start of it would start nothing."""
@@ -179,7 +180,7 @@ class FleetModel:
         """Tell of every node, as after a start of the daemon."""
         for id, place in self.places.items():
             if place.heard:
-                self._tell(NodeSeen(place.node, tuple(place.members)))
+                self._tell(NodeSeen(place.node, tuple(place.members), self.now_ms))
             elif place.told_lost:
                 self._tell(NodeLost(id))
 
@@ -206,6 +207,10 @@ class FleetModel:
                 allocation = replace(allocation, ended=ended, exits=exits)
         if allocation.ended != allocation.all_ranks:
             self._expected[allocation.id] = allocation
+
+    def calm(self) -> None:
+        """No new faults from now on; what is broken mends in its time."""
+        self._is_calm = True
 
     # -- members -----------------------------------------------------------------------------------
 
@@ -287,6 +292,8 @@ class FleetModel:
         away_ms = self.fleet.real_ms(exponential(faults.node_mttr_ms, seed, id, count, "away"))
 
         def strike(at_ms: int) -> None:
+            if self._is_calm:
+                return
             cut_off = chance(seed, id, count, "kind") < faults.partition_share
             self.take_down(id, max(1, away_ms), cut_off=cut_off)
             self._next_node_fault(id, count + 1, at_ms + away_ms)
@@ -294,7 +301,7 @@ class FleetModel:
         self._at(now_ms + max(1, wait_ms), strike)
 
     def take_down(self, id: str, away_ms: int, *, cut_off: bool) -> None:
-        """The node is silent from now on for `away_ms`; unless it is only cut off, all there end."""
+        """The node is silent for `away_ms` from now; unless it is only cut off, all there end."""
         place = self.places[id]
         if not place.heard:
             return
@@ -326,7 +333,7 @@ class FleetModel:
             member = stay.members[rank]
             if not member.starts:
                 self._end(stay, member, LOST, now_ms)  # its Start never reached the node
-        self._tell(NodeSeen(place.node, tuple(place.members)))
+        self._tell(NodeSeen(place.node, tuple(place.members), self.now_ms))
         for id, rank in list(place.members):
             if self.stays[id].kill_ms:
                 self._terminate(self.stays[id], self.stays[id].members[rank])
@@ -337,6 +344,8 @@ class FleetModel:
         ill_ms = exponential(faults.gpu_mttr_ms, seed, id, "gpu", gpu, count, "ill")
 
         def strike(at_ms: int) -> None:
+            if self._is_calm:
+                return
             self.set_health(id, gpu, healthy=False)
             self._at(at_ms + max(1, self.fleet.real_ms(ill_ms)), heal)
 
@@ -352,14 +361,14 @@ class FleetModel:
         bits = place.node.usable | 1 << gpu if healthy else place.node.usable & ~(1 << gpu)
         place.node = replace(place.node, healthy=bits)
         if place.heard:
-            self._tell(NodeSeen(place.node, tuple(place.members)))
+            self._tell(NodeSeen(place.node, tuple(place.members), self.now_ms))
         for allocation_id, rank in [] if healthy else list(place.members):
             stay = self.stays[allocation_id]
             member = stay.members[rank]
             if gpu in member.gpus and member.runs and place.up:
                 self._end(stay, member, Exit(0, signal=6), self.now_ms)  # what an Xid does to NCCL
 
-    # -- telling -------------------------------------------------------------------------------------
+    # -- telling -----------------------------------------------------------------------------------
 
     def _tell(self, fact: Fact) -> None:
         self._facts.append(fact)

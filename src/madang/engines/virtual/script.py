@@ -1,7 +1,7 @@
 """What a member of the virtual fleet will do, read from its command and environment.
 
-`MADANG_VIRTUAL_SECONDS` is how long it runs, else `sleep N` does as it says, else a seeded log-normal
-decides. `MADANG_VIRTUAL_EXIT` is its exit code (negative: the signal that ends it),
+`MADANG_VIRTUAL_SECONDS` is how long it runs, else `sleep N` does as it says, else a seeded
+log-normal decides. `MADANG_VIRTUAL_EXIT` is its exit code (negative: the signal that ends it),
 `MADANG_VIRTUAL_STEPS` how often it reports, `MADANG_VIRTUAL_DEFY=1` makes it deaf to SIGTERM.
 A leading `env K=V …` in the command counts as environment.
 """

@@ -106,7 +106,9 @@ def _node(
     cores = max(node.cpu_milli / 1000, 1)
     return NodeSample(
         node.id,
-        cpu_percent=round(min(100.0, 1.5 + sum(load.cpu_percent or 0.0 for load in loads) / cores), 1),
+        cpu_percent=round(
+            min(100.0, 1.5 + sum(load.cpu_percent or 0.0 for load in loads) / cores), 1
+        ),
         memory_used_mib=min(node.memory_mib, 6_000 + sum(load.memory_mib or 0 for load in loads)),
         gpus=tuple(
             _gpu(seed, node, gpu, busy[gpu], memory[gpu], slow[gpu]) for gpu in range(node.gpus)

@@ -1,0 +1,50 @@
+"""What the state holds of a live job and a live node, and the keys that the queue is kept by."""
+
+from dataclasses import dataclass, field
+
+from madang.core.model import Job, Node, NodeState, Standing
+
+QueueKey = tuple[int, int, int]
+Lane = tuple[str, ...] | None  # the models that jobs wait for; () is any; None is no GPU
+
+
+def queue_key(job: Job) -> QueueKey:
+    """FIFO within priority class: high priority first, then by time, then by sequence."""
+    return (-job.priority, job.submitted_ms, job.seq)
+
+
+def lane_of(job: Job) -> Lane:
+    """Jobs of one lane wait for the same devices; CPU-only jobs wait for none."""
+    return job.shape.models if job.shape.gpus else None
+
+
+@dataclass(slots=True)
+class Changed:
+    """Ids of what changed since the ledger last took it, in the order of the first change."""
+
+    jobs: dict[str, None] = field(default_factory=dict)
+    allocations: dict[str, None] = field(default_factory=dict)
+    nodes: dict[str, None] = field(default_factory=dict)
+    projects: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class LiveJob:
+    """A job that has not ended, where it stands, and its newest allocation while that lives."""
+
+    job: Job
+    standing: Standing
+    allocation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveNode:
+    """A node and its row in the pool. Rows are never reused.
+
+    `cordoned` outlives the node's absence: a node that was lost comes back as cordoned as it went.
+    """
+
+    node: Node
+    state: NodeState
+    row: int
+    cordoned: bool = False

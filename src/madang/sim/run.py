@@ -1,0 +1,223 @@
+"""Run scenarios: one seed, every fault, every invariant after every turn.
+
+    python -m madang.sim.run --seed 17 --verbose     one scenario, every event told
+    python -m madang.sim.run --seeds 1000            many; prints each seed that fails
+
+When the disturbed part is over, faults end, nodes are opened and quotas lifted: then everything
+that can run must end, nothing may be held, and the journal alone must make the same state.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from madang.core import events as ev
+from madang.core.check import check, check_quota
+from madang.core.codec import encode_event
+from madang.core.controller import Controller
+from madang.core.model import NodeState, Project, ReleaseReason
+from madang.engines.virtual import FleetModel
+from madang.sim.faults import QUIET, Channel
+from madang.sim.scenario import LENGTH_MS, PROJECTS, Scenario, scenario
+from madang.sim.truth import Truth
+from madang.sim.world import World, picture, replayed, restored_from_rows
+
+TURNS_MAX = 20_000  # a scenario that takes more does not come to rest
+RESYNC_MS = 60_000
+CALM_MS_MAX = 6 * 3_600_000  # every job ends in minutes once nothing is in its way
+
+
+class NotLive(AssertionError):
+    """Something that could go on does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a scenario that broke nothing."""
+
+    seed: int
+    digest: str
+    turns: int
+    events: int
+    ended: int
+    lost: int  # facts that never arrived
+    restarts: int
+    nodes_lost: int
+    strays: int
+    phases: frozenset[str]
+    end_ms: int
+
+
+def run(seed: int, tell: Callable[[int, ev.Event], None] | None = None) -> Outcome:
+    """Run the scenario of a seed to its end.
+
+    Raises:
+        AssertionError: an invariant is broken, a record is untrue, or something hangs.
+    """
+    play = _Play(scenario(seed), tell)
+    play.disturbed()
+    play.calm()
+    return play.outcome()
+
+
+class _Play:
+    def __init__(
+        self, script: Scenario, tell: Callable[[int, ev.Event], None] | None = None
+    ) -> None:
+        self.script = script
+        self.tell = tell
+        model = FleetModel(script.fleet, 0)
+        channel = Channel(Random(f"madang/channel/{script.seed}"), script.chaos)
+        self.world = World(Controller(), model, channel, script.launch_of)
+        self.truth = Truth(model, keeps_order=script.chaos.keeps_order)
+        self.lowered: set[str] = set()
+
+    def disturbed(self) -> None:
+        """All that the scenario asks for, with every fault."""
+        for ask in self.script.asks:
+            self._until(ask.at_ms)
+            if ask.fact is not None:
+                self._turn(ask.at_ms, [ask.fact])
+            elif ask.restarts:
+                self._turn(ask.at_ms, [], acts=ask.acts)
+                self._restart()
+            else:
+                self.world.resync()
+        self._until(LENGTH_MS)
+
+    def calm(self) -> None:
+        """Faults end and everything is allowed: what can end must end."""
+        world = self.world
+        world.channel.chaos = QUIET
+        world.model.calm()
+        now_ms = max(world.now_ms, LENGTH_MS)
+        asks: list[ev.Fact] = [ev.NodeCordoned(id, False) for id in world.state.nodes]
+        asks += [ev.ProjectSet(Project(project)) for project in PROJECTS]
+        self._turn(now_ms, asks)
+        until_ms = now_ms + CALM_MS_MAX
+        while world.state.jobs or world.state.allocations or self._lost_nodes():
+            if world.now_ms >= until_ms:
+                raise NotLive(
+                    f"never ends: {world.state.jobs} {world.state.allocations} {self._lost_nodes()}"
+                )
+            world.resync()
+            # What was admitted while nodes were unknown may turn out never to fit.
+            hopeless = [live.job.id for _, live in sorted(world.state.jobs.items())]
+            hopeless = [id for id in hopeless if world.controller.judge(world.state.jobs[id].job)]
+            self._turn(world.now_ms, [ev.JobStopAsked(id, "sim") for id in hopeless])
+            self._until(world.now_ms + RESYNC_MS)
+        self._check_end()
+
+    def outcome(self) -> Outcome:
+        world = self.world
+        return Outcome(
+            self.script.seed,
+            world.digest(),
+            world.turns,
+            len(world.journal),
+            len(self.truth.ended),
+            world.channel.lost,
+            world.restarts,
+            sum(isinstance(event, ev.NodeLost) for _, event in world.journal),
+            sum(
+                isinstance(event, ev.ReleaseAsked) and event.reason is ReleaseReason.STRAY
+                for _, event in world.journal
+            ),
+            frozenset(ended.phase.value for ended in self.truth.ended.values()),
+            world.now_ms,
+        )
+
+    def _until(self, at_ms: int) -> None:
+        """Let everything happen that happens before a time."""
+        while True:
+            next_ms = self.world.next_ms()
+            if next_ms is None or next_ms >= at_ms:
+                self.world.now_ms = max(self.world.now_ms, at_ms)
+                return
+            self._turn(next_ms, [])
+
+    def _turn(self, now_ms: int, asked: list[ev.Fact], *, acts: bool = True) -> None:
+        world = self.world
+        if world.turns > TURNS_MAX:
+            raise NotLive(f"{world.turns} turns: it does not come to rest")
+        step = world.turn(now_ms, asked, acts=acts)
+        for event in step.events:
+            if self.tell is not None:
+                self.tell(world.now_ms, event)
+        check(world.state)
+        self._check_quota(step.events)
+        self.truth.look(step.events, world.state)
+
+    def _check_quota(self, events: tuple[ev.Event, ...]) -> None:
+        """Never above quota, unless the quota was lowered below what was held."""
+        state = self.world.state
+        for event in events:
+            if isinstance(event, ev.ProjectSet):
+                self.lowered.add(event.project.id)
+        for project in list(self.lowered):
+            quota = state.projects[project].quota_milli
+            if quota < 0 or state.usage_milli.get(project, 0) <= quota:
+                self.lowered.discard(project)
+        if not self.lowered:
+            check_quota(state)
+
+    def _restart(self) -> None:
+        """What is read from rows is what was there, and goes on."""
+        before = picture(self.world.state)
+        assert picture(restored_from_rows(self.world.state)) == before, "rows lose something"
+        self.world.restart()
+        check(self.world.state)
+
+    def _lost_nodes(self) -> list[str]:
+        nodes = self.world.state.nodes.items()
+        return [id for id, live in nodes if live.state is NodeState.LOST]
+
+    def _check_end(self) -> None:
+        """Nothing is lost or held, and the journal alone makes the same state."""
+        world = self.world
+        submitted = set(self.script.env)
+        rejected = {e.job for _, e in world.journal if isinstance(e, ev.JobRejected)}
+        missing = submitted - rejected - set(self.truth.ended)
+        if missing:
+            raise NotLive(f"jobs were lost: {sorted(missing)}")
+        again = replayed(world.journal)
+        again.policy = world.state.policy
+        assert picture(again) == picture(world.state), "the journal makes another state"
+
+
+def main() -> int:
+    """The command line; exit status 1 if any seed fails."""
+    parser = argparse.ArgumentParser(prog="python -m madang.sim.run", description=__doc__)
+    parser.add_argument("--seed", type=int, help="run this one")
+    parser.add_argument("--seeds", type=int, default=100, help="run so many")
+    parser.add_argument("--first", type=int, default=0, help="beginning with this one")
+    parser.add_argument("--stop", action="store_true", help="stop at the first that fails")
+    parser.add_argument("--verbose", action="store_true", help="tell every event")
+    options = parser.parse_args()
+    if options.seed is not None:
+        outcome = run(options.seed, _print_event if options.verbose else None)
+        print(outcome)
+        return 0
+    begin_s, failed, turns = time.monotonic(), 0, 0
+    for seed in range(options.first, options.first + options.seeds):
+        try:
+            turns += run(seed).turns
+        except AssertionError as broken:
+            failed += 1
+            print(f"seed {seed}: {type(broken).__name__}: {broken}", file=sys.stderr)
+            if options.stop:
+                break
+    took_s = time.monotonic() - begin_s
+    print(f"{options.seeds} seeds, {failed} failed, {turns} turns in {took_s:.1f} s")
+    return 1 if failed else 0
+
+
+def _print_event(now_ms: int, event: ev.Event) -> None:
+    print(f"{now_ms:>9} {encode_event(event)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

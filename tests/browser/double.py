@@ -1,0 +1,666 @@
+"""A stand-in for the daemon: the /v1 contract over an invented yard, for looking at the page.
+
+Standard library only. A yard is made from a seed and a size, holds jobs that run, report and write
+logs as time passes, and tells its changes as server-sent events. Everything follows from the seed and
+the time since the yard was made, so that a screenshot can be taken again. Run it alone to look:
+
+    python tests/browser/double.py --gpus 1024 --port 7171
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import threading
+import time
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from random import Random
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+PAGE = Path(__file__).resolve().parents[2] / "src" / "madang" / "_web"
+TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css"}
+TYPES |= {".svg": "image/svg+xml", ".woff2": "font/woff2"}
+# What the real daemon is asked to send: the page must work under it.
+CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+
+LIVE = ("waiting", "starting", "running", "stopping")
+NAMES = (
+    "atlas-pretrain",
+    "atlas-70b-sft",
+    "atlas-8b-dpo",
+    "vit-22b",
+    "asr-large",
+    "tts-flow",
+    "whisper-ko",
+    "two-tower",
+    "rt2-sim",
+    "ocr-v5",
+    "nmt-ko-en",
+    "reranker",
+)
+PROJECT_OF = {
+    "atlas": "atlas-llm",
+    "vit": "vision",
+    "ocr": "vision",
+    "asr": "speech",
+    "tts": "speech",
+    "whisper": "speech",
+    "two": "ranking",
+    "reranker": "ranking",
+    "rt2": "robotics",
+    "nmt": "translation",
+}
+OWNERS = ("jiwoo", "minseo", "haneul", "doyun", "sora", "yuna")
+Job = dict[str, Any]
+Node = dict[str, Any]
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+@dataclass(slots=True)
+class Yard:
+    """An invented cluster. `lock` guards everything; `news` wakes the event streams."""
+
+    gpus: int
+    seed: int = 7
+    per_node: int = 8
+    slots: bool = False
+    calm: bool = False
+    sensors: bool = True
+    logged_in: bool = True
+    nodes: list[Node] = field(default_factory=list)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    n: int = 200
+    cut: int = 0
+    made_ms: int = field(default_factory=now_ms)
+    news: threading.Condition = field(default_factory=threading.Condition)
+    random: Random = field(default_factory=Random)
+
+    def __post_init__(self) -> None:
+        self.random.seed(self.seed)
+        self._make_nodes()
+        if not self.calm:
+            self._make_jobs()
+            self._break_some()
+
+    # -- making ----------------------------------------------------------------------------------
+
+    def _make_nodes(self) -> None:
+        per_block = 64 if self.gpus > 2048 else 32
+        for at in range(max(1, self.gpus // self.per_node)):
+            block = at // per_block
+            model = "cpu" if self.slots else ("H100", "H100", "H100", "A100", "H200")[block % 5]
+            prefix = "host" if self.slots else f"{model.lower()}-{block + 1:02}"
+            memory = 0 if self.slots else {"A100": 81920, "H200": 144384}.get(model, 81559)
+            self.nodes.append(
+                {
+                    "id": f"{prefix}-{at % per_block + 1:03}" if not self.slots else "workstation",
+                    "state": "ready",
+                    "model": model,
+                    "group": "default",
+                    "domains": [] if self.slots else [f"block-{block + 1:02}", f"leaf-{at // 8:03}"],
+                    "cpus": 8 if self.slots else 192,
+                    "memory_mib": 32_000 if self.slots else 2_048_000,
+                    "gpus": [
+                        {
+                            "index": i,
+                            "healthy": True,
+                            "free_milli": 1000,
+                            "jobs": [],
+                            "model": model,
+                            "memory_mib": memory,
+                        }
+                        for i in range(min(self.per_node, self.gpus))
+                    ],
+                }
+            )
+
+    def _make_jobs(self) -> None:
+        sizes = [s for s in (1024, 512, 256, 128, 64, 64, 32, 32, 16, 16, 8, 8, 4, 2, 1, 1)]
+        largest = self.gpus * 0.22
+        sizes = [size for size in sizes if size <= largest] or [1]
+        while self.free() > self.gpus * 0.06 + 1:
+            size = self.random.choice(sizes)
+            if size > self.free() - self.gpus * 0.03:
+                size = 1 if self.free() < 16 else self.random.choice((1, 2, 4, 8))
+            if not self.start(self.submit(size), self.random.randrange(3 * 60_000, 20 * 3_600_000)):
+                size = 1
+        for size in (128, 64, 32, 8, 8, 64, 16, 4) if self.gpus > 200 else (8, 4):
+            job = self.submit(min(size, max(2, self.gpus // 2)))
+            job["submitted_ms"] = self.made_ms - self.random.randrange(60_000, 8_000_000)
+        self._reasons()
+        for i in range(40 if self.gpus > 200 else 12):
+            self._ended(("succeeded", "succeeded", "failed", "stopped")[i % 4], 2 + i * 9)
+
+    def _ended(self, phase: str, minutes_ago: int) -> None:
+        job = self.submit(self.random.choice((1, 2, 8, 16)), live=False)
+        end = self.made_ms - minutes_ago * 60_000
+        job |= {"phase": phase, "ended_ms": end, "running_ms": end - 3_000_000, "attempt": 1}
+        job["submitted_ms"] = end - 3_060_000
+        job["exit_code"] = {"succeeded": 0, "failed": 1, "stopped": 143}[phase]
+        if phase == "failed":
+            rank = self.random.randrange(job["members"])
+            job["reason"] = f"member {rank} exited with 1"
+        self._seat(job, [(self.nodes[0]["id"], [0])] * job["members"])
+        for seat in job["seats"]:
+            seat["exit"] = {"code": job["exit_code"], "signal": 0, "lost": False}
+
+    def _break_some(self) -> None:
+        if self.gpus < 100:
+            return
+        for node in self.random.sample(self.nodes, 4):
+            self.random.choice(node["gpus"])["healthy"] = False
+        self.random.choice([n for n in self.nodes if n["model"] != "H200"])["state"] = "cordoned"
+        for gpu in (lost := self.nodes[len(self.nodes) // 2])["gpus"]:
+            gpu["jobs"] = []
+        lost["state"] = "lost"
+
+    def submit(self, gpus: int, live: bool = True) -> Job:
+        self.n += 1
+        name = self.random.choice(NAMES)
+        members = max(1, gpus // self.per_node)
+        each = min(gpus, self.per_node)
+        job: Job = {
+            "id": f"{name}-{self.n}",
+            "n": self.n,
+            "name": name,
+            "project": PROJECT_OF[name.split("-")[0]],
+            "owner": self.random.choice(OWNERS),
+            "phase": "waiting",
+            "reason": "",
+            "provisioning": "on_demand",
+            "category": "training",
+            "purpose": "produce",
+            "priority": 0,
+            "members": members,
+            "gpus": each,
+            "profile": "",
+            "command": ["torchrun", "train.py", "--config", f"configs/{name}.yaml"],
+            "image": "",
+            "code": hashlib.sha256(name.encode()).hexdigest(),
+            "env_names": ["HF_HOME", "WANDB_MODE"],
+            "time_ms": self.random.choice((0, 12 * 3_600_000, 24 * 3_600_000)),
+            "grace_ms": 30_000,
+            "retries": 3,
+            "failures": 0,
+            "attempt": 0,
+            "allocation": None,
+            "submitted_ms": now_ms(),
+            "running_ms": 0,
+            "ended_ms": 0,
+            "exit_code": None,
+            "seats": [],
+            "memo": "",
+            "forked_from": "",
+            "waits": None,
+        }
+        self.jobs[job["id"]] = job
+        self.kinds[job["id"]] = self.random.choice(("steady",) * 7 + ("low", "bubbly", "idle"))
+        return job
+
+    def free(self) -> int:
+        return sum(g["free_milli"] == 1000 for node in self.nodes for g in node["gpus"])
+
+    def start(self, job: Job, ago_ms: int = 0) -> bool:
+        """All members on the fullest nodes that fit, or nothing."""
+        each, found = job["gpus"], []
+        rooms = []
+        for node in self.nodes:
+            free = [g["index"] for g in node["gpus"] if g["free_milli"] == 1000 and g["healthy"]]
+            if node["state"] == "ready" and len(free) >= each:
+                rooms.append((len(free), node["id"], free))
+        rooms.sort(key=lambda room: (room[0], room[1]))
+        for _, node_id, free in rooms:
+            while len(free) >= each and len(found) < job["members"]:
+                found.append((node_id, free[:each]))
+                free = free[each:]
+        if len(found) < job["members"]:
+            return False
+        job |= {"phase": "running", "running_ms": now_ms() - ago_ms, "attempt": 1, "waits": None}
+        if ago_ms:
+            job["submitted_ms"] = job["running_ms"] - 40_000
+        job["allocation"] = f"{job['id']}.1"
+        self._seat(job, found)
+        held = {node["id"]: node for node in self.nodes}
+        for seat in job["seats"]:
+            for gpu in held[seat["node"]]["gpus"]:
+                if gpu["index"] in seat["gpus"]:
+                    gpu["free_milli"] = 0
+                    gpu["jobs"] = [{"job": job["id"], "member": seat["rank"], "milli": 1000}]
+        return True
+
+    def _seat(self, job: Job, places: list[tuple[str, list[int]]]) -> None:
+        job["seats"] = [
+            {"rank": rank, "node": node, "gpus": list(gpus), "started": True, "exit": None}
+            for rank, (node, gpus) in enumerate(places)
+        ]
+
+    def _reasons(self) -> None:
+        free = self.free()
+        for ahead, job in enumerate(self.waiting()):
+            size = f"{job['members']} members × {job['gpus']} GPUs"
+            if job["members"] == 1:
+                size = f"{job['gpus']} GPUs"
+            text = f"needs {size}; {free} of {self.gpus} GPUs are free"
+            text += f"; {ahead} ahead of it" if ahead else ""
+            earliest = now_ms() + (ahead + 1) * 1_260_000 if ahead < 5 else 0
+            job["waits"] = {"code": "capacity", "text": text, "earliest_ms": earliest, "basis": ""}
+            job["waits"]["basis"] = "the time limits of 3 running jobs" if earliest else ""
+
+    def waiting(self) -> list[Job]:
+        found = [job for job in self.jobs.values() if job["phase"] == "waiting"]
+        return sorted(found, key=lambda job: (job["submitted_ms"], job["n"]))
+
+    # -- time --------------------------------------------------------------------------------------
+
+    def end(self, job: Job, phase: str, code: int) -> None:
+        job |= {"phase": phase, "ended_ms": now_ms(), "exit_code": code}
+        if phase == "failed":
+            job["reason"] = f"member 0 exited with {code}"
+        for seat in job["seats"]:
+            seat["exit"] = {"code": code, "signal": 0, "lost": False}
+        for node in self.nodes:
+            for gpu in node["gpus"]:
+                if any(held["job"] == job["id"] for held in gpu["jobs"]):
+                    gpu["jobs"] = []
+                    gpu["free_milli"] = 1000
+
+    def tell(self, kind: str, job: Job | None = None, node: Node | None = None) -> None:
+        """One event into the stream. Call with the lock held, after the change."""
+        body: dict[str, Any] = {}
+        if job:
+            body["job"] = {key: job[key] for key in ("id", "n", "phase", "reason")}
+        if node:
+            body["node"] = {"id": node["id"], "state": node["state"]}
+        self.events.append({"seq": len(self.events) + 1, "type": kind, "body": body})
+        self.news.notify_all()
+
+    def turn(self) -> None:
+        """What a few seconds bring: one job ends, the head of the queue starts, one is submitted."""
+        with self.news:
+            running = [job for job in self.jobs.values() if job["phase"] == "running"]
+            small = [job for job in running if job["members"] == 1]
+            if small:
+                job = self.random.choice(small)
+                failed = self.random.random() < 0.15
+                self.end(job, "failed" if failed else "succeeded", 1 if failed else 0)
+                self.tell("job", job)
+            for job in self.waiting():
+                if self.start(job):
+                    self.tell("job", job)
+            self.tell("job", self.submit(self.random.choice((1, 2, 4, 8))))
+            self._reasons()
+
+    def top(self) -> dict[str, Any]:
+        beat = now_ms() / 1000
+        nodes = []
+        for at, node in enumerate(self.nodes):
+            if node["state"] == "lost":
+                continue
+            gpus = [self._reading(at, gpu, beat) for gpu in node["gpus"]]
+            nodes.append(
+                {"id": node["id"], "cpu_percent": 31.0, "memory_used_mib": 210_000, "gpus": gpus}
+            )
+        members = [
+            {
+                "job": job["id"],
+                "allocation": job["allocation"],
+                "rank": seat["rank"],
+                "cpu_percent": 180.0 + seat["rank"],
+                "memory_mib": 41_000 + 13 * seat["rank"],
+            }
+            for job in self.jobs.values()
+            if job["phase"] == "running"
+            for seat in job["seats"][:64]
+        ]
+        return {"nodes": nodes, "members": members}
+
+    def _reading(self, at: int, gpu: dict[str, Any], beat: float) -> dict[str, Any]:
+        none = {"util_percent": None, "memory_used_mib": None, "power_w": None}
+        if not self.sensors or self.slots:
+            return {"index": gpu["index"], **none, "temperature_c": None}
+        wave = math.sin(beat / 7 + at * 1.7 + gpu["index"])
+        util, memory = 0.0, 0.02
+        if gpu["jobs"]:
+            job = gpu["jobs"][0]["job"]
+            base = 74 + zlib_like(job) % 22
+            kind = self.kinds[job]
+            util = {"steady": base + 3 * wave, "low": 36 + 6 * wave, "idle": 0.0}.get(
+                kind, base - 24 + 22 * wave
+            )
+            memory = 0.55 + (zlib_like(job) % 40) / 100
+        return {
+            "index": gpu["index"],
+            "util_percent": round(max(0.0, min(100.0, util)), 1),
+            "memory_used_mib": int(memory * gpu["memory_mib"]),
+            "power_w": round(90 + 5.6 * util, 1),
+            "temperature_c": round(34 + util * 0.38 + 2 * wave, 1),
+        }
+
+    # -- views --------------------------------------------------------------------------------------
+
+    def overview(self) -> dict[str, Any]:
+        counts: dict[str, int] = {}
+        for job in self.jobs.values():
+            counts[job["phase"]] = counts.get(job["phase"], 0) + 1
+        all_gpus = [(node, gpu) for node in self.nodes for gpu in node["gpus"]]
+        held = sum(bool(gpu["jobs"]) for _, gpu in all_gpus)
+        unhealthy = sum(not gpu["healthy"] or n["state"] == "lost" for n, gpu in all_gpus)
+        total = len(all_gpus)
+        gpus = {"total": total, "held": held, "free": total - held, "unhealthy": unhealthy}
+        return {
+            "now_ms": now_ms(),
+            "version": "0.1.0",
+            "cluster": "workstation" if self.slots else "seoul-1",
+            "counts": counts,
+            "gpus": gpus,
+            "nodes": len(self.nodes),
+        }
+
+    def projects(self) -> list[dict[str, Any]]:
+        used: dict[str, float] = dict.fromkeys([*PROJECT_OF.values()], 0)
+        for job in self.jobs.values():
+            if job["phase"] in LIVE and job["phase"] != "waiting":
+                used[job["project"]] += job["members"] * job["gpus"]
+        shares = {"atlas-llm": 0.35, "vision": 0.125, "speech": 0.2, "robotics": 0.09}
+        found = []
+        for name, held in sorted(used.items()):
+            quota = int(self.gpus * shares[name]) if name in shares else None
+            row = {"id": name, "workspace": "default", "quota_gpus": quota, "used_gpus": held}
+            found.append(row)
+        return [*found, {"id": "default", "workspace": "default", "quota_gpus": None, "used_gpus": 0}]
+
+    def page_of_jobs(self, query: dict[str, str]) -> dict[str, Any]:
+        phases = set(query.get("phase", "").split(",")) - {""}
+        if "live" in phases:
+            phases |= set(LIVE)
+        if "ended" in phases:
+            phases |= {"succeeded", "failed", "stopped"}
+        before = int(query.get("before", 1 << 60))
+        limit = int(query.get("limit", 100))
+        found = [
+            job
+            for job in sorted(self.jobs.values(), key=lambda job: -int(job["n"]))
+            if job["n"] < before and (not phases or job["phase"] in phases)
+        ]
+        return {"jobs": found[:limit], "next": found[limit - 1]["n"] if len(found) > limit else None}
+
+    def history(self, job: Job) -> list[dict[str, Any]]:
+        lines = [(job["submitted_ms"], "JobSubmitted", f"submitted by {job['owner']}")]
+        if job["running_ms"]:
+            at = job["running_ms"]
+            nodes = list(dict.fromkeys(seat["node"] for seat in job["seats"]))
+            where = ", ".join(nodes[:4]) + (f" and {len(nodes) - 4} more" if len(nodes) > 4 else "")
+            lines.append((at - 900, "AllocationBound", f"got {job['members']} places on {where}"))
+            lines.append((at, "MemberStarted", f"all {job['members']} members started"))
+        if job["ended_ms"]:
+            lines.append((job["ended_ms"], "JobEnded", f"{job['phase']}: {job['reason'] or 'done'}"))
+        return [
+            {"seq": i + 1, "at_ms": at, "kind": kind, "job": job["id"], "node": None, "text": text}
+            for i, (at, kind, text) in enumerate(lines)
+        ]
+
+    def reports(self, job: Job, member: int, offset: int) -> dict[str, Any]:
+        if not job["running_ms"] or self.calm:
+            return {"offset": 0, "reports": []}
+        end = job["ended_ms"] or now_ms()
+        steps = min(20_000, (end - job["running_ms"]) // 2_000)
+        rows = []
+        for step in range(offset, steps):
+            noise = math.sin(step * 12.9898 + member * 4.1) * 0.5
+            loss = 1.6 + 7.4 * math.exp(-step / 260) + 0.9 * math.exp(-step / 2400) + 0.05 * noise
+            rows.append(
+                {
+                    "t_ms": job["running_ms"] + step * 2_000,
+                    "step": step * 10,
+                    "loss": round(loss, 4),
+                    "grad_norm": round(0.4 + 2 * math.exp(-step / 90) + 0.08 * abs(noise), 4),
+                    "lr": 3e-4 * min(1, (step + 1) / 60) * (0.5 + 0.5 * math.cos(step / 9_000)),
+                    "tokens_per_s": round(
+                        412_000 * (0.97 + 0.02 * noise) * (0.4 if step % 200 < 3 else 1)
+                    ),
+                }
+            )
+            if step % 50 == 49:
+                rows[-1]["val_accuracy"] = round(0.95 - 0.6 * math.exp(-step / 700), 4)
+        return {"offset": int(steps), "reports": rows}
+
+    def log(self, job: Job, member: int) -> bytes:
+        if not job["running_ms"] or self.calm:
+            return b""
+        end = job["ended_ms"] or now_ms()
+        lines = [
+            f"\x1b[2m{job['id']} rank {member} of {job['members']}\x1b[0m",
+            "loading 14,336 shards ...",
+            "\rindex  12%\rindex  64%\rindex 100%",
+        ]
+        for step in range(int(min(60_000, (end - job["running_ms"]) // 1_500))):
+            at = time.strftime("%H:%M:%S", time.gmtime(job["running_ms"] / 1000 + step * 1.5))
+            loss = 1.6 + 7.4 * math.exp(-step / 260)
+            lines.append(f"\x1b[90m{at}\x1b[0m step \x1b[36m{step * 10:>6}\x1b[0m loss {loss:.4f}")
+            if step % 40 == 39:
+                lines.append(f"\x1b[32mcheckpoint\x1b[0m step {step * 10} saved in 1.8 s")
+            if step % 97 == 96:
+                lines.append("\x1b[33mwarning\x1b[0m: dataloader waited 412 ms; 한글도 그대로 보입니다")
+        if job["phase"] == "failed":
+            lines += ["Traceback (most recent call last):", '  File "train.py", line 212, in <module>']
+            lines.append("\x1b[1;31mRuntimeError\x1b[0m: CUDA error: uncorrectable ECC error")
+        return ("\n".join(lines) + "\n").encode()
+
+
+def zlib_like(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The contract's verbs, as far as the page uses them."""
+
+    protocol_version = "HTTP/1.1"
+    yard: Yard
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        split = urlsplit(self.path)
+        query = {key: values[-1] for key, values in parse_qs(split.query).items()}
+        parts = [unquote(part) for part in split.path.split("/") if part]
+        self.yard.asked.append(self.path)
+        if not parts or parts[0] != "v1":
+            return self.page(parts)
+        if not self.yard.logged_in:
+            return self.problem(401, "log in first", "unauthorized")
+        if parts == ["v1", "events"]:
+            return self.stream(int(self.headers.get("Last-Event-ID") or query.get("after", -1)))
+        with self.yard.news:
+            answer = self.answer(parts[1:], query)
+        if answer is None:
+            return self.problem(404, f"nothing at {split.path}", "not_found")
+        if isinstance(answer, tuple):
+            return self.bytes(answer[0], "text/plain; charset=utf-8", {"Madang-Offset": answer[1]})
+        return self.json(answer)
+
+    def answer(self, parts: list[str], query: dict[str, str]) -> Any:
+        yard = self.yard
+        match parts:
+            case ["overview"]:
+                return yard.overview()
+            case ["nodes"]:
+                return {"nodes": yard.nodes}
+            case ["top"]:
+                return yard.top()
+            case ["projects"]:
+                return {"projects": yard.projects()}
+            case ["jobs"]:
+                return yard.page_of_jobs(query)
+            case ["jobs", job_id, *rest]:
+                job = yard.jobs.get(job_id)
+                return None if job is None else self.of_job(job, rest, query)
+        return None
+
+    def of_job(self, job: Job, rest: list[str], query: dict[str, str]) -> Any:
+        member = int(query.get("member", 0))
+        match rest:
+            case []:
+                return job
+            case ["why"]:
+                waits = job["waits"] or {"code": job["phase"], "text": job["reason"] or job["phase"]}
+                return {"numbers": {}, "earliest_ms": 0, "basis": "", **waits}
+            case ["request"]:
+                keys = ("name", "project", "members", "gpus", "command", "category", "retries")
+                env = {"HF_HOME": "/mnt/cache/hf", "WANDB_MODE": "offline"}
+                return {key: job[key] for key in keys} | {"env": env, "time": "12h"}
+            case ["events"]:
+                after = int(query.get("after", 0))
+                return {"events": [e for e in self.yard.history(job) if e["seq"] > after]}
+            case ["reports"]:
+                return self.yard.reports(job, member, int(query.get("offset", 0)))
+            case ["log"]:
+                whole = self.yard.log(job, member)
+                if "tail" in query:
+                    lines = whole.splitlines(keepends=True)[-int(query["tail"]) :]
+                    return b"".join(lines), len(whole)
+                offset, limit = int(query.get("offset", 0)), int(query.get("limit", 1 << 20))
+                part = whole[offset : offset + limit]
+                return part, offset + len(part)
+        return None
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.yard.asked.append(f"POST {self.path}")
+        parts = [unquote(part) for part in self.path.split("/") if part]
+        with self.yard.news:
+            job = self.yard.jobs.get(parts[2]) if len(parts) == 4 else None
+            if job is None:
+                return self.problem(404, "no such job", "not_found")
+            if parts[3] == "stop":
+                self.yard.end(job, "stopped", 143)
+            else:
+                self.yard.end(job, "waiting", 0)
+                job |= {"ended_ms": 0, "running_ms": 0, "exit_code": None, "seats": []}
+                self.yard._reasons()
+            self.yard.tell("job", job)
+            body = dict(job)
+        self.json(body, HTTPStatus.ACCEPTED)
+
+    def stream(self, after: int) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        yard = self.yard
+        at = len(yard.events) if after < 0 else after
+        cut = yard.cut
+        try:
+            self.wfile.write(b": hello\n\n")
+            self.wfile.flush()
+            while True:
+                with yard.news:
+                    yard.news.wait_for(lambda: len(yard.events) > at or yard.cut > cut, timeout=5)
+                    if yard.cut > cut:
+                        self.close_connection = True
+                        return
+                    news = yard.events[at:]
+                at += len(news)
+                text = "".join(
+                    f"id: {e['seq']}\nevent: {e['type']}\ndata: {json.dumps(e['body'])}\n\n"
+                    for e in news
+                )
+                self.wfile.write((text or ": still here\n\n").encode())
+                self.wfile.flush()
+        except OSError:
+            self.close_connection = True
+
+    def page(self, parts: list[str]) -> None:
+        path = PAGE.joinpath(*parts)
+        if not parts or parts[0] != "assets" or not path.is_file():
+            path = PAGE / "index.html"
+        more = {"Content-Security-Policy": CSP}
+        if path.name != "index.html":
+            more["Cache-Control"] = "public, max-age=31536000, immutable"
+        self.bytes(path.read_bytes(), TYPES[path.suffix], more)
+
+    def json(self, body: Any, status: int = 200) -> None:
+        self.bytes(json.dumps(body).encode(), "application/json", {}, status)
+
+    def problem(self, status: int, detail: str, code: str) -> None:
+        body = {"type": "about:blank", "title": detail, "status": status, "detail": detail}
+        content = json.dumps(body | {"code": code}).encode()
+        self.bytes(content, "application/problem+json", {}, status)
+
+    def bytes(self, body: bytes, kind: str, more: dict[str, Any], status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        for key, value in more.items():
+            self.send_header(key, str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that leaves is no error."""
+
+
+@dataclass(slots=True)
+class Double:
+    """A running stand-in; a context manager."""
+
+    yard: Yard
+    port: int = 0
+    server: Server = field(init=False)
+
+    def __enter__(self) -> "Double":
+        handler = type("BoundHandler", (Handler,), {"yard": self.yard})
+        self.server = Server(("127.0.0.1", self.port), handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def stop_streams(self) -> None:
+        """Cut every event stream, as a daemon that is killed does."""
+        with self.yard.news:
+            self.yard.cut += 1
+            self.yard.news.notify_all()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+
+def main() -> None:
+    """Serve a yard until interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gpus", type=int, default=1024)
+    parser.add_argument("--port", type=int, default=7171)
+    parser.add_argument("--turn", type=float, default=4.0, help="seconds between changes")
+    parser.add_argument("--slots", action="store_true", help="one machine without GPUs")
+    parser.add_argument("--calm", action="store_true", help="no jobs at all")
+    words = parser.parse_args()
+    with Double(Yard(words.gpus, slots=words.slots, calm=words.calm), words.port) as double:
+        print(double.url)
+        while True:
+            time.sleep(words.turn)
+            if not words.calm:
+                double.yard.turn()
+
+
+if __name__ == "__main__":
+    main()

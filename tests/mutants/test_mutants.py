@@ -1,0 +1,328 @@
+"""Each mutant of the core must be killed: by the seeds, or by the tables and stories.
+
+A mutant is one change to a copy of the sources that somebody could make by mistake. The list grows
+with every bug that got past the tests. What survives says which test is missing.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[2]
+SEEDS = 120
+PATIENCE_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """In `file` of the core, `old` becomes `new`. `by` must notice: seeds, tables, or hashes."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    by: str = "seeds"
+
+
+MUTANTS = [
+    Mutant(
+        "devices are free when their release is asked",
+        "state.py",
+        "        self._put(replace(allocation, release_reason=event.reason))\n",
+        "        self._put(replace(allocation, release_reason=event.reason))\n"
+        "        for seat in allocation.seats:\n"
+        "            self.pool.give(self._place(seat), allocation.shape)\n",
+    ),
+    Mutant(
+        "a late end is counted again",
+        "state.py",
+        "        if not allocation.holds(event.rank):\n            return False\n",
+        "",
+    ),
+    Mutant(
+        "a plan does not see what it has just given away",
+        "draft.py",
+        "        self.pool.take(places, job.shape)\n",
+        "",
+    ),
+    Mutant(
+        "a node that reports again forgets what it holds",
+        "state.py",
+        "        if known.node == event.node and not was_lost:\n            return False\n",
+        "        self.on_node[event.node.id].clear()\n",
+    ),
+    Mutant(
+        "a lost node's devices are offered",
+        "state.py",
+        "        pool.open[row] = live.state is NodeState.READY\n",
+        "        pool.open[row] = live.state is not NodeState.CORDONED\n",
+    ),
+    Mutant(
+        "a cordoned node's devices are offered",
+        "state.py",
+        "        pool.open[row] = live.state is NodeState.READY\n",
+        "        pool.open[row] = live.state is not NodeState.LOST\n",
+    ),
+    Mutant(
+        "a loss is enough to free what was there",
+        "state.py",
+        "        for id in self.on_node[event.node]:\n"
+        "            if self.allocations[id].state not in LIVELY:\n",
+        "        for id in list(self.on_node[event.node]):\n"
+        "            for rank in range(len(self.allocations[id].seats)):\n"
+        "                self._member_ended(ev.MemberEnded(id, rank, LOST_EXIT, now_ms), now_ms)\n"
+        "        for id in self.on_node[event.node]:\n"
+        "            if self.allocations[id].state not in LIVELY:\n",
+    ),
+    Mutant(
+        "a stale report denies members that are younger",
+        "state.py",
+        "            if allocation.state in LIVELY or made_ms < allocation.releasing_ms:\n",
+        "            if made_ms < 0:\n",
+    ),
+    Mutant(
+        "a job starts beside its older attempt",
+        "draft.py",
+        "        if self.snapshot.still_runs(job_id):\n            return False\n",
+        "",
+    ),
+    Mutant(
+        "what a returned node must not run is not stopped",
+        "state.py",
+        "                self.strays[id] = None  # it was asked to end while nobody could hear\n",
+        "",
+        by="tables",
+    ),
+    Mutant(
+        "what nobody knows runs on",
+        "state.py",
+        "            self.strays[allocation] = None\n",
+        "            pass\n",
+        by="tables",
+    ),
+    Mutant(
+        "a returned node is not waited for",
+        "state.py",
+        "        else:\n            self.unsettled.pop(allocation.job, None)\n",
+        "",
+    ),
+    Mutant(
+        "a gang is placed though one member does not fit",
+        "placement.py",
+        "    if total < members:\n",
+        "    if total < members - 1:\n",
+    ),
+    Mutant(
+        "ill devices are given",
+        "state.py",
+        "            pool.gpu_free[row, gpu] = left if there else 0\n",
+        "            pool.gpu_free[row, gpu] = left\n",
+    ),
+    Mutant(
+        "quota is not looked at",
+        "draft.py",
+        "        return self.usage_milli.get(job.project, 0) + job.milli <= quota_milli\n",
+        "        return True\n",
+    ),
+    Mutant(
+        "a plan does not count what it has just spent of a quota",
+        "draft.py",
+        "        self.usage_milli[job.project] = "
+        "self.usage_milli.get(job.project, 0) + job.milli\n        self.decisions.append(\n"
+        "            AllocationBound(",
+        "        self.decisions.append(\n            AllocationBound(",
+    ),
+    Mutant(
+        "a dead node eats the quota",
+        "state.py",
+        "        self._use(allocation.project, -held * allocation.shape.milli)\n",
+        "",
+    ),
+    Mutant(
+        "a repeated submission is a second job",
+        "state.py",
+        "        if self.knows_job(job.id):\n            return False\n",
+        "",
+    ),
+    Mutant(
+        "one start is enough for a gang to run",
+        "state.py",
+        "        if allocation.started | allocation.ended != allocation.all_ranks:\n",
+        "        if not allocation.started | allocation.ended:\n",
+        by="tables",
+    ),
+    Mutant(
+        "a failed member does not end its gang",
+        "state.py",
+        "            self.troubled.setdefault(allocation.id, ReleaseReason.MEMBER_FAILED)\n",
+        "            pass\n",
+        by="tables",
+    ),
+    Mutant(
+        "any bad end is a success",
+        "passes/settle.py",
+        "    return allocation.release_reason is ReleaseReason.NONE "
+        "and not _first_broken(allocation)\n",
+        "    return allocation.release_reason is ReleaseReason.NONE\n",
+    ),
+    Mutant(
+        "a stop undoes a success",
+        "passes/settle.py",
+        "        if allocation is not None and _succeeded(allocation):\n",
+        "        if not live.standing.stop_asked and "
+        "allocation is not None and _succeeded(allocation):\n",
+        by="tables",
+    ),
+    Mutant(
+        "losses use up retries",
+        "lifecycle.py",
+        "ReleaseReason.NODE_LOST, ReleaseReason.PREEMPTED})",
+        "ReleaseReason.PREEMPTED})",
+        by="tables",
+    ),
+    Mutant(
+        "retries have no bound",
+        "passes/settle.py",
+        "    if failures > job.retries_max:\n",
+        "    if False:\n",
+    ),
+    Mutant(
+        "the back-off is forgotten",
+        "passes/settle.py",
+        "failures, now_ms + backoff_ms)",
+        "failures, 0)",
+        by="tables",
+    ),
+    Mutant(
+        "nobody wakes for the end of a back-off",
+        "controller.py",
+        "            due.append(state.backoffs[after][0])\n",
+        "            pass\n",
+        by="tables",
+    ),
+    Mutant(
+        "nobody wakes for a time limit",
+        "controller.py",
+        "        due = [state.deadlines[0][0]] if state.deadlines else []\n",
+        "        due = []\n",
+        by="tables",
+    ),
+    Mutant(
+        "freed devices wake nobody",
+        "state.py",
+        "        self.pool.give(self._place(seat), allocation.shape)\n        self.stirs += 1\n",
+        "        self.pool.give(self._place(seat), allocation.shape)\n",
+    ),
+    Mutant(
+        "a deadline outlives its allocation",
+        "state.py",
+        "        self._put(allocation)\n        self._drop_deadline(allocation)\n",
+        "        self._put(allocation)\n",
+    ),
+    Mutant(
+        "a cordon is forgotten with the node",
+        "state.py",
+        "        state = NodeState.CORDONED if known.cordoned else NodeState.READY\n",
+        "        state = NodeState.READY\n",
+    ),
+    Mutant(
+        "small jobs overtake the gang that waits for the same devices",
+        "passes/start.py",
+        "        if competes_for & so_far.held_back:\n            continue\n",
+        "",
+        by="tables",
+    ),
+    Mutant(
+        "the emptiest node comes first",
+        "placement.py",
+        "rows[pool.whole_free[rows].argmin()]",
+        "rows[pool.whole_free[rows].argmax()]",
+        by="tables",
+    ),
+    Mutant(
+        "the queue is a set",
+        "passes/start.py",
+        "    for key, job_id in ordered(snapshot):\n",
+        "    for job_id in {id for _, id in ordered(snapshot)}:\n"
+        "        key = dict((id, k) for k, id in snapshot.queue)[job_id]\n",
+        by="hashes",
+    ),
+    Mutant(
+        "jobs are settled in the order of a set",
+        "passes/settle.py",
+        "sorted(snapshot.unsettled, key=lambda id: snapshot.jobs[id].job.seq)",
+        "set(snapshot.unsettled)",
+        by="hashes",
+    ),
+    Mutant(
+        "rows do not say what lingers",
+        "state.py",
+        "            state.lingering.setdefault(allocation.job, {})[allocation.id] = None\n",
+        "            pass\n",
+    ),
+]
+
+RUN = {
+    "seeds": [sys.executable, "-m", "madang.sim.run", "--seeds", str(SEEDS), "--stop"],
+    "tables": [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "tests/core"],
+}
+HASHED = "from madang.sim.run import run\nprint(*[run(seed).digest for seed in range(20)])"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of what a mutant and its judges need."""
+    for name in ("src/madang/core", "src/madang/engines", "src/madang/sim", "tests/core"):
+        shutil.copytree(TOP / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "src/madang/__init__.py").write_text("")
+    shutil.copy(TOP / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def notices(folder: Path, by: str) -> tuple[bool, str]:
+    """Whether this judge finds anything wrong with the sources, and what it says."""
+    if by == "hashes":
+        told = {_run(folder, [sys.executable, "-c", HASHED], seed).stdout for seed in "012"}
+        return len(told) > 1, "\n".join(sorted(told))
+    ran = _run(folder, RUN[by])
+    return ran.returncode != 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+
+
+def _run(folder: Path, command: list[str], hash_seed: str = "0") -> "subprocess.CompletedProcess[str]":
+    env = {**os.environ, "PYTHONPATH": f"{folder / 'src'}:{folder}", "PYTHONHASHSEED": hash_seed}
+    return subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE_S
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_is_killed(mutant, copy):
+    path = copy / "src/madang/core" / mutant.file
+    source = path.read_text()
+    assert source.count(mutant.old) == 1, f"{mutant.file} has changed: write the mutant anew"
+    path.write_text(source.replace(mutant.old, mutant.new))
+
+    noticed, told = notices(copy, mutant.by)
+
+    assert noticed, f"survived: {told}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["seeds", "tables", "hashes"])
+def test_no_judge_condemns_the_innocent(by, copy):
+    noticed, told = notices(copy, by)
+
+    assert not noticed, told
+
+
+def test_every_mutant_still_fits_the_sources():
+    core = TOP / "src/madang/core"
+    stale = [m.name for m in MUTANTS if (core / m.file).read_text().count(m.old) != 1]
+
+    assert not stale
