@@ -183,6 +183,16 @@ def test_a_device_that_no_node_has_any_more_is_still_counted_as_held(new_file):
         assert picture(again) == picture(yard.controller.state)
 
 
+def test_a_fleet_is_restored_at_once(new_file):
+    with closing(open_ledger(f"sqlite:///{new_file()}")) as ledger:
+        yard = Yard(ledger).open(nodes=100)
+        yard.run(*[yard.job(members=7) for _ in range(30)])
+        again = reread(ledger)
+        check(again)
+
+        assert picture(again) == picture(yard.controller.state)
+
+
 def test_of_ended_jobs_nothing_is_loaded(yard):
     for _ in range(10):
         yard.end(*yard.run(*[yard.job() for _ in range(16)]))
