@@ -224,7 +224,7 @@ def test_a_shim_that_is_sent_sigterm_stops_its_member_in_order(world: LocalWorld
     start = launch("asked", ("sleep", "3600"))
     watch.engine.act([start])
     watch.until(lambda: watch.started("asked.1"), "it starts")
-    members = watch.engine._crew.stays["asked.1"].members  # type: ignore[attr-defined]
+    members = watch.engine._crew.stays["asked.1"].members
     os.kill(members[0].shim_pid, 15)
 
     assert watch.until_ended(start.launch.allocation)[0] == Exit(143, 15)
@@ -337,11 +337,11 @@ while True: pass
     start = launch("busy", python(text))
     watch.engine.act([start])
     watch.until(lambda: watch.engine.read_log("busy.1", 0, 0, 99).count(b"busy") == 2, "busy")
-    first = watch.engine.sample()  # type: ignore[attr-defined]
+    first = watch.engine.sample()
     readings = []
 
     def used() -> bool:
-        readings.append(watch.engine.sample())  # type: ignore[attr-defined]
+        readings.append(watch.engine.sample())
         return bool(readings[-1].members[0].cpu_percent)
 
     wait_until(used, "some CPU time")
@@ -350,7 +350,7 @@ while True: pass
 
     assert first.members[0].cpu_percent is None
     assert (first.members[0].allocation, first.members[0].rank) == ("busy.1", 0)
-    assert first.members[0].memory_mib >= 64
-    assert first.nodes[0].memory_used_mib > 0
+    assert (first.members[0].memory_mib or 0) >= 64
+    assert (first.nodes[0].memory_used_mib or 0) > 0
     assert [gpu.util_percent for gpu in first.nodes[0].gpus] == [None, None]
-    assert watch.engine.sample().members == ()  # type: ignore[attr-defined]
+    assert watch.engine.sample().members == ()

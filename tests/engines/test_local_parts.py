@@ -13,7 +13,7 @@ import pytest
 
 from madang.core.events import NodeSeen
 from madang.core.model import Exit
-from madang.engines.base import EngineError
+from madang.engines.base import EngineError, GpuSample
 from madang.engines.code_store import CodeStore
 from madang.engines.local import LocalEngine, devices, images, retention
 from madang.engines.local import engine as engine_module
@@ -90,7 +90,7 @@ def test_gpus_are_offered_with_model_memory_and_the_names_that_cuda_uses():
     assert (found.count, found.model, found.memory_mib) == (4, H100, 80 << 10)
     assert found.names((1, 3)) == ("1", "3")
     assert found.healthy() == 0b1111
-    assert found.samples()[2] == devices.GpuSample(2, 42.0, 3 << 10, 71.5, 55)
+    assert found.samples()[2] == GpuSample(2, 42.0, 3 << 10, 71.5, 55)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_gpu_that_does_not_answer_or_cannot_be_repaired_is_unhealthy(broken, h
 def test_a_sensor_that_is_missing_is_none():
     found = devices.found(None, {}, FakeNvml([H100], "no sensors"))
 
-    assert found.samples() == (devices.GpuSample(0, None, 3 << 10, None, None),)
+    assert found.samples() == (GpuSample(0, None, 3 << 10, None, None),)
 
 
 def test_a_node_offers_gpus_of_one_model():
