@@ -1,22 +1,29 @@
 """How fast turns are committed and pages read, on SQLite and PostgreSQL.
 
-    python -m benchmarks.ledger [--jobs 3000] [--directory DIR]
+    python -m benchmarks.ledger [--ended 10000 100000] [--directory DIR] [--json FILE]
 
 The turns are real ones: a controller schedules one-GPU jobs that start and end, and the ledger
 writes its events and rows. Only `Ledger.commit` is timed. fsync is on, and its price is printed.
+CPU is this process's own (of PostgreSQL it leaves the server's out): wall time is what a quiet
+machine gives, CPU what a busy one cannot take away.
 """
 
 import argparse
+import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+from benchmarks.measuring import machine
 from madang.core import events as ev
 from madang.core.controller import Controller
 from madang.core.model import Exit, Job, Node, Phase, Project, Shape
@@ -24,6 +31,7 @@ from madang.ledger import Ledger, NewJob, Turn, open_ledger, turn_of
 from madang.testing.postgresql import NoPostgresql, postgresql_server
 from madang.testing.yard import state_of
 
+Record = dict[str, Any]
 GROUPS = (1, 10, 100, 1_000, 4_000)  # events a turn, about
 NODES = 1_250
 REQUEST = '{"command":["python","train.py","--epochs","90"],"gpus":1,"project":"vision"}'
@@ -105,33 +113,51 @@ def fsync_ms(directory: Path) -> float:
     return statistics.median(times) * 1000
 
 
-def commits(url: str) -> None:
+def commits(url: str) -> list[Record]:
     print(
         f"{'events/turn':>12} {'rows/turn':>10} {'turns':>6} {'p50 ms':>8} {'p99 ms':>8} "
-        f"{'events/s':>10}"
+        f"{'events/s':>10} {'CPU us/event':>13}"
     )
+    records = []
     with closing(open_ledger(url)) as ledger:
         source = Source(ledger.take_lead("benchmark"))
         ledger.commit(source.first())
         for group in GROUPS:
             for turn in turns_of(source, group, 3 * group):  # a swing of this size
                 ledger.commit(turn)
-            times, events, rows = [], 0, 0
-            for turn in turns_of(source, group, max(200 * min(group, 5), 20 * group)):
-                begin = time.perf_counter()
-                ledger.commit(turn)
-                times.append(time.perf_counter() - begin)
-                events += len(turn.events)
-                rows += len(turn.jobs) + len(turn.allocations) + len(turn.nodes)
-            times.sort()
-            median_ms, p99_ms = (times[len(times) * p // 100] * 1000 for p in (50, 99))
+            turns = list(turns_of(source, group, max(200 * min(group, 5), 20 * group)))
+            record = commit_all(ledger, turns)
+            records.append(record)
             print(
-                f"{events / len(times):12.1f} {rows / len(times):10.1f} {len(times):6} "
-                f"{median_ms:8.2f} {p99_ms:8.2f} {events / sum(times):10.0f}"
+                f"{record['events_per_turn']:12.1f} {record['rows_per_turn']:10.1f} "
+                f"{len(turns):6} {record['p50_ms']:8.2f} {record['p99_ms']:8.2f} "
+                f"{record['events_per_s']:10.0f} {record['cpu_us_per_event']:13.1f}"
             )
+    return records
 
 
-def reads(url: str, ended: int, live: int) -> None:
+def commit_all(ledger: Ledger, turns: list[Turn]) -> Record:
+    times = []
+    cpu_begin = time.process_time()
+    for turn in turns:
+        begin = time.perf_counter()
+        ledger.commit(turn)
+        times.append(time.perf_counter() - begin)
+    cpu_s = time.process_time() - cpu_begin
+    events = sum(len(turn.events) for turn in turns)
+    rows = sum(len(turn.jobs) + len(turn.allocations) + len(turn.nodes) for turn in turns)
+    times.sort()
+    return {
+        "events_per_turn": events / len(turns),
+        "rows_per_turn": rows / len(turns),
+        "p50_ms": statistics.median(times) * 1000,
+        "p99_ms": times[len(times) * 99 // 100] * 1000,
+        "events_per_s": events / sum(times),
+        "cpu_us_per_event": cpu_s / events * 1e6,
+    }
+
+
+def reads(url: str, ended: int, live: int) -> Record:
     """With so many ended and live jobs: what a start and a page cost."""
     with closing(open_ledger(url)) as ledger:
         source = Source(ledger.take_lead("benchmark"))
@@ -142,21 +168,30 @@ def reads(url: str, ended: int, live: int) -> None:
             count = len(source.bound) + len(source.running)
             ledger.commit(source.turn([*source._ends(count), *source._starts(count)]))
         ledger.commit(source.turn(source._submits(live)))
-    begin = time.perf_counter()
+    marks = [time.perf_counter()]
     ledger = open_ledger(url)
-    opened = time.perf_counter()
+    marks.append(time.perf_counter())
     loaded = ledger.load()
-    read = time.perf_counter()
+    marks.append(time.perf_counter())
     state_of(loaded)
-    done = time.perf_counter()
+    marks.append(time.perf_counter())
+    open_ms, load_ms, restore_ms = ((b - a) * 1000 for a, b in pairwise(marks))
     with closing(ledger):
         print(
             f"{ended} ended and {len(loaded.jobs)} live jobs, {len(loaded.nodes)} nodes: "
-            f"open {(opened - begin) * 1000:.1f} ms, load {(read - opened) * 1000:.1f} ms, "
-            f"restore {(done - read) * 1000:.1f} ms"
+            f"open {open_ms:.1f} ms, load {load_ms:.1f} ms, restore {restore_ms:.1f} ms"
         )
-        for name, ask in questions(ledger, ended).items():
-            print(f"  {name:44} {median_ms(ask):8.2f} ms")
+        asked = {name: median_ms(ask) for name, ask in questions(ledger, ended).items()}
+    for name, ms in asked.items():
+        print(f"  {name:44} {ms:8.2f} ms")
+    return {
+        "ended": ended,
+        "live": live,
+        "open_ms": open_ms,
+        "load_ms": load_ms,
+        "restore_ms": restore_ms,
+        **{f"{name}, ms": ms for name, ms in asked.items()},
+    }
 
 
 def questions(ledger: Ledger, ended: int) -> dict[str, Callable[[], object]]:
@@ -188,17 +223,39 @@ def median_ms(ask: Callable[[], object]) -> float:
     return statistics.median(times) * 1000
 
 
+def import_ms() -> float:
+    """What `madang.ledger` adds to a process that has the core."""
+    code = (
+        "import time, madang.core.controller; begin = time.process_time();"
+        "import madang.ledger; print((time.process_time() - begin) * 1000)"
+    )
+    answers = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+        for _ in range(5)
+    ]
+    return statistics.median(float(answer.stdout) for answer in answers)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ended", type=int, nargs="*", default=[10_000, 100_000])
     parser.add_argument("--live", type=int, default=1_000)
     parser.add_argument("--directory", type=Path, default=None, help="where SQLite's files go")
+    parser.add_argument("--json", type=Path, default=None, help="write the figures there too")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.directory)))
+        record: Record = {
+            "machine": machine(),
+            "load": os.getloadavg()[0],
+            "fdatasync_ms": fsync_ms(directory),
+            "import_cpu_ms": import_ms(),
+        }
         print(
             f"Python {platform.python_version()}, {os.cpu_count()} cores, "
-            f"fdatasync of 4 KiB: {fsync_ms(directory):.2f} ms"
+            f"load {record['load']:.1f}, "
+            f"fdatasync of 4 KiB {record['fdatasync_ms']:.2f} ms, "
+            f"import of madang.ledger {record['import_cpu_ms']:.0f} ms of CPU"
         )
         backends: dict[str, Callable[[str], str]] = {
             "SQLite": lambda name: f"sqlite:///{directory}/{name}.db"
@@ -208,11 +265,15 @@ def main() -> None:
         except NoPostgresql as absent:
             print(f"without PostgreSQL: {absent}", file=sys.stderr)
         for backend, url_of in backends.items():
-            print(f"\n{backend}: commits")
-            commits(url_of("commits"))
+            print(f"\n{backend}: commits (load {os.getloadavg()[0]:.1f})")
+            record[backend] = {"commits": commits(url_of("commits")), "reads": []}
             for ended in arguments.ended:
-                print(f"\n{backend}: reads")
-                reads(url_of(f"reads_{ended}"), ended, arguments.live)
+                print(f"\n{backend}: reads (load {os.getloadavg()[0]:.1f})")
+                record[backend]["reads"].append(
+                    reads(url_of(f"reads_{ended}"), ended, arguments.live)
+                )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":
