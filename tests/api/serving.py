@@ -85,7 +85,7 @@ def serving(
         asked = ApiSettings(port=port, limits=limits or Limits(), web=web)
         server = make_server(create_app(yard, asked), asked)
         loop.open([ProjectSet(Project("default")), ProjectSet(Project("small", quota_milli=2000))])
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
+        thread = threading.Thread(target=server.run, name="http", kwargs={"sockets": [door]})
         thread.start()
         served = Served(port, loop, engine, yard)
         try:
