@@ -1,9 +1,10 @@
-"""How fast the page is, in headless Chromium with software GL: first picture, frames while regrouping.
+"""How fast the page is, in headless Chromium with software GL: first picture, regrouping.
 
     python benchmarks/browser.py [--gpus 5120 10240]
 
-A frame is the time between two animation frames while squares fly (600 ms); 16.7 ms is the screen's own
-pace. `shown` is from navigation until the map's first squares are drawn. Needs the built page.
+A frame is the time between two animation frames while squares fly (600 ms); 16.7 ms is the
+screen's own pace. `shown` is from navigation until the map has its names.
+Needs the built page.
 """
 
 import argparse
@@ -13,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "browser"))
 
-from double import Double, Yard  # noqa: E402 - the folder is put on the path above
-from look import chromium  # noqa: E402
-from playwright.sync_api import Page  # noqa: E402
+from double import Double, Yard
+from look import chromium
+from playwright.sync_api import Page
 
 VIEWS = ("2", "1", "3", "1", "5", "1")
 
@@ -46,7 +47,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpus", type=int, nargs="*", default=[1024, 5120, 10_240])
     words = parser.parse_args()
-    print(f"{'GPUs':>8} {'renderer':>9} {'shown ms':>9} {'frame p50':>10} {'p95':>7} {'heap MB':>8}")
+    print(
+        f"{'GPUs':>8} {'renderer':>9} {'shown ms':>9} {'frame p50':>10} {'p95':>7} {'heap MB':>8}"
+    )
     with chromium() as browser:
         for gpus in words.gpus:
             with Double(Yard(gpus)) as double:

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from double import PAGE, Double, Yard  # noqa: E402 - the folder is put on the path above
-from look import chromium  # noqa: E402
-from playwright.sync_api import Browser, Page  # noqa: E402
+from double import PAGE, Double, Yard
+from look import chromium
+from playwright.sync_api import Browser, Page
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,13 @@ def test_running_time_counts_from_the_last_start_and_never_from_the_future():
     assert yard.state.jobs["b"].standing.running_ms == yard.now_ms
 
 
+def test_what_an_ended_member_leaves_goes_to_the_next_at_once():
+    yard = running("n1: ..").submit("c: 1").turn()
+    assert yard.picture() == text("n1: BB\nwaiting: c")
+
+    assert yard.ended("b.1", 0).turn().picture() == text("n1: CB")
+
+
 # -- repeats, late facts, nonsense -----------------------------------------------------------------
 
 

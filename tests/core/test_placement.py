@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from madang.core import events as ev
 from madang.core.model import Node, Shape
-from madang.core.placement import Unplaced, eligible_rows, members_room, place, room_when_empty
+from madang.core.placement import (
+    Unplaced,
+    could_hold,
+    eligible_rows,
+    members_room,
+    place,
+    room_for_one,
+    room_when_empty,
+)
 from madang.core.pool import MOVING, Pool, empty_pool, widened
 from madang.core.state import State
 
@@ -123,6 +131,14 @@ def test_what_fits_in_the_empty_open_nodes_is_what_can_be_placed_there(nodes, sh
 
     fits = room_when_empty(pool, shape, members) >= members
     assert fits is not isinstance(placed, Unplaced)
+    assert could_hold(pool, pool.gpu_usable, shape, members, pool.open) is fits
+
+
+@given(NODES, GANGS, SHAPES)
+def test_there_is_room_for_one_exactly_where_there_is_room_for_some(nodes, gangs, shape):
+    pool = filled(nodes, gangs)
+
+    assert (room_for_one(pool, shape) == (members_room(pool, shape) > 0)).all()
 
 
 @given(NODES, SHAPES, st.integers(2, 9))

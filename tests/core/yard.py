@@ -11,6 +11,7 @@ two members with four devices each.
 import re
 from collections import defaultdict
 from dataclasses import replace
+from typing import Any
 
 from madang.core import events as ev
 from madang.core.check import check
@@ -27,6 +28,7 @@ from madang.core.model import (
     Seat,
     Shape,
 )
+from madang.core.state import State
 
 FREE, ILL = ".", "x"
 START_MS = 1_000_000
@@ -50,7 +52,7 @@ class Yard:
         check(self.state)
 
     @property
-    def state(self):
+    def state(self) -> State:
         return self.controller.state
 
     # -- facts: kept until the next turn -----------------------------------------------------------
@@ -83,7 +85,7 @@ class Yard:
     def lost(self, node: str) -> "Yard":
         return self.fact(ev.NodeLost(node))
 
-    def seen(self, node: str, *holds: tuple[str, int], **changes: object) -> "Yard":
+    def seen(self, node: str, *holds: tuple[str, int], **changes: Any) -> "Yard":
         known = self.state.nodes[node].node
         return self.fact(ev.NodeSeen(replace(known, **changes), holds))
 

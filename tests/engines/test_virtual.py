@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from madang.core.events import MemberEnded, MemberStarted, NodeLost, NodeSeen
+from madang.core.events import Fact, MemberEnded, MemberStarted, NodeLost, NodeSeen
 from madang.core.model import Allocation, AllocationState, Exit, Node, Seat, Shape
 from madang.engines.base import Launch, Start, Stop
 from madang.engines.virtual import Faults, Fleet, FleetModel, Times, VirtualEngine, fleet_of, sample
@@ -166,7 +166,7 @@ def test_a_wrong_script_cannot_start_and_says_why_in_its_log(env):
 
 
 def test_jobs_that_do_not_say_run_as_long_as_their_name_decides():
-    ends = {}
+    ends: dict[str, int] = {}
     for _ in range(2):
         fleet = model(times=Times(start_ms=(1, 1), run_ms=60_000, run_sigma=1.0))
         for job in "abcdefgh":
@@ -235,7 +235,7 @@ def test_an_ill_device_takes_its_member_down_and_is_told():
 
 
 def test_faults_strike_by_seed_and_the_same_seed_strikes_the_same():
-    def told(seed: int) -> list[object]:
+    def told(seed: int) -> list[Fact]:
         faults = Faults(
             node_mtbf_ms=3_600_000,
             node_mttr_ms=60_000,
@@ -344,18 +344,25 @@ def test_sensors_show_busy_and_idle_devices():
     shown = sample(fleet, 30_000)
     assert shown == sample(fleet, 30_000)
     first, second = shown.nodes
-    assert [gpu.util_percent > 85 for gpu in first.gpus] == [True, True, False, False]
-    assert [gpu.power_w > 500 for gpu in first.gpus] == [True, True, False, False]
-    assert first.gpus[0].memory_used_mib > 40_000
-    assert first.gpus[3].memory_used_mib < 10
-    assert second.gpus[0].util_percent < 5
-    assert second.gpus[0].memory_used_mib > 40_000
+    busy, free = first.gpus[:2], first.gpus[2:]
+    idle_one = second.gpus[0]
+    assert all(number(gpu.util_percent) > 85 for gpu in busy)
+    assert all(number(gpu.power_w) > 500 for gpu in busy)
+    assert all(number(gpu.memory_used_mib) > 40_000 for gpu in (*busy, idle_one))
+    assert all(number(gpu.util_percent) < 5 for gpu in (*free, idle_one))
+    assert all(number(gpu.power_w) < 100 for gpu in free)
+    assert all(number(gpu.memory_used_mib) < 10 for gpu in free)
+    assert all(30 < number(g.temperature_c) < 90 for node in shown.nodes for g in node.gpus)
     assert {(one.allocation, one.rank) for one in shown.members} == {
         (f"{steady}.1", 0),
         (f"{steady}.1", 1),
         (f"{idle}.1", 0),
     }
-    assert all(30 < gpu.temperature_c < 90 for node in shown.nodes for gpu in node.gpus)
+
+
+def number(value: float | None) -> float:
+    assert value is not None
+    return value
 
 
 def test_a_node_that_cannot_be_heard_shows_nothing():

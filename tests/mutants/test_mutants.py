@@ -84,12 +84,14 @@ MUTANTS = [
         "state.py",
         "            if allocation.state in LIVELY or made_ms < allocation.releasing_ms:\n",
         "            if made_ms < 0:\n",
+        by="tables",
     ),
     Mutant(
         "a job starts beside its older attempt",
         "draft.py",
         "        if self.snapshot.still_runs(job_id):\n            return False\n",
         "",
+        by="tables",
     ),
     Mutant(
         "what a returned node must not run is not stopped",
@@ -110,6 +112,7 @@ MUTANTS = [
         "state.py",
         "        else:\n            self.unsettled.pop(allocation.job, None)\n",
         "",
+        by="tables",
     ),
     Mutant(
         "a gang is placed though one member does not fit",
@@ -119,9 +122,9 @@ MUTANTS = [
     ),
     Mutant(
         "ill devices are given",
-        "state.py",
-        "            pool.gpu_free[row, gpu] = left if there else 0\n",
-        "            pool.gpu_free[row, gpu] = left\n",
+        "pool.py",
+        "            self.gpu_free[row, gpu] = left if there else 0\n",
+        "            self.gpu_free[row, gpu] = left\n",
     ),
     Mutant(
         "quota is not looked at",
@@ -140,7 +143,7 @@ MUTANTS = [
     Mutant(
         "a dead node eats the quota",
         "state.py",
-        "        self._use(allocation.project, -held * allocation.shape.milli)\n",
+        "        self.use(allocation.project, -held * allocation.shape.milli)\n",
         "",
     ),
     Mutant(
@@ -217,6 +220,7 @@ MUTANTS = [
         "state.py",
         "        self.pool.give(self._place(seat), allocation.shape)\n        self.stirs += 1\n",
         "        self.pool.give(self._place(seat), allocation.shape)\n",
+        by="tables",
     ),
     Mutant(
         "a deadline outlives its allocation",
@@ -261,7 +265,7 @@ MUTANTS = [
     ),
     Mutant(
         "rows do not say what lingers",
-        "state.py",
+        "restore.py",
         "            state.lingering.setdefault(allocation.job, {})[allocation.id] = None\n",
         "            pass\n",
     ),
@@ -293,10 +297,18 @@ def notices(folder: Path, by: str) -> tuple[bool, str]:
     return ran.returncode != 0, ran.stdout[-2000:] + ran.stderr[-2000:]
 
 
-def _run(folder: Path, command: list[str], hash_seed: str = "0") -> "subprocess.CompletedProcess[str]":
-    env = {**os.environ, "PYTHONPATH": f"{folder / 'src'}:{folder}", "PYTHONHASHSEED": hash_seed}
+def _run(
+    folder: Path, command: list[str], hash_seed: str = "0"
+) -> "subprocess.CompletedProcess[str]":
+    paths = f"{folder / 'src'}:{folder}"
     return subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE_S
+        command,
+        check=False,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
 
 

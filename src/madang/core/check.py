@@ -4,6 +4,7 @@ Derived data are computed again from the allocations alone and compared with wha
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from madang.core.lifecycle import LIVELY, phase_of
 from madang.core.live import Lane, LiveJob, lane_of, queue_key
@@ -58,23 +59,36 @@ def _devices(state: State) -> None:
             _require(len(set(seat.gpus)) == allocation.shape.gpus, "seat", seat, allocation)
             for gpu in seat.gpus:
                 held[row, gpu] += allocation.shape.gpu_milli
-    _require(bool((held <= WHOLE_GPU_MILLI).all()), "a GPU is held twice", np.argwhere(held > 1000))
-    for id, live in state.nodes.items():
-        usable = [live.node.usable >> gpu & 1 for gpu in range(pool.gpu_free.shape[1])]
-        free = np.where(usable, WHOLE_GPU_MILLI - held[live.row], 0)
-        _require(
-            bool((pool.gpu_free[live.row] == free).all()), "free", id, free, pool.gpu_free[live.row]
-        )
-        whole = int((free == WHOLE_GPU_MILLI).sum())
-        _require(int(pool.whole_free[live.row]) == whole, "whole_free", id, whole)
-        _require(int(pool.gpu_usable[live.row]) == sum(usable), "gpu_usable", id)
-        _require(live.state is not NodeState.READY or not live.cordoned, "cordoned", live)
-        _require(live.state is not NodeState.CORDONED or live.cordoned, "cordoned", live)
-        _require(bool(pool.open[live.row]) == (live.state is NodeState.READY), "open", live)
-        _require(set(state.on_node[id]) == on_node[id], "on_node", id, on_node[id])
-        _require(state.node_ids[live.row] == id, "row", live)
-    _require(bool((pool.cpu_free == cpu).all()), "cpu_free", pool.cpu_free, cpu)
-    _require(bool((pool.memory_free == memory).all()), "memory_free", pool.memory_free, memory)
+    _require_none(held > WHOLE_GPU_MILLI, "a GPU is held twice", state)
+    usable = _usable(state)
+    free = np.where(usable, WHOLE_GPU_MILLI - held, 0)
+    _require_none(pool.gpu_free != free, "free", state)
+    _require_none(pool.whole_free != (free == WHOLE_GPU_MILLI).sum(axis=1), "whole_free", state)
+    _require_none(pool.gpu_usable != usable.sum(axis=1), "gpu_usable", state)
+    _require_none(pool.cpu_free != cpu, "cpu_free", state)
+    _require_none(pool.memory_free != memory, "memory_free", state)
+    is_open = pool.open.tolist()
+    for row, (id, live) in enumerate(state.nodes.items()):
+        _require(live.row == row and state.node_ids[row] == id == live.node.id, "row", live)
+        _require(is_open[row] == (live.state is NodeState.READY), "open", live)
+        marked = live.state is NodeState.CORDONED
+        _require(live.cordoned == marked or live.state is NodeState.LOST, "cordoned", live)
+        _require(state.on_node[id].keys() == on_node[id], "on_node", id, on_node[id])
+
+
+def _usable(state: State) -> NDArray[np.bool_]:
+    """(N, G) the devices that exist and are healthy."""
+    nodes, width = state.pool.gpu_free.shape
+    bits = np.fromiter((live.node.usable for live in state.nodes.values()), np.uint64, nodes)
+    return (bits[:, None] >> np.arange(width, dtype=np.uint64) & np.uint64(1)).astype(np.bool_)
+
+
+def _require_none(broken: NDArray[np.bool_], what: str, state: State) -> None:
+    """No cell is broken; if one is, the message names its node."""
+    if broken.any():
+        row, *rest = (int(at) for at in np.argwhere(broken)[0])
+        id = state.node_ids[row]
+        raise InvariantBroken(f"{what}: node {id}, {rest}: {state.nodes[id]} {state.on_node[id]}")
 
 
 def _gangs(state: State) -> None:

@@ -17,7 +17,6 @@ from madang.core.model import (
     Allocation,
     AllocationState,
     Exit,
-    Job,
     Node,
     NodeState,
     Project,
@@ -44,6 +43,7 @@ class State:
     def __init__(self) -> None:
         self._roomy: Pool = empty_pool()  # the arrays, with rows to spare for nodes to come
         self.pool: Pool = self._roomy  # views of the rows there are
+        self._read_only: Pool | None = None  # the same arrays for passes, made when first asked for
         self.jobs: dict[str, LiveJob] = {}
         self.allocations: dict[str, Allocation] = {}
         self.nodes: dict[str, LiveNode] = {}
@@ -79,7 +79,9 @@ class State:
 
     def snapshot(self, now_ms: int) -> Snapshot:
         """The picture that passes plan on, good until the next `apply`. All of it are views."""
-        return self.view(now_ms, self.pool.read_only())
+        if self._read_only is None:
+            self._read_only = self.pool.read_only()
+        return self.view(now_ms, self._read_only)
 
     def view(self, now_ms: int, pool: Pool | None = None) -> Snapshot:
         """A snapshot of the live arrays, for a question that is answered at once."""
@@ -505,9 +507,9 @@ class State:
         if nodes > rows or gpus > width:
             rows = max(2 * rows, 16, nodes) if nodes > rows else rows
             self._roomy = widened(self._roomy, nodes=rows, gpus=max(gpus, width))
-            self.pool = self._roomy.rows(nodes)
-        elif nodes > self.pool.nodes:
-            self.pool = self._roomy.rows(nodes)
+        elif nodes == self.pool.nodes:
+            return
+        self.pool, self._read_only = self._roomy.rows(nodes), None
 
     def _set_node(self, live: LiveNode) -> None:
         """Store the node and write its row: capacity less what its members hold."""

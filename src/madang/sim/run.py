@@ -47,6 +47,7 @@ class Outcome:
     restarts: int
     nodes_lost: int
     strays: int
+    promises: int
     phases: frozenset[str]
     end_ms: int
 
@@ -72,6 +73,7 @@ class _Play:
         model = FleetModel(script.fleet, 0)
         channel = Channel(Random(f"madang/channel/{script.seed}"), script.chaos)
         self.world = World(Controller(), model, channel, script.launch_of)
+        self.world.state.policy = script.policy
         self.truth = Truth(model, keeps_order=script.chaos.keeps_order)
         self.lowered: set[str] = set()
 
@@ -126,6 +128,7 @@ class _Play:
                 isinstance(event, ev.ReleaseAsked) and event.reason is ReleaseReason.STRAY
                 for _, event in world.journal
             ),
+            sum(isinstance(event, ev.JobNominated) for _, event in world.journal),
             frozenset(ended.phase.value for ended in self.truth.ended.values()),
             world.now_ms,
         )

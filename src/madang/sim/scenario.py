@@ -5,6 +5,8 @@ from random import Random
 
 from madang.core import events as ev
 from madang.core.model import UNLIMITED, Allocation, Job, Node, Project, Shape
+from madang.core.policies import POLICIES
+from madang.core.policy import DEFAULT, Policy
 from madang.engines.base import Launch
 from madang.engines.virtual import Faults, Fleet, Times
 from madang.sim.faults import Chaos
@@ -33,6 +35,7 @@ class Scenario:
     chaos: Chaos
     asks: tuple[Ask, ...]
     env: dict[str, tuple[tuple[str, str], ...]]
+    policy: Policy
 
     def launch_of(self, allocation: Allocation) -> Launch:
         return Launch(allocation, allocation.job, "sim", ("train",), self.env[allocation.job])
@@ -51,7 +54,7 @@ def scenario(seed: int) -> Scenario:
         asks += _second_thoughts(random, job)
     asks += _operators(random, fleet)
     asks.sort(key=lambda ask: ask.at_ms)
-    return Scenario(seed, fleet, _chaos(random), tuple(asks), env)
+    return Scenario(seed, fleet, _chaos(random), tuple(asks), env, _policy(random))
 
 
 def _fleet(random: Random, seed: int) -> Fleet:
@@ -96,6 +99,13 @@ def _chaos(random: Random) -> Chaos:
     )
 
 
+def _policy(random: Random) -> Policy:
+    """Half of the seeds are as the daemon is; the others try every policy there is."""
+    if random.random() < 0.5:
+        return DEFAULT
+    return random.choice(list(POLICIES.values()))
+
+
 def _job(random: Random, number: int) -> Job:
     kind = random.random()
     models = (random.choice(MODELS),) if random.random() < 0.3 else ()
@@ -120,6 +130,8 @@ def _job(random: Random, number: int) -> Job:
         time_limit_ms=random.choice((0, 0, 60_000, 600_000)),
         grace_ms=random.choice((0, 1_000, 30_000)),
         retries_max=random.choice((0, 0, 1, 3)),
+        estimate_ms=random.choice((0, 30_000, 300_000)),
+        checkpoints=random.random() < 0.5,
     )
 
 
