@@ -7,12 +7,11 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 from madang.core.events import Fact, MemberEnded, MemberStarted, NodeSeen
 from madang.core.model import Allocation, Exit, Node
 from madang.daemon.clock import WallClock
-from madang.engines.base import Action, EngineError, Start, Stop
+from madang.engines.base import Action, EngineError, Sample, Start, Stop
 
 NODES = (
     Node("n1", gpus=4, cpu_milli=16_000, memory_mib=65_536, model="H100", gpu_memory_mib=81_559),
@@ -123,5 +122,5 @@ class Puppet:
         env = {"PATH": os.environ["PATH"], "MADANG_JOB": allocation, "TERM": "xterm"}
         return list(command), env, str(self._logs)
 
-    def sample(self) -> SimpleNamespace:
-        return SimpleNamespace(nodes=(), members=())
+    def sample(self) -> Sample:
+        return Sample((), ())

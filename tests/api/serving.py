@@ -62,7 +62,10 @@ class Served:
 
 @contextmanager
 def serving(
-    place: Path, limits: Limits | None = None, send_buffer_bytes: int = 0, **settings: object
+    place: Path,
+    limits: Limits | None = None,
+    send_buffer_bytes: int = 0,
+    web: Path | None = None,
 ) -> Iterator[Served]:
     """Serve in a thread of this process until the block ends."""
     ledger = open_ledger(f"sqlite:///{place}/madang.db")
@@ -79,10 +82,10 @@ def serving(
         door.bind(("127.0.0.1", 0))
         port = door.getsockname()[1]
         yard = DaemonYard(loop, code, f"http://127.0.0.1:{port}")
-        asked = ApiSettings(port=port, limits=limits or Limits(), **settings)  # type: ignore[arg-type]
+        asked = ApiSettings(port=port, limits=limits or Limits(), web=web)
         server = make_server(create_app(yard, asked), asked)
         loop.open([ProjectSet(Project("default")), ProjectSet(Project("small", quota_milli=2000))])
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
+        thread = threading.Thread(target=server.run, name="http", kwargs={"sockets": [door]})
         thread.start()
         served = Served(port, loop, engine, yard)
         try:

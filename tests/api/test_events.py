@@ -1,6 +1,5 @@
 """The event stream: nothing missed, nothing twice, whatever the client does."""
 
-import dataclasses
 import json
 import socket
 import time
@@ -229,7 +228,7 @@ JOB = Job("digits-42", 42, "vision", SHAPE, members=4)
 SEATS = tuple(Seat(f"n{at}", (0, 1)) for at in range(6))
 STAY = Allocation("digits-42.1", "digits-42", "vision", 1, SHAPE, SEATS, AllocationState.BOUND, 1)
 
-SENTENCES = [
+SENTENCES: list[tuple[ev.Event, str]] = [
     (ev.JobSubmitted(JOB), "digits-42 asks for 4 members × 2 GPUs in project vision"),
     (ev.JobStopAsked("digits-42", "ann"), "ann asked digits-42 to stop"),
     (ev.JobStopAsked("digits-42"), "somebody asked digits-42 to stop"),
@@ -298,5 +297,5 @@ def test_a_kind_of_a_newer_version_is_named():
 
 def test_every_reason_of_a_release_has_its_words():
     for reason in ReleaseReason:
-        line = encode_event(dataclasses.replace(SENTENCES[-4][0], reason=reason))
+        line = encode_event(ev.ReleaseAsked("digits-42.1", reason, 30_000))
         assert (": " in sentence(line)) is (reason is not ReleaseReason.NONE)

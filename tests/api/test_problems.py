@@ -2,10 +2,15 @@
 
 import json
 import logging
+import threading
 
 import pytest
 
 from madang.api.problems import TITLES
+from madang.api.settings import Limits
+from madang.api.yard import Busy, NotCommitted
+from madang.ledger import CommitFailed
+from tests.api.serving import TOKEN, serving
 
 TOO_DEEP = b"[" * 100_000
 
@@ -83,6 +88,18 @@ def test_what_is_no_job_at_all_is_said_to_be_none(served, body, status, code):
     assert len(answer.content) < 4_000
 
 
+@pytest.mark.parametrize("grace", [False, "soon", -1, "100000d", [], "1e9"])
+def test_a_grace_that_is_none_stops_nothing(served, grace):
+    made = served.submit()
+
+    answer = served.client.post(f"/v1/jobs/{made['id']}/stop", json={"grace": grace})
+    phase = served.client.get(f"/v1/jobs/{made['id']}").json()["phase"]
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["where"] == "grace"
+    assert phase in ("waiting", "starting", "running")
+
+
 @pytest.mark.parametrize(
     ("query", "where", "word"),
     [
@@ -146,6 +163,56 @@ def test_a_failure_of_ours_shows_an_id_and_the_log_has_the_rest(served, monkeypa
     assert "Traceback" not in answer.text
     assert problem["id"] in caplog.text
     assert "the secret reason" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "word"),
+    [
+        (Busy("20000 requests wait already", 7), "busy", "20000 requests"),
+        (NotCommitted("database or disk is full"), "not_committed", "disk is full"),
+        (CommitFailed("nothing was written"), "not_committed", "nothing was written"),
+    ],
+)
+def test_what_could_not_be_done_now_is_answered_503_with_when_to_come_again(
+    served, monkeypatch, failure, code, word
+):
+    async def failing(submissions):
+        raise failure
+
+    monkeypatch.setattr(served.yard, "submit", failing)
+    answer = served.client.post("/v1/jobs", json={"command": ["true"]})
+
+    assert (answer.status_code, answer.json()["code"]) == (503, code)
+    assert word in answer.json()["detail"]
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_a_flood_of_reads_is_answered_503_and_passes(tmp_path, monkeypatch):
+    """All threads wait for one slow disk; the line before them is bounded."""
+    let_go = threading.Event()
+    statuses: list[int] = []
+
+    def slow(**_: object) -> list[object]:
+        let_go.wait(20)
+        return []
+
+    def ask() -> None:
+        with narrow.stranger(authorization=f"Bearer {TOKEN}") as client:
+            statuses.append(client.get("/v1/jobs").status_code)
+            let_go.set()
+
+    with serving(tmp_path, Limits(reads_waiting_max=4)) as narrow:
+        assert narrow.client.get("/v1/jobs").status_code == 200
+        monkeypatch.setattr(narrow.yard.ledger, "jobs", slow)
+        crowd = [threading.Thread(target=ask) for _ in range(16)]
+        for one in crowd:
+            one.start()
+        for one in crowd:
+            one.join()
+        after = narrow.client.get("/v1/overview")
+
+    assert sorted(set(statuses)) == [200, 503]
+    assert after.status_code == 200
 
 
 def test_every_code_that_can_be_answered_is_explained_in_the_reference(served):

@@ -115,7 +115,11 @@ def answer(
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A line of the table of routes. `problems` are the codes that the reference shows for it."""
+    """A line of the table of routes.
+
+    `problems` are the statuses that the reference shows for it besides those of every route; `also`
+    is a second good one with the same view.
+    """
 
     verb: str
     path: str
@@ -124,6 +128,7 @@ class Route:
     status: int = 200
     problems: tuple[int, ...] = ()
     media_type: str = ""
+    also: int = 0
 
 
 def router_of(noun: str, routes: list[Route]) -> APIRouter:
@@ -134,8 +139,11 @@ def router_of(noun: str, routes: list[Route]) -> APIRouter:
         responses: dict[int | str, dict[str, Any]] = {
             route.status: {"description": "What was asked for."}
         }
+        if route.also:
+            responses[route.also] = {"description": "Nothing had to be done: it is so already."}
         if route.view is not None:
-            responses[route.status]["model"] = route.view
+            for response in responses.values():
+                response["model"] = route.view
         if route.media_type:
             responses[route.status]["content"] = {route.media_type: {}}
         for status in route.problems:

@@ -22,6 +22,7 @@ from madang.api.pulse import Pulse
 from madang.api.readers import Readers
 from madang.api.sentences import project_of, sentence
 from madang.api.yard import Yard
+from madang.core.snapshot import Snapshot
 from madang.ledger import EventRecord
 
 log = logging.getLogger("madang.api")
@@ -32,6 +33,8 @@ HEARTBEAT_S = 15.0
 RETRY_S = 1.0
 RETRY_AFTER_S = 5
 ENDED_KNOWN_MAX = 4_096
+
+Standings = dict[str, tuple[str, str]]  # job → (phase, reason)
 
 
 class JobEventView(BaseModel):
@@ -165,15 +168,17 @@ class Feed:
     def _read(self, after: int) -> Sequence[Message]:
         """A page of the journal, put into words once for all listeners."""
         records = self._yard.ledger.events(after, PAGE_MAX)
-        standings = self._standings({record.job: None for record in records if record.job})
-        messages = [self._message(record, standings) for record in records]
+        snapshot = self._yard.snapshot()
+        jobs = {record.job: None for record in records if record.job}
+        standings = self._standings(snapshot, jobs)
+        messages = [_message(record, snapshot, standings) for record in records]
         if messages and messages[0].seq > after + 1:
             messages[0] = _with_gap(after, messages[0])
         return messages
 
-    def _standings(self, jobs: Mapping[str, None]) -> dict[str, tuple[str, str]]:
-        """(phase, reason) of each job now: the live ones' from the snapshot, else the ledger's."""
-        live = self._yard.snapshot().jobs
+    def _standings(self, snapshot: Snapshot, jobs: Mapping[str, None]) -> Standings:
+        """Of each job now: the live ones' from the snapshot, else the ledger's."""
+        live = snapshot.jobs
         found: dict[str, tuple[str, str]] = {}
         for id in jobs:
             if id in live:
@@ -189,23 +194,24 @@ class Feed:
             self._ended.popitem(last=False)
         return found
 
-    def _message(self, record: EventRecord, standings: Mapping[str, tuple[str, str]]) -> Message:
-        common = {"seq": record.seq, "at_ms": record.at_ms, "kind": record.kind}
-        text = sentence(record.line)
-        view: BaseModel
-        if record.job:
-            phase, reason = standings.get(record.job, ("", ""))
-            noun = "job"
-            view = JobEventView(**common, job=record.job, phase=phase, reason=reason, text=text)
-        elif record.node:
-            live = self._yard.snapshot().nodes.get(record.node)
-            noun, state = "node", live.state.value if live is not None else ""
-            view = NodeEventView(**common, node=record.node, state=state, text=text)
-        else:
-            noun = "project"
-            view = ProjectEventView(**common, project=project_of(record.line), text=text)
-        block = f"id: {record.seq}\nevent: {noun}\ndata: {view.model_dump_json()}\n\n"
-        return Message(record.seq, block.encode())
+
+def _message(record: EventRecord, snapshot: Snapshot, standings: Standings) -> Message:
+    common = {"seq": record.seq, "at_ms": record.at_ms, "kind": record.kind}
+    text = sentence(record.line)
+    view: BaseModel
+    if record.job:
+        phase, reason = standings.get(record.job, ("", ""))
+        noun = "job"
+        view = JobEventView(**common, job=record.job, phase=phase, reason=reason, text=text)
+    elif record.node:
+        live = snapshot.nodes.get(record.node)
+        noun, state = "node", live.state.value if live is not None else ""
+        view = NodeEventView(**common, node=record.node, state=state, text=text)
+    else:
+        noun = "project"
+        view = ProjectEventView(**common, project=project_of(record.line), text=text)
+    block = f"id: {record.seq}\nevent: {noun}\ndata: {view.model_dump_json()}\n\n"
+    return Message(record.seq, block.encode())
 
 
 def _with_gap(after: int, first: Message) -> Message:

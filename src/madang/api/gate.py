@@ -122,7 +122,7 @@ class Gate:
                 f"this daemon does not answer to the host name {host!r}",
                 given=host[:200],
                 allowed=self._hosts.said,
-                tries=["use one of the allowed names, or start with `madang up --name NAME`"],
+                tries=["use one of the allowed names"],
             )
         _check_site(scope, headers, host, is_api)
         if not is_api or scope["path"] == "/v1/health":

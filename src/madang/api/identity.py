@@ -57,6 +57,7 @@ class Identities:
         self._links_max = links_max
         self._links: OrderedDict[str, tuple[str, int]] = OrderedDict()
         self._known: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        self._drops = 0
 
     async def of_token(self, secret: str) -> Identity | None:
         """The owner of a Bearer token, or None for a wrong one."""
@@ -78,7 +79,10 @@ class Identities:
         known = self._known.get(digest)
         if known is not None and now - known[1] < KNOWN_LIVES_MS:
             return known[0]
+        drops = self._drops
         name = await self._readers.read(self._ledger.token_name, digest)
+        if drops != self._drops:
+            return await self._name(digest)  # something was revoked while this was read
         if name is None:
             self._known.pop(digest, None)
             return ""  # a wrong one is not remembered: guesses must not push out what is right
@@ -124,6 +128,7 @@ class Identities:
     async def drop(self, name: str) -> None:
         """Revoke a token or a session, from this moment on."""
         await self._readers.read(self._ledger.drop_token, name)
+        self._drops += 1
         self._known.clear()
 
     async def drop_session(self, secret: str) -> None:

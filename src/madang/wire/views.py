@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from madang.wire.jobs import JobRequest
+from madang.wire.jobs import DurationMs, JobRequest
 from madang.wire.problems import ProblemView
 
 BATCH_JOBS_MAX = 1_000
@@ -127,7 +127,7 @@ class StopRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    grace: str | float | None = Field(
+    grace: DurationMs | None = Field(
         None,
         description="Between SIGTERM and SIGKILL: `10s`; at most the job's own grace.",
         examples=["10s"],

@@ -100,6 +100,6 @@ def code_router(desk: Desk) -> APIRouter:
         [
             Route("GET", one, code.get_code, None, 200, (404, 422), ZSTD),
             Route("HEAD", one, code.get_code, None, 200, (404, 422), ZSTD),
-            Route("PUT", one, code.put_code, wire.CodeView, 201, (413, 422, 507)),
+            Route("PUT", one, code.put_code, wire.CodeView, 201, (507,), also=200),
         ],
     )

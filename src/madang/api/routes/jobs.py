@@ -19,7 +19,7 @@ from madang.core.model import Phase
 from madang.core.snapshot import Snapshot
 from madang.ledger import JobRecord
 from madang.wire import views as wire
-from madang.wire.jobs import JobRequest, duration_ms
+from madang.wire.jobs import JobRequest
 from madang.wire.problems import ProblemView
 
 WAITS_SHOWN_MAX = 50  # reckoning why a job waits looks at the whole queue
@@ -227,7 +227,7 @@ class Jobs:
 
         A job that has ended already is the answer as it is, with status 200.
         """
-        grace_ms = _grace_ms(body)
+        grace_ms = -1 if body is None or body.grace is None else body.grace
         record = await self._desk.job(id)
         if record.standing.phase.is_final:
             return answer(views.of_record(record))
@@ -307,17 +307,6 @@ def _at_place(error: ValidationError, at: int) -> Sequence[dict[str, Any]]:
     return [{**one, "loc": ("body", "jobs", at, *one["loc"])} for one in found]
 
 
-def _grace_ms(body: wire.StopRequest | None) -> int:
-    """The grace asked for; -1: the job's own."""
-    if body is None or body.grace is None:
-        return -1
-    try:
-        return duration_ms(body.grace)
-    except ValueError as error:
-        found = {"type": "value_error", "loc": ("body", "grace"), "msg": str(error)}
-        raise invalid([{**found, "input": body.grace}], {}) from None
-
-
 def _waits(snapshot: Snapshot, id: str) -> wire.WaitsView | None:
     """Why it waits; None if it has ceased to since its row was read."""
     live = snapshot.jobs.get(id)
@@ -333,12 +322,12 @@ def jobs_router(desk: Desk) -> APIRouter:
     return router_of(
         "jobs",
         [
-            Route("POST", "/v1/jobs", jobs.create_job, wire.JobView, 201, (409, 415, 422, 503)),
+            Route("POST", "/v1/jobs", jobs.create_job, wire.JobView, 201, (409,), also=200),
             Route("POST", "/v1/jobs:batch", jobs.create_jobs, wire.BatchView, 201, (422, 503)),
             Route("POST", "/v1/try", jobs.try_job, wire.TrialView, 200, (422,)),
             Route("GET", "/v1/jobs", jobs.list_jobs, wire.JobListView, 200, (422,)),
             Route("GET", one, jobs.show_job, wire.JobView, 200, (404,)),
-            Route("POST", one + "/stop", jobs.stop_job, wire.JobView, 202, (404, 422, 503)),
+            Route("POST", one + "/stop", jobs.stop_job, wire.JobView, 202, (404,), also=200),
             Route("POST", one + "/requeue", jobs.requeue_job, wire.JobView, 202, (404, 409, 503)),
             Route("PUT", one + "/memo", jobs.set_memo, wire.JobView, 200, (404, 422, 503)),
             Route("GET", one + "/request", jobs.show_request, JobRequest, 200, (404,)),

@@ -16,6 +16,7 @@ COMMAND_CHARS_MAX = 65_536
 ARGUMENTS_MAX = 1_024
 SIDE_MAX = 10_000  # rows and columns of a terminal
 EXITED = 1000
+SHELL = '["sh", "-c", "command -v bash >/dev/null && exec bash; exec sh"]'
 
 
 class Terminals:
@@ -30,7 +31,7 @@ class Terminals:
         socket: WebSocket,
         id: str,
         member: int = 0,
-        command: Annotated[str, Query(max_length=COMMAND_CHARS_MAX)] = '["bash"]',
+        command: Annotated[str, Query(max_length=COMMAND_CHARS_MAX)] = SHELL,
         rows: int = 24,
         cols: int = 80,
     ) -> None:
