@@ -15,10 +15,11 @@ SLOW   := slow or crash or torch or postgres or browser
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up down install page test test-slow test-web check bench lock torch wheel clean
+.PHONY: help up down install page test test-slow test-web bench lock torch wheel clean \
+  check check-format check-lint check-types check-rooms check-tidy
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 up: install ## start Madang here (http://127.0.0.1:7070) and submit the example job once
 	@$(BIN)/madang up --detach
@@ -75,19 +76,26 @@ test: install $(STAMPS)/dev ## the fast tests
 	@$(BIN)/python -m pytest -n $(JOBS) -m 'not ($(SLOW))' $(PYTEST)
 
 test-slow: install $(STAMPS)/dev ## crashes, many seeds, PostgreSQL, PyTorch, the browser
-	@$(BIN)/python -m pytest -m '$(SLOW)' -o faulthandler_timeout=1800 $(PYTEST)
+	@$(BIN)/python -m pytest -n $(JOBS) -m crash -o faulthandler_timeout=1800 $(PYTEST)
+	@$(BIN)/python -m pytest -m '($(SLOW)) and not crash' -o faulthandler_timeout=1800 $(PYTEST)
 
 test-web: page ## the page's own linter and tests (needs npm)
 	@test -d web/node_modules || npm --prefix web ci --ignore-scripts --silent
 	@npm --prefix web run --silent lint
 	@npm --prefix web run --silent test
 
-check: install $(STAMPS)/dev ## format, lint, types, the arrows between rooms, tidy
-	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/ruff check --quiet .
+check: check-format check-lint check-types check-rooms check-tidy ## all that is not a test
+check-format check-lint check-types check-rooms check-tidy: install $(STAMPS)/dev
+check-format: ## layout (ruff format)
+	@$(BIN)/ruff format --check --quiet --output-format concise .
+check-lint: ## ruff
+	@$(BIN)/ruff check --quiet --output-format concise .
+check-types: ## mypy --strict
 	@$(BIN)/mypy --strict --no-error-summary
+check-rooms: ## the arrows between rooms (import-linter)
 	@$(BIN)/lint-imports --no-logo >$(VENV)/lint-imports.log \
 	  || { cat $(VENV)/lint-imports.log; exit 1; }
+check-tidy: ## sizes, leftovers, unused modules (tools/tidy.py)
 	@$(BIN)/python -m tools.tidy
 
 bench: install $(STAMPS)/dev ## latency and throughput beside Slurm, start-up, memory

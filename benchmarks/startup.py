@@ -99,7 +99,8 @@ def measure_start(state: Path) -> tuple[float, float, float]:
 def started(state: Path, port: int) -> subprocess.Popen[bytes]:
     """A daemon in the foreground, as a service manager starts it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "madang", "up", "--state", str(state), "--port", str(port)],
+        [*yard.program(), "up", "--state", str(state), "--port", str(port)],
+        env=yard.environment(state),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -26,11 +26,9 @@ def madang(*words: str, state: Path, folder: Path | None = None) -> str:
     Raises:
         PoolError: it ended badly; the message has its words.
     """
-    program = Path(sys.executable).parent / "madang"
-    command = [str(program)] if program.exists() else [sys.executable, "-m", "madang"]
     done = subprocess.run(
-        [*command, *words],
-        env={**os.environ, "MADANG_STATE": str(state)},
+        [*program(), *words],
+        env=environment(state),
         cwd=folder,
         capture_output=True,
         text=True,
@@ -41,6 +39,18 @@ def madang(*words: str, state: Path, folder: Path | None = None) -> str:
         words_said = (done.stderr or done.stdout).strip()[-800:]
         raise PoolError(f"madang {' '.join(words)} ended with {done.returncode}: {words_said}")
     return done.stdout
+
+
+def program() -> list[str]:
+    """The installed command; in a checkout that is not installed, the module."""
+    installed = Path(sys.executable).parent / "madang"
+    return [str(installed)] if installed.exists() else [sys.executable, "-m", "madang"]
+
+
+def environment(state: Path) -> dict[str, str]:
+    """This program's, with the state directory and this checkout's sources in it."""
+    sources = str(Path(__file__).resolve().parents[1] / "src")
+    return {**os.environ, "MADANG_STATE": str(state), "PYTHONPATH": sources}
 
 
 class Yard:

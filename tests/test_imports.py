@@ -86,4 +86,4 @@ def test_every_library_that_the_package_imports_is_declared():
         if not homes.get(name, {name}) & declared
     }
 
-    assert undeclared == {}, "add them to pyproject.toml and docs/decisions/0002-libraries.md"
+    assert undeclared == {}, "add them to pyproject.toml and docs/decisions/libraries.md"

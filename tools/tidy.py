@@ -25,8 +25,10 @@ PINNED = re.compile(r"constraints.*\.txt|package-lock\.json|\.npmrc|uv\.lock")
 LEFTOVER = re.compile(r"\b(FIX" + r"ME|TO" + r"DO|XX" + r"X)\b")
 MACHINE_PATH = re.compile(r"(?<![\w.$}-])/(?:wo" + r"rk|ro" + r"ot|Us" + r"ers|ho" + r"me)/\w")
 HOSTS = ("py" + "pi.org", "python" + "hosted", "npm" + "js.", "yarn" + "pkg", "debian" + ".org")
+DOCS_PAGE = re.compile(r"\bdocs/[a-z0-9/-]+\.md\b")
 IS_PROGRAM = '\nif __name__ == "__main__":'
-OUR_MODULE = re.compile(r"madang(\.\w+)+")
+OUR_MODULE = re.compile(r"\A(madang(?:\.\w+)+)\Z")
+OUR_IMPORT = re.compile(r"^from (madang(?:\.\w+)*) import (\w+)$", re.MULTILINE)
 ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 
 Files = dict[str, str]  # path from the top of the repository → text, for text files only
@@ -50,6 +52,7 @@ def all_findings(files: Files) -> Iterator[str]:
         if path.endswith(".py"):
             yield from module_findings(path, text)
     yield from unused_module_findings(files)
+    yield from lost_page_findings(files)
 
 
 def tracked_files(top: Path) -> Files:
@@ -132,8 +135,8 @@ def unused_module_findings(files: Files) -> Iterator[str]:
     """Modules of the package that no other file of ours reaches.
 
     Reached means: imported by another module of the package, named in a string there (what runs
-    with `python -m`), a program itself, or named in pyproject.toml as an entry point. The contract
-    suites in madang.testing are reached from tests; migrations are found by Alembic.
+    with `python -m` or `-c`), a program itself, or named in pyproject.toml as an entry point. The
+    contract suites in madang.testing are reached from tests; migrations are found by Alembic.
     """
     sources = {path: text for path, text in files.items() if path.endswith(".py")}
     reached_by: dict[str, set[str]] = {}
@@ -154,6 +157,15 @@ def unused_module_findings(files: Files) -> Iterator[str]:
             yield f"{path}:1: nothing imports {module}: use it from the package or delete it"
 
 
+def lost_page_findings(files: Files) -> Iterator[str]:
+    """Mentions of pages under docs/ that are not there."""
+    for path, text in files.items():
+        for number, line in enumerate(text.splitlines(), 1):
+            for page in DOCS_PAGE.findall(line):
+                if page not in files:
+                    yield f"{path}:{number}: there is no {page}: write it, or name the right one"
+
+
 def reached_names(tree: ast.AST) -> Iterator[str]:
     """Every dotted name of ours that the module imports or holds as a string."""
     for node in ast.walk(tree):
@@ -162,8 +174,9 @@ def reached_names(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and re.fullmatch(OUR_MODULE, str(node.value)):
-            yield str(node.value)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from OUR_MODULE.findall(node.value)
+            yield from (f"{package}.{name}" for package, name in OUR_IMPORT.findall(node.value))
 
 
 def module_name(path: str) -> str | None:

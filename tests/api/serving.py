@@ -61,7 +61,9 @@ class Served:
 
 
 @contextmanager
-def serving(place: Path, limits: Limits | None = None, **settings: object) -> Iterator[Served]:
+def serving(
+    place: Path, limits: Limits | None = None, send_buffer_bytes: int = 0, **settings: object
+) -> Iterator[Served]:
     """Serve in a thread of this process until the block ends."""
     ledger = open_ledger(f"sqlite:///{place}/madang.db")
     ledger.add_token(OWNER, digest_of(TOKEN), 1)
@@ -72,6 +74,8 @@ def serving(place: Path, limits: Limits | None = None, **settings: object) -> It
     loop = TurnLoop(ledger, engine, WallClock(), "tests", lambda: failures.append(loop.failure))
     with socket.socket() as door:
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if send_buffer_bytes:
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         door.bind(("127.0.0.1", 0))
         port = door.getsockname()[1]
         yard = DaemonYard(loop, code, f"http://127.0.0.1:{port}")

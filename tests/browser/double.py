@@ -1,8 +1,8 @@
 """A stand-in for the daemon: the /v1 contract over an invented yard, for looking at the page.
 
 Standard library only. A yard is made from a seed and a size, holds jobs that run, report and write
-logs as time passes, and tells its changes as server-sent events. Everything follows from the seed and
-the time since the yard was made, so that a screenshot can be taken again. Run it alone to look:
+logs as time passes, and tells its changes as server-sent events. All of it follows from the seed
+and the time since the yard was made. Run it alone to look:
 
     python tests/browser/double.py --gpus 1024 --port 7171
 """
@@ -80,6 +80,7 @@ class Yard:
     events: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     n: int = 200
+    cut: int = 0
     made_ms: int = field(default_factory=now_ms)
     news: threading.Condition = field(default_factory=threading.Condition)
     random: Random = field(default_factory=Random)
@@ -106,7 +107,9 @@ class Yard:
                     "state": "ready",
                     "model": model,
                     "group": "default",
-                    "domains": [] if self.slots else [f"block-{block + 1:02}", f"leaf-{at // 8:03}"],
+                    "domains": []
+                    if self.slots
+                    else [f"block-{block + 1:02}", f"leaf-{at // 8:03}"],
                     "cpus": 8 if self.slots else 192,
                     "memory_mib": 32_000 if self.slots else 2_048_000,
                     "gpus": [
@@ -124,15 +127,16 @@ class Yard:
             )
 
     def _make_jobs(self) -> None:
-        sizes = [s for s in (1024, 512, 256, 128, 64, 64, 32, 32, 16, 16, 8, 8, 4, 2, 1, 1)]
+        sizes = [1024, 512, 256, 128, 64, 64, 32, 32, 16, 16, 8, 8, 4, 2, 1, 1]
         largest = self.gpus * 0.22
         sizes = [size for size in sizes if size <= largest] or [1]
         while self.free() > self.gpus * 0.06 + 1:
             size = self.random.choice(sizes)
             if size > self.free() - self.gpus * 0.03:
                 size = 1 if self.free() < 16 else self.random.choice((1, 2, 4, 8))
-            if not self.start(self.submit(size), self.random.randrange(3 * 60_000, 20 * 3_600_000)):
-                size = 1
+            job = self.submit(size)
+            if not self.start(job, self.random.randrange(3 * 60_000, 20 * 3_600_000)):
+                del self.jobs[job["id"]]
         for size in (128, 64, 32, 8, 8, 64, 16, 4) if self.gpus > 200 else (8, 4):
             job = self.submit(min(size, max(2, self.gpus // 2)))
             job["submitted_ms"] = self.made_ms - self.random.randrange(60_000, 8_000_000)
@@ -211,7 +215,8 @@ class Yard:
 
     def start(self, job: Job, ago_ms: int = 0) -> bool:
         """All members on the fullest nodes that fit, or nothing."""
-        each, found = job["gpus"], []
+        each = job["gpus"]
+        found: list[tuple[str, list[int]]] = []
         rooms = []
         for node in self.nodes:
             free = [g["index"] for g in node["gpus"] if g["free_milli"] == 1000 and g["healthy"]]
@@ -219,9 +224,9 @@ class Yard:
                 rooms.append((len(free), node["id"], free))
         rooms.sort(key=lambda room: (room[0], room[1]))
         for _, node_id, free in rooms:
-            while len(free) >= each and len(found) < job["members"]:
-                found.append((node_id, free[:each]))
-                free = free[each:]
+            for first in range(0, len(free) - each + 1, each):
+                if len(found) < job["members"]:
+                    found.append((node_id, free[first : first + each]))
         if len(found) < job["members"]:
             return False
         job |= {"phase": "running", "running_ms": now_ms() - ago_ms, "attempt": 1, "waits": None}
@@ -284,7 +289,7 @@ class Yard:
         self.news.notify_all()
 
     def turn(self) -> None:
-        """What a few seconds bring: one job ends, the head of the queue starts, one is submitted."""
+        """What a few seconds bring: a job ends, the head of the queue starts, one is submitted."""
         with self.news:
             running = [job for job in self.jobs.values() if job["phase"] == "running"]
             small = [job for job in running if job["members"] == 1]
@@ -345,7 +350,7 @@ class Yard:
             "temperature_c": round(34 + util * 0.38 + 2 * wave, 1),
         }
 
-    # -- views --------------------------------------------------------------------------------------
+    # -- views ---------------------------------------------------------------------------------
 
     def overview(self) -> dict[str, Any]:
         counts: dict[str, int] = {}
@@ -376,7 +381,10 @@ class Yard:
             quota = int(self.gpus * shares[name]) if name in shares else None
             row = {"id": name, "workspace": "default", "quota_gpus": quota, "used_gpus": held}
             found.append(row)
-        return [*found, {"id": "default", "workspace": "default", "quota_gpus": None, "used_gpus": 0}]
+        return [
+            *found,
+            {"id": "default", "workspace": "default", "quota_gpus": None, "used_gpus": 0},
+        ]
 
     def page_of_jobs(self, query: dict[str, str]) -> dict[str, Any]:
         phases = set(query.get("phase", "").split(",")) - {""}
@@ -391,7 +399,10 @@ class Yard:
             for job in sorted(self.jobs.values(), key=lambda job: -int(job["n"]))
             if job["n"] < before and (not phases or job["phase"] in phases)
         ]
-        return {"jobs": found[:limit], "next": found[limit - 1]["n"] if len(found) > limit else None}
+        return {
+            "jobs": found[:limit],
+            "next": found[limit - 1]["n"] if len(found) > limit else None,
+        }
 
     def history(self, job: Job) -> list[dict[str, Any]]:
         lines = [(job["submitted_ms"], "JobSubmitted", f"submitted by {job['owner']}")]
@@ -402,7 +413,9 @@ class Yard:
             lines.append((at - 900, "AllocationBound", f"got {job['members']} places on {where}"))
             lines.append((at, "MemberStarted", f"all {job['members']} members started"))
         if job["ended_ms"]:
-            lines.append((job["ended_ms"], "JobEnded", f"{job['phase']}: {job['reason'] or 'done'}"))
+            lines.append(
+                (job["ended_ms"], "JobEnded", f"{job['phase']}: {job['reason'] or 'done'}")
+            )
         return [
             {"seq": i + 1, "at_ms": at, "kind": kind, "job": job["id"], "node": None, "text": text}
             for i, (at, kind, text) in enumerate(lines)
@@ -442,16 +455,21 @@ class Yard:
             "loading 14,336 shards ...",
             "\rindex  12%\rindex  64%\rindex 100%",
         ]
-        for step in range(int(min(6_000, (end - job["running_ms"]) // 1_500))):
+        for step in range(int(min(60_000, (end - job["running_ms"]) // 1_500))):
             at = time.strftime("%H:%M:%S", time.gmtime(job["running_ms"] / 1000 + step * 1.5))
             loss = 1.6 + 7.4 * math.exp(-step / 260)
             lines.append(f"\x1b[90m{at}\x1b[0m step \x1b[36m{step * 10:>6}\x1b[0m loss {loss:.4f}")
             if step % 40 == 39:
                 lines.append(f"\x1b[32mcheckpoint\x1b[0m step {step * 10} saved in 1.8 s")
             if step % 97 == 96:
-                lines.append("\x1b[33mwarning\x1b[0m: dataloader waited 412 ms; 한글도 그대로 보입니다")
+                lines.append(
+                    "\x1b[33mwarning\x1b[0m: dataloader waited 412 ms; 한글도 그대로 보입니다"
+                )
         if job["phase"] == "failed":
-            lines += ["Traceback (most recent call last):", '  File "train.py", line 212, in <module>']
+            lines += [
+                "Traceback (most recent call last):",
+                '  File "train.py", line 212, in <module>',
+            ]
             lines.append("\x1b[1;31mRuntimeError\x1b[0m: CUDA error: uncorrectable ECC error")
         return ("\n".join(lines) + "\n").encode()
 
@@ -479,7 +497,7 @@ class Handler(BaseHTTPRequestHandler):
         if not self.yard.logged_in:
             return self.problem(401, "log in first", "unauthorized")
         if parts == ["v1", "events"]:
-            return self.stream(int(self.headers.get("Last-Event-ID") or query.get("after", -1)))
+            return self.stream(int(self.headers.get("Last-Event-ID") or query.get("after") or "-1"))
         with self.yard.news:
             answer = self.answer(parts[1:], query)
         if answer is None:
@@ -512,12 +530,15 @@ class Handler(BaseHTTPRequestHandler):
             case []:
                 return job
             case ["why"]:
-                waits = job["waits"] or {"code": job["phase"], "text": job["reason"] or job["phase"]}
+                waits = job["waits"] or {
+                    "code": job["phase"],
+                    "text": job["reason"] or job["phase"],
+                }
                 return {"numbers": {}, "earliest_ms": 0, "basis": "", **waits}
             case ["request"]:
                 keys = ("name", "project", "members", "gpus", "command", "category", "retries")
                 env = {"HF_HOME": "/mnt/cache/hf", "WANDB_MODE": "offline"}
-                return {key: job[key] for key in keys} | {"env": env, "time": job["time_ms"]}
+                return {key: job[key] for key in keys} | {"env": env, "time": "12h"}
             case ["events"]:
                 after = int(query.get("after", 0))
                 return {"events": [e for e in self.yard.history(job) if e["seq"] > after]}
@@ -559,12 +580,17 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         yard = self.yard
         at = len(yard.events) if after < 0 else after
+        cut = yard.cut
         try:
             self.wfile.write(b": hello\n\n")
             self.wfile.flush()
             while True:
                 with yard.news:
-                    yard.news.wait_for(lambda: len(yard.events) > at, timeout=5)
+                    if len(yard.events) <= at and yard.cut == cut:
+                        yard.news.wait(timeout=5)
+                    if yard.cut > cut:
+                        self.close_connection = True
+                        return
                     news = yard.events[at:]
                 at += len(news)
                 text = "".join(
@@ -628,6 +654,12 @@ class Double:
     def __exit__(self, *_: object) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+    def stop_streams(self) -> None:
+        """Cut every event stream, as a daemon that is killed does."""
+        with self.yard.news:
+            self.yard.cut += 1
+            self.yard.news.notify_all()
 
     @property
     def url(self) -> str:

@@ -1,6 +1,6 @@
 """Takes pictures of every page, to be looked at. Not a test: run it, then open the files.
 
-    python tests/browser/look.py OUT [--only fleet-1024-dark ...]
+python tests/browser/look.py OUT [--only fleet-1024-dark ...]
 """
 
 import argparse
@@ -141,7 +141,7 @@ def main() -> None:
         for name, (double, path, theme, act) in plan(yards).items():
             if words.only and not any(name.startswith(only) for only in words.only):
                 continue
-            acts = [wait_for_idle] if words.idle else []
+            acts: list[Act] = [wait_for_idle] if words.idle else []
             acts += [act] if act else []
             started = time.monotonic()
 

@@ -14,3 +14,13 @@ def double(tmp_path, monkeypatch):
         monkeypatch.setenv("MADANG_URL", found.url)
         monkeypatch.setenv("MADANG_TOKEN", TOKEN)
         yield found
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A project directory to be in."""
+    top = tmp_path / "project"
+    top.mkdir()
+    (top / "train.py").write_text("print(1)\n")
+    monkeypatch.chdir(top)
+    return top

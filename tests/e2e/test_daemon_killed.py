@@ -11,7 +11,6 @@ import shlex
 import threading
 import time
 import urllib.error
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +49,12 @@ class Story:
         self.acknowledged: dict[str, int] = {}
         self.stopped: set[str] = set()
 
-    def _insist(self, ask: Callable[[], Any]) -> Any:
+    def _post(self, path: str, body: Any, key: dict[str, str] | None = None) -> Any:
         """Ask until it is answered, as a client with an idempotency key may."""
         until = time.monotonic() + 60
         while True:
             try:
-                return ask()
+                return self.yard.ask("POST", path, body, key)
             except Unreachable:
                 assert time.monotonic() < until, self.yard.log()
                 time.sleep(0.02)
@@ -77,11 +76,11 @@ class Story:
                 "grace": "20s",
             }
             key = {"Idempotency-Key": f"key-{number}"}
-            view = self._insist(lambda b=body, k=key: self.yard.ask("POST", "/v1/jobs", b, k))
+            view = self._post("/v1/jobs", body, key)
             self.acknowledged[view["id"]] = code
             if self.random.random() < 0.2:
                 victim = self.random.choice(sorted(self.acknowledged))
-                self._insist(lambda v=victim: self.yard.ask("POST", f"/v1/jobs/{v}/stop", {}))
+                self._post(f"/v1/jobs/{victim}/stop", {})
                 self.stopped.add(victim)
 
     def check(self) -> None:

@@ -31,8 +31,16 @@ class Unreachable(Exception):
 class LiveYard:
     """`madang up` in a state directory of its own. Started by `start` or by `with`."""
 
-    def __init__(self, state: Path, *, devices: int = 4, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        state: Path,
+        *,
+        devices: int = 4,
+        arguments: tuple[str, ...] = (),
+        log: Path | None = None,
+    ) -> None:
         self.state = state
+        self.log_path = log or state.parent / f"{state.name}.log"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.arguments = ("--devices", str(devices), *arguments)
@@ -40,17 +48,14 @@ class LiveYard:
 
     def start(self) -> None:
         """Start the daemon and wait until it answers."""
-        log = open(self.state.parent / f"{self.state.name}.log", "ab")  # noqa: SIM115
+        log = open(self.log_path, "ab")  # noqa: SIM115
         command = [sys.executable, "-m", "madang", "up", "--state", str(self.state)]
-        environment = dict(os.environ)
-        paths = (str(REPOSITORY / "src"), environment.get("PYTHONPATH", ""))
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self.daemon = subprocess.Popen(
             [*command, "--port", str(self.port), *self.arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment,
+            env=self.environment(),
         )
         log.close()
         until = time.monotonic() + READY_S
@@ -64,7 +69,7 @@ class LiveYard:
         raise AssertionError(f"not ready after {READY_S} s: {self.log()}")
 
     def log(self) -> str:
-        return (self.state.parent / f"{self.state.name}.log").read_text()[-4000:]
+        return self.log_path.read_text()[-4000:]
 
     def kill(self) -> None:
         """kill -9, as the night does it."""
@@ -100,11 +105,45 @@ class LiveYard:
         except (OSError, ValueError) as failure:
             raise Unreachable(str(failure)) from failure
 
+    def text(self, path: str) -> str:
+        """The body of a plain-text answer."""
+        request = urllib.request.Request(self.url + path)
+        request.add_header("Authorization", f"Bearer {self.token()}")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return str(answer.read().decode(errors="replace"))
+
+    def cli(self, *words: str) -> Any:
+        """`madang …` against this daemon; its one JSON document."""
+        done = subprocess.run(
+            [sys.executable, "-m", "madang", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env={**self.environment(), "MADANG_STATE": str(self.state)},
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        return json.loads(done.stdout)
+
+    def environment(self) -> dict[str, str]:
+        """The tests' own, with the sources on the path and no other daemon named."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("MADANG_")}
+        paths = (str(REPOSITORY / "src"), kept.get("PYTHONPATH", ""))
+        return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
     def token(self) -> str:
         try:
             return str(json.loads((self.state / "client.json").read_text())["token"])
         except (OSError, ValueError):
             return ""
+
+    def wait_running(self, job: str, seconds: float = 30.0) -> None:
+        """Return once the job runs."""
+        until = time.monotonic() + seconds
+        while (phase := self.ask("GET", f"/v1/jobs/{job}")["phase"]) != "running":
+            assert time.monotonic() < until, f"{job} is {phase}: {self.log()}"
+            time.sleep(0.02)
 
     def wait_ended(self, jobs: list[str], seconds: float = 60.0) -> dict[str, Any]:
         """Views of the jobs by id, once all have ended."""

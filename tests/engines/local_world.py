@@ -6,11 +6,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from madang.core.model import Allocation, AllocationState, Seat, Shape
 from madang.engines.base import Launch, Start
 from madang.engines.code_store import CodeStore
-from madang.engines.local import LocalEngine, proc, records, traces
+from madang.engines.local import LocalEngine, proc, records
 from madang.testing.engine import FAIL_CODE, PATIENCE_S, Behaviour, World
 
 NODE = "here"
@@ -57,9 +58,15 @@ class LocalWorld(World):
 
     def left(self) -> list[proc.Stat]:
         """Every living process that some member of this world left."""
+        mark = f"MADANG_STOP_FILE={self.root}/".encode()
         found = []
-        for member in self.root.glob("allocations/*/[0-9]*"):
-            found += traces.leftovers(member, None)
+        for one in proc.all_stats().values():
+            try:
+                environ = Path(f"/proc/{one.pid}/environ").read_bytes()
+            except OSError:
+                continue
+            if mark in environ and not one.is_zombie:
+                found.append(one)
         return found
 
     def close(self) -> None:
@@ -72,7 +79,7 @@ def python(text: str) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", "-c", text)
 
 
-def launch(job: str, command: tuple[str, ...], members: int = 1, **more: object) -> Start:
+def launch(job: str, command: tuple[str, ...], members: int = 1, **more: Any) -> Start:
     """A Start of the first allocation of `job` on the CPU slots; `more` are fields of Launch."""
     where = Allocation(
         id=f"{job}.1",
@@ -85,7 +92,7 @@ def launch(job: str, command: tuple[str, ...], members: int = 1, **more: object)
         bound_ms=0,
     )
     fields = {"checkpoint_key": job, **more}
-    return Start(Launch(where, job, "ada", command, **fields))  # type: ignore[arg-type]
+    return Start(Launch(where, job, "ada", command, **fields))
 
 
 def state_file(world: LocalWorld, allocation: str, rank: int = 0) -> Path:

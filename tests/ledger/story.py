@@ -39,7 +39,8 @@ class Move:
 
 
 KINDS = (
-    *("submit", "start", "end") * 4,
+    *("submit", "start", "end") * 3,
+    *("submit", "gang") * 3,
     *("stop", "requeue", "lost", "seen", "cordon", "project", "again"),
 )
 MOVES = st.builds(Move, st.sampled_from(KINDS), Number, Number, Number)
@@ -53,6 +54,14 @@ FIRST: tuple[ev.Fact, ...] = (
 )
 
 
+# A full yard of jobs that may be moved aside, for policies that do so.
+FULL = [
+    (0, [Move("submit", 4, 1, 1)] * 3),
+    (5, [Move("gang", 63, 0, 0)]),
+    (60, []),
+]
+
+
 class Teller:
     """Turns moves into facts about the yard as it is."""
 
@@ -61,9 +70,15 @@ class Teller:
         self.told: list[ev.Fact] = []
 
     def facts(self, state: State, moves: list[Move], now_ms: int) -> list[ev.Fact]:
-        facts = [fact for move in moves if (fact := self._fact(state, move, now_ms))]
+        facts = [fact for move in moves for fact in self._facts(state, move, now_ms)]
         self.told += facts
         return facts
+
+    def _facts(self, state: State, move: Move, now_ms: int) -> list[ev.Fact]:
+        if move.kind == "gang":
+            return self._gang(state, move, now_ms)
+        fact = self._fact(state, move, now_ms)
+        return [] if fact is None else [fact]
 
     def _fact(self, state: State, move: Move, now_ms: int) -> ev.Fact | None:
         match move.kind:
@@ -107,6 +122,18 @@ class Teller:
                 checkpoints=bool(move.a // 4 % 2),
             )
         )
+
+    @staticmethod
+    def _gang(state: State, move: Move, now_ms: int) -> list[ev.Fact]:
+        """All members of some allocations start, and of some that were asked to leave end."""
+        facts: list[ev.Fact] = []
+        for number, allocation in enumerate(state.allocations.values()):
+            ranks = range(len(allocation.seats))
+            if allocation.releasing_ms and move.b >> number % 6 & 1:
+                facts += [ev.MemberEnded(allocation.id, r, Exit(0), now_ms) for r in ranks]
+            elif move.a >> number % 6 & 1:
+                facts += [ev.MemberStarted(allocation.id, r, now_ms) for r in ranks]
+        return facts
 
     @staticmethod
     def _member(state: State, move: Move, now_ms: int) -> ev.Fact | None:

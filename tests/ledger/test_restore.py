@@ -1,5 +1,6 @@
 """A state read from the ledger is the state that wrote it, and decides the same ever after."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 
@@ -20,10 +21,10 @@ from madang.core.pool import Pool
 from madang.core.state import State
 from madang.ledger import Ledger, NewJob, open_ledger, turn_of
 from madang.testing.yard import Yard, state_of
-from tests.ledger.story import FIRST, STORIES, Teller
+from tests.ledger.story import FIRST, FULL, STORIES, Teller
 
 # Ours as it is in a yard where jobs last milliseconds, so that it preempts in these stories.
-HASTY = replace(MADANG, name="hasty", level_ms=20, run_ms_min=1, patience_ms=500)
+HASTY = replace(MADANG, name="hasty", level_ms=5, run_ms_min=1, patience_ms=500)
 POLICIES = {**NAMED, "default": DEFAULT, "hasty": HASTY, "hasty2": HASTY, "hasty3": HASTY}
 
 
@@ -66,7 +67,7 @@ def _row(pool: Pool, row: int) -> dict[str, object]:
     return cells
 
 
-def step(controller: Controller, facts: list[ev.Fact], now_ms: int) -> list[str]:
+def step(controller: Controller, facts: Sequence[ev.Fact], now_ms: int) -> list[str]:
     events = controller.step(facts, now_ms).events
     controller.state.take_changed()
     controller.state.forget_ended()
@@ -78,9 +79,10 @@ def step(controller: Controller, facts: list[ev.Fact], now_ms: int) -> list[str]
 def test_a_state_read_again_goes_on_as_if_it_had_been_folded(new_file, story, cut, policy):
     controller, teller, twin, now_ms = Controller(), Teller(), None, 1_000
     controller.state.policy = POLICIES[policy]
+    start = FULL if POLICIES[policy].preempts else []
     with closing(open_ledger(f"sqlite:///{new_file()}")) as ledger:
         epoch = ledger.take_lead("story")
-        for number, (pause_ms, moves) in enumerate([(0, []), *story]):
+        for number, (pause_ms, moves) in enumerate([(0, []), *start, *story]):
             now_ms += pause_ms
             facts = teller.facts(controller.state, moves, now_ms) if number else list(FIRST)
             if twin is not None:
@@ -177,6 +179,41 @@ def test_a_device_that_no_node_has_any_more_is_still_counted_as_held(new_file):
         yard.run(yard.job(members=8))
         node = yard.controller.state.nodes["n0"].node
         yard.turn(ev.NodeSeen(replace(node, gpus=2)))
+        again = reread(ledger)
+        check(again)
+
+        assert picture(again) == picture(yard.controller.state)
+
+
+def test_a_promise_outlives_a_restart(yard):
+    """Who was moved aside must not have been for nothing, nor anybody else after him."""
+    yard.controller.state.policy = HASTY
+    old = [yard.job("old", members=4, checkpoints=True) for _ in range(4)]
+    yard.run(*old)
+    yard.now_ms += 1_000
+    step_1 = yard.turn(ev.JobSubmitted(yard.job("young", members=8)))
+    promised = [e for e in step_1.decisions if isinstance(e, ev.JobNominated)]
+    assert [e.job for e in promised] == ["young-5"]
+
+    again = Controller(reread(yard.ledger))
+    again.state.policy = HASTY
+    victims = [e.allocation for e in step_1.decisions if isinstance(e, ev.ReleaseAsked)]
+    assert len(victims) == 2
+    now_ms = yard.now_ms
+    for victim in victims:
+        now_ms += 10
+        facts = [ev.MemberEnded(victim, rank, Exit(0, signal=15), now_ms) for rank in range(4)]
+        assert step(again, facts, now_ms) == step(yard.controller, facts, now_ms)
+    assert step(again, [], now_ms) == step(yard.controller, [], now_ms)
+    bound = again.state.allocations["young-5.1"]
+    assert bound.seats == promised[0].seats
+    check(again.state)
+
+
+def test_a_fleet_is_restored_at_once(new_file):
+    with closing(open_ledger(f"sqlite:///{new_file()}")) as ledger:
+        yard = Yard(ledger).open(nodes=100)
+        yard.run(*[yard.job(members=7) for _ in range(30)])
         again = reread(ledger)
         check(again)
 

@@ -25,7 +25,7 @@ def pool(text: str) -> tuple[Pool, list[str]]:
         names.append(name)
         free.append([int(milli) for milli in gpus.split()])
         rest.append([part.split()[0] for part in sizes.split(",")])
-    width = max(max(len(gpus) for gpus in free), 1)
+    width = max(1, *(len(gpus) for gpus in free))
     codes: dict[str, int] = {}
     cpu = np.array([int(sizes[0]) * 1000 for sizes in rest], dtype=np.int64)
     memory = np.array([int(sizes[1]) * 1024 for sizes in rest], dtype=np.int64)

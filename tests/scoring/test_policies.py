@@ -44,8 +44,15 @@ def fgd(*counted: tuple[str, int]) -> Policy:
 
 def all_policies() -> list[Policy]:
     known = fgd(("1x1000 4c 8g", 3), ("1x500 2c 4g", 2))
-    rest = [BestFit(), DotProduct(), MostAllocated(), Packing(), Random(key=7), Madang()]
-    return [known, *rest]
+    return [
+        known,
+        BestFit(),
+        DotProduct(),
+        MostAllocated(),
+        Packing(),
+        Random(key=7),
+        Madang(),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,9 +104,7 @@ def test_a_closed_node_takes_nothing(policy: Policy):
     made, names = pool(TWINS)
     made.open[0] = False
 
-    assert told(names, Board(made, policy).choose(shape("1x1000 1c 1g"))) == "b 0" or (
-        policy.name == "random"
-    )
+    assert told(names, Board(made, policy).choose(shape("1x1000 1c 1g"))).startswith("b")
     made.open[1] = False
     assert told(names, Board(made, policy).choose(shape("4x1000 1c 1g"))) == "no: closed"
 

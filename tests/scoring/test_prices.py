@@ -80,7 +80,7 @@ def test_the_twins_agree_bit_for_bit(chosen, slices, groups, rounds):
 def test_a_larger_slice_is_never_worth_less(chosen):
     prices = balance(kinds_of(*chosen), holes_with({500: 3}, {4: 10}), no_rent(kinds_of(*chosen)))
 
-    assert (np.diff(prices.slice[0]) >= 0).all() or len(chosen) > 1
+    assert np.diff(prices.slice[0]).min() >= -4, "below the rounding of one step"
     assert prices.slice[0, 0] == 0
     assert (prices.rent >= 0).all()
 

@@ -54,7 +54,8 @@ export function percent(share: number, digits = 0): string {
 export function figure(value: number): string {
   if (!Number.isFinite(value)) return String(value);
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(3).replace('e+', 'e');
+  if (size !== 0 && (size < 1e-3 || size >= 1e7))
+    return value.toExponential(3).replace(/\.?0*e\+?/, 'e');
   if (Number.isInteger(value)) return value.toLocaleString(language.value);
   return value.toLocaleString(language.value, { maximumSignificantDigits: 4 });
 }

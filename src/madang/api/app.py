@@ -1,9 +1,11 @@
 """The application: rooms of handlers behind one gate.
 
 `create_app` reads no clock, opens no file but the built page's list, and starts no thread that does
-work; the feed begins with its first listener.
+work; the feed begins with its first listener. `app.state.leave()` ends all that has no end by
+itself, so that a server can stop at once.
 """
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -88,6 +90,7 @@ def _app(desk: Desk) -> FastAPI:
         app.include_router(router)
     http = [one for router in routers for one in router.routes if isinstance(one, APIRoute)]
     _add_pages(app, settings, http)
+    app.state.leave = desk.leaving.set
     app.add_exception_handler(HTTPException, _pass_on)
     app.add_exception_handler(RequestValidationError, _explain)
     app.add_exception_handler(WebSocketRequestValidationError, _explain)
@@ -107,6 +110,7 @@ def _desk(yard: Yard, settings: ApiSettings) -> Desk:
         files=Readers("files", FILE_THREADS, limits.reads_waiting_max),
         pulse=pulse,
         feed=Feed(yard, pulse, rows, limits.streams_max),
+        leaving=asyncio.Event(),
     )
 
 

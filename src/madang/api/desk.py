@@ -2,6 +2,7 @@
 steps that every noun takes (find a job, answer with a view).
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,7 @@ class Desk:
     files: Readers
     pulse: Pulse
     feed: Feed
+    leaving: asyncio.Event
 
     async def job(self, id: str) -> JobRecord:
         """The job of `digits-42` or `42`.

@@ -33,17 +33,29 @@ class Pages:
         """An asset, the page, or 404. Also the answer to every unknown path."""
         path = request.url.path
         if path == "/plain.css":
-            return FileResponse(STYLE, headers={"cache-control": ALWAYS_ASK})
+            return _file(request, STYLE, ALWAYS_ASK)
         file = self._files.get(path)
         if file is not None and path != "/index.html":
-            caching = FOREVER if HASHED.search(path) else ALWAYS_ASK
-            return FileResponse(file, headers={"cache-control": caching}, media_type=_type(file))
+            return _file(request, file, FOREVER if HASHED.search(path) else ALWAYS_ASK)
         if not PAGE_PATHS.match(path):
             raise unknown_path(request)
         index = self._files.get("/index.html")
         if index is None:
             return HTMLResponse(_NO_PAGE, 503, {"cache-control": "no-store"})
-        return FileResponse(index, headers={"cache-control": ALWAYS_ASK}, media_type="text/html")
+        return _file(request, index, ALWAYS_ASK)
+
+
+def _file(request: Request, file: Path, caching: str) -> Response:
+    """The file, or 304 where the browser has it already."""
+    try:
+        stat = file.stat()
+    except FileNotFoundError:  # the page was built anew: its files have other names now
+        raise unknown_path(request) from None
+    headers = {"cache-control": caching}
+    response = FileResponse(file, headers=headers, media_type=_type(file), stat_result=stat)
+    if request.headers.get("if-none-match") == response.headers["etag"]:
+        return Response(status_code=304, headers={**headers, "etag": response.headers["etag"]})
+    return response
 
 
 def unknown_path(request: Request) -> Problem:

@@ -156,6 +156,13 @@ def not_committed(error: Exception) -> Problem:
 
 
 def _from_http(error: HTTPException) -> Problem:
+    if error.status_code == 400:  # FastAPI's, for what its parser choked on
+        return Problem(
+            400,
+            "bad_json",
+            "the body cannot be read: it is nested too deeply, holds a number of thousands of "
+            "digits, or is not UTF-8",
+        )
     code = "no_such_path" if error.status_code == 404 else "bad_request"
     return Problem(error.status_code, code, str(error.detail), headers=error.headers)
 

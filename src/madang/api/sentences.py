@@ -7,7 +7,7 @@ from typing import Any
 from madang.core import events as ev
 from madang.core.codec import decode_event
 from madang.core.explain import how_it_ended, size
-from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Node, ReleaseReason
+from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Node, ReleaseReason, Seat
 
 NODES_NAMED_MAX = 4
 
@@ -96,6 +96,12 @@ def _ended(event: ev.MemberEnded) -> str:
     return words.replace(f"member {event.rank}", f"member {event.rank} {of}", 1)
 
 
+def _seats(seats: tuple[Seat, ...]) -> str:
+    count = sum(len(seat.gpus) for seat in seats)
+    nodes = list(dict.fromkeys(seat.node for seat in seats))
+    return f"{_gpus(count * WHOLE_GPU_MILLI)} on {_names(nodes)}"
+
+
 def _bound(event: ev.AllocationBound) -> str:
     allocation = event.allocation
     nodes = list(dict.fromkeys(seat.node for seat in allocation.seats))
@@ -136,6 +142,8 @@ WORDS: dict[type, Callable[[Any], str]] = {
     ev.MemberEnded: _ended,
     ev.JobRejected: _rejected,
     ev.AllocationBound: _bound,
+    ev.JobNominated: lambda e: f"{e.job} is promised {_seats(e.seats)} once free",
+    ev.NominationDropped: lambda e: f"{e.job} must look again: what it was promised is gone",
     ev.ReleaseAsked: _release,
     ev.JobRequeued: _requeued,
     ev.JobEnded: _job_ended,

@@ -9,6 +9,7 @@
 
 import asyncio
 import resource
+import socket
 from collections import OrderedDict
 from functools import partial
 from typing import Any
@@ -33,7 +34,7 @@ def make_server(app: FastAPI, settings: ApiSettings) -> uvicorn.Server:
     """A server for `server.run(sockets=[…])`."""
     limits = settings.limits
     crowd = Crowd(limits, connections_allowed(limits.connections_max))
-    return uvicorn.Server(
+    return LeavingServer(
         uvicorn.Config(
             app,
             http=partial(BoundedProtocol, crowd=crowd),  # type: ignore[arg-type]
@@ -51,12 +52,21 @@ def make_server(app: FastAPI, settings: ApiSettings) -> uvicorn.Server:
     )
 
 
+class LeavingServer(uvicorn.Server):
+    """Tells the application that it leaves before it waits for the requests in hand."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        assert isinstance(self.config.app, FastAPI), f"made by make_server: {self.config.app}"
+        self.config.app.state.leave()
+        await super().shutdown(sockets)
+
+
 def connections_allowed(connections_max: int) -> int:
     """As many as asked, but so that the process keeps files enough for all else."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return connections_max
-    return max(CONNECTIONS_MIN, min(connections_max, soft - FILES_RESERVED))
+    return min(connections_max, max(CONNECTIONS_MIN, soft - FILES_RESERVED))
 
 
 class Crowd:

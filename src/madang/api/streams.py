@@ -8,10 +8,13 @@ from starlette.types import Receive, Scope, Send
 
 from madang.api.gate import CUT
 
+CUT_WAIT_S = 1.0
+
 
 class Stream(Response):
     """Blocks of bytes from an iterator.
 
+    The stream is cut off, to be resumed elsewhere or later, when the server is leaving.
     A client that takes nothing for `stall_wait_s` is cut off, so what is kept for it is one block
     and the socket's buffers. The iterator is closed when the client leaves or the stream ends.
     """
@@ -22,29 +25,36 @@ class Stream(Response):
         media_type: str,
         *,
         stall_wait_s: float,
+        leaving: asyncio.Event,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(None, 200, headers, media_type)
         self.raw_headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
         self._blocks = blocks
         self._stall_wait_s = stall_wait_s
+        self._leaving = leaving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         blocks = self._blocks
-        pump = asyncio.create_task(self._pump(scope, send))
+        pump = asyncio.create_task(self._pump(send))
         gone = asyncio.create_task(_left(receive))
+        leaving = asyncio.create_task(self._leaving.wait())
+        tasks = (pump, gone, leaving)
         try:
-            await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if pump.done():
-                pump.result()
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done() or (pump.done() and not pump.result()):
+                scope.get(CUT, _nothing)()
+                # Until the server has seen it too: else it complains of an unfinished answer.
+                await asyncio.wait({gone}, timeout=CUT_WAIT_S)
         finally:
-            for task in (pump, gone):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(pump, gone, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             if isinstance(blocks, AsyncGenerator):
                 await blocks.aclose()
 
-    async def _pump(self, scope: Scope, send: Send) -> None:
+    async def _pump(self, send: Send) -> bool:
+        """Send all blocks. False: the client does not take them."""
         blocks = aiter(self._blocks)
         # The first block before the status: a stream that can't begin is a problem, not a 200.
         first = await anext(blocks, None)
@@ -57,7 +67,8 @@ class Stream(Response):
                     await self._write(send, block)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
-            scope.get(CUT, _nothing)()
+            return False
+        return True
 
     async def _write(self, send: Send, block: bytes) -> None:
         async with asyncio.timeout(self._stall_wait_s):

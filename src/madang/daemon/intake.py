@@ -34,7 +34,7 @@ class Profiles:
         self._by_name = {profile.name: profile for profile in derived_profiles(nodes)}
 
     def shape(self, request: JobRequest) -> Shape:
-        """One member's shape: GPUs as asked, CPU and memory in proportion unless asked otherwise."""
+        """One member's shape: GPUs as asked, CPU and memory in proportion or as asked."""
         named = request.profile or "any"
         profile = self._by_name.get(named)
         if profile is None:

@@ -281,7 +281,7 @@ class TurnLoop:
         self._profiles.refresh(live.node for live in self._controller.state.nodes.values())
 
     def _owed_actions(self) -> list[Action]:
-        """After a start: everything committed that may not have been carried out. All idempotent."""
+        """After a start: whatever is committed and may not be carried out. All idempotent."""
         owed: list[Action] = []
         state = self._controller.state
         for allocation in state.allocations.values():

@@ -1,13 +1,16 @@
 """What every engine promises: it acts, it observes, it adopts.
 
-- `act` is idempotent by allocation id: the same Start twice starts once; Stop of an unknown or ended
-  allocation does nothing, and a Start that comes after its Stop starts nothing. It returns soon;
-  what comes of it is observed.
+- `act` is idempotent by allocation id: the same Start twice starts once; Stop of an unknown or
+  ended allocation does nothing, and a Start that comes after its Stop starts nothing and is told as
+  ended, as is a Stop of what was adopted and never started. It returns soon; what comes of it is
+  observed.
 - `observe` returns facts in the order they were seen. Each member that starts is reported once by
-  MemberStarted, each that ends (also one that could never start) by MemberEnded; repeats are allowed.
+  MemberStarted, each that ends (also one that could never start) by MemberEnded; repeats
+  are allowed.
 - `adopt` is called once after a start with the live allocations of the ledger. The engine reports
   what it finds of each (started, ended), also what happened while nobody watched; a member that has
-  never been started is left for the Start that follows; one that was, and left no exit, ended `lost`.
+  never been started is left for the Start that follows; one that was, and left no exit, ended
+  `lost`.
 - Members outlive the daemon. An engine that is closed, or killed, ends none of them.
 
 Every engine passes `madang.testing.engine.EngineContract`.
@@ -30,7 +33,8 @@ class Launch:
     """All an engine needs to start an allocation.
 
     `code` is the sha256 hex digest of the code snapshot (a .tar.zst in the code store), or "".
-    `env` is the user's own; the engine adds torchrun's variables, CUDA_VISIBLE_DEVICES and MADANG_*.
+    `env` is the user's own; the engine adds torchrun's variables, CUDA_VISIBLE_DEVICES and
+    MADANG_*.
     `checkpoint_key` names a directory that survives retries and may be shared with a forked job.
     """
 

@@ -1,16 +1,13 @@
 """Code snapshots by the sha256 of their bytes: what a job was submitted with is what it runs.
 
-`<root>/ab/<sha256>.tar` holds a tar under gzip or zstandard, told apart by its first bytes: the
-client knows only the standard library, and packs gzip. A file is there whole and verified, or not
-at all. Safe for many threads and processes.
+`<root>/ab/<sha256>.tar.zst`; a file is there whole and verified, or not at all. The client packs
+(`madang.client.code`), the engines unpack (`local/unpack.py`). Safe for many threads and processes.
 """
 
-import gzip
 import hashlib
 import io
 import os
 import re
-import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,12 +15,8 @@ from pathlib import Path
 from typing import IO, cast
 
 import zstandard
-from pathspec import GitIgnoreSpec
 
 SNAPSHOT_BYTES_MAX = 1 << 30  # packed; larger inputs belong on storage, not into a code snapshot
-ENTRIES_MAX = 200_000
-IGNORE_FILES = (".gitignore", ".madangignore")  # the later one has the last word
-GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -59,7 +52,7 @@ class CodeStore:
         """
         if not _DIGEST.fullmatch(digest):
             raise CodeError(f"{digest[:80]!r} is not a sha256 digest: 64 lower-case hex digits")
-        return self._root / digest[:2] / f"{digest}.tar"
+        return self._root / digest[:2] / f"{digest}.tar.zst"
 
     def has(self, digest: str) -> bool:
         """Whether it is here, whole."""
@@ -124,13 +117,13 @@ class Writer:
 
         Raises:
             BadDigest: it has another one.
-            CodeError: it is not a packed tar.
+            CodeError: it is not packed by zstandard.
             OSError: the disk.
         """
         if self._hash.hexdigest() != digest:
             raise BadDigest(digest, self._hash.hexdigest())
-        if not self._head.startswith((GZIP_MAGIC, ZSTD_MAGIC)):
-            raise CodeError("a code snapshot is a tar packed by gzip or zstandard; this is neither")
+        if self._head != ZSTD_MAGIC:
+            raise CodeError("a code snapshot is a tar packed by zstandard (.tar.zst); this is not")
         target = self._store.path(digest)
         target.parent.mkdir(mode=0o700, exist_ok=True)
         self._file.flush()
@@ -151,126 +144,7 @@ def _too_large(bytes_max: int) -> str:
     )
 
 
-def unpacked(file: IO[bytes]) -> IO[bytes]:
-    """The tar inside a snapshot, as a stream.
-
-    Raises:
-        CodeError: neither gzip nor zstandard.
-    """
-    head = file.read(4)
-    file.seek(0)
-    if head.startswith(GZIP_MAGIC):
-        return io.BufferedReader(gzip.GzipFile(fileobj=file, mode="rb"), 1 << 17)
-    if head == ZSTD_MAGIC:
-        packed = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        return io.BufferedReader(cast(io.RawIOBase, packed), 1 << 17)
-    raise CodeError("neither gzip nor zstandard")
-
-
-# -- packing ------------------------------------------------------------------------------------
-
-
-def pack(directory: Path, target: IO[bytes]) -> str:
-    """Write a snapshot of a working directory; returns its digest.
-
-    The same files give the same bytes: names sorted, times and owners left out. Left out are `.git`
-    and what .gitignore and .madangignore files (in any directory, git's rules) say.
-
-    Raises:
-        CodeError: too many files, or too large.
-        OSError: a file cannot be read.
-    """
-    counted = _Digesting(target)
-    compressor = zstandard.ZstdCompressor(level=3)
-    with (
-        compressor.stream_writer(cast(IO[bytes], counted), closefd=False) as packed,
-        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
-    ):
-        for count, path in enumerate(files(directory)):
-            if count >= ENTRIES_MAX:
-                raise CodeError(
-                    f"{directory} has more than {ENTRIES_MAX} files; "
-                    "leave some out with .madangignore"
-                )
-            _add(tar, directory, path)
-    return counted.digest.hexdigest()
-
-
-def files(directory: Path) -> Iterator[str]:
-    """Relative paths of what belongs to a snapshot: files, links and directories, sorted."""
-    yield from _walk(directory, "", ())
-
-
-_Rules = tuple[tuple[str, GitIgnoreSpec], ...]
-
-
-def _walk(root: Path, below: str, rules: _Rules) -> Iterator[str]:
-    own = _rules_in(root / below)
-    if own is not None:
-        rules = (*rules, (below, own))
-    for entry in sorted(os.scandir(root / below), key=lambda entry: entry.name):
-        if entry.name == ".git":
-            continue
-        path = f"{below}{entry.name}"
-        is_directory = entry.is_dir(follow_symlinks=False)
-        if _is_ignored(f"{path}/" if is_directory else path, rules):
-            continue
-        if is_directory:
-            yield path
-            yield from _walk(root, f"{path}/", rules)
-        elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
-            yield path  # sockets, pipes and devices are no code
-
-
-def _rules_in(directory: Path) -> GitIgnoreSpec | None:
-    lines: list[str] = []
-    for name in IGNORE_FILES:
-        path = directory / name
-        if path.is_file():
-            lines += path.read_text(errors="replace").splitlines()
-    return GitIgnoreSpec.from_lines(lines) if lines else None
-
-
-def _is_ignored(path: str, rules: _Rules) -> bool:
-    """The deepest file that says anything about the path decides, as in gitignore(5)."""
-    for base, spec in reversed(rules):
-        said = spec.check_file(path[len(base) :]).include
-        if said is not None:
-            return said
-    return False
-
-
-def _add(tar: tarfile.TarFile, directory: Path, path: str) -> None:
-    full = directory / path
-    entry = tarfile.TarInfo(path)
-    if full.is_symlink():
-        entry.type, entry.linkname = tarfile.SYMTYPE, os.readlink(full)
-    elif full.is_dir():
-        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-    else:
-        with full.open("rb") as file:
-            status = os.fstat(file.fileno())
-            entry.size = status.st_size
-            entry.mode = 0o755 if status.st_mode & 0o100 else 0o644
-            tar.addfile(entry, file)
-        return
-    tar.addfile(entry)
-
-
-class _Digesting:
-    """Counts and digests what passes to `target`."""
-
-    def __init__(self, target: IO[bytes]) -> None:
-        self._target = target
-        self._count = 0
-        self.digest = hashlib.sha256()
-
-    def write(self, piece: bytes) -> int:
-        self._count += len(piece)
-        if self._count > SNAPSHOT_BYTES_MAX:
-            raise CodeError(_too_large(SNAPSHOT_BYTES_MAX))
-        self.digest.update(piece)
-        return self._target.write(piece)
-
-    def flush(self) -> None:
-        self._target.flush()
+def tar_inside(file: IO[bytes]) -> IO[bytes]:
+    """The tar inside a snapshot, as a stream that reads forward only."""
+    packed = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+    return io.BufferedReader(cast(io.RawIOBase, packed), 1 << 17)

@@ -1,9 +1,9 @@
 """Statements that write any number of rows at once, the fast way of each database.
 
-SQLite executes one prepared statement per row, a function call away. PostgreSQL gets one statement
-with an array per column, unnested there: one round trip for a thousand rows. Both are written in
-SQLAlchemy Core; SQLite's is compiled once and then given tuples, since a thousand rows through the
-compiler's parameters take longer than through the database.
+SQLite executes one prepared statement per row, a function call away. PostgreSQL gets all rows as
+one JSON document, a record set there: one round trip, and arrays would take longer to be quoted.
+Both are written in SQLAlchemy Core; SQLite's is compiled once and then given tuples, since a
+thousand rows take longer through the compiler's parameters than through the database.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from madang.core.codec import dumps
+
 Row = Mapping[str, Any]
+DOCUMENT = "document"
+DOCUMENT_BYTES_MAX = 32 << 20  # far from the 1 GiB where PostgreSQL ends, and easy on its memory
 PREFIX = "a_"  # a bare column name is reserved by SQLAlchemy inside UPDATE
 
 
@@ -25,7 +29,7 @@ class Bulk:
     """One statement over many rows; each row maps the statement's columns to values."""
 
     by_row: sa.ClauseElement
-    by_array: sa.Executable
+    by_document: sa.Executable
 
     def write(self, connection: sa.Connection, rows: Sequence[Row]) -> int:
         """Write the rows; how many the database touched."""
@@ -36,8 +40,16 @@ class Bulk:
             return connection.exec_driver_sql(
                 statement.text, list(map(statement.row, rows))
             ).rowcount
-        arrays = {_bound(name): [row[name] for row in rows] for name in rows[0]}
-        return connection.execute(self.by_array, arrays).rowcount
+        return self._write_document(connection, rows)
+
+    def _write_document(self, connection: sa.Connection, rows: Sequence[Row]) -> int:
+        document = dumps(list(rows))
+        if len(document) > DOCUMENT_BYTES_MAX and len(rows) > 1:
+            half = len(rows) // 2
+            return self._write_document(connection, rows[:half]) + self._write_document(
+                connection, rows[half:]
+            )
+        return connection.execute(self.by_document, {DOCUMENT: document}).rowcount
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +75,7 @@ def inserting(table: sa.Table) -> Bulk:
     names = [column.name for column in table.columns]
     return Bulk(
         sqlite.insert(table).values({name: sa.bindparam(_bound(name)) for name in names}),
-        postgresql.insert(table).from_select(names, sa.select(_arrays(table, names))),
+        postgresql.insert(table).from_select(names, sa.select(_document(table, names))),
     )
 
 
@@ -72,7 +84,7 @@ def upserting(table: sa.Table, key: str) -> Bulk:
     names = [column.name for column in table.columns]
     rest = [name for name in names if name != key]
     one = sqlite.insert(table).values({name: sa.bindparam(_bound(name)) for name in names})
-    all = postgresql.insert(table).from_select(names, sa.select(_arrays(table, names)))
+    all = postgresql.insert(table).from_select(names, sa.select(_document(table, names)))
     return Bulk(
         one.on_conflict_do_update(
             index_elements=[key], set_={name: one.excluded[name] for name in rest}
@@ -85,23 +97,23 @@ def upserting(table: sa.Table, key: str) -> Bulk:
 
 def updating(table: sa.Table, key: str, names: Sequence[str]) -> Bulk:
     """Set the named columns of the row with this key."""
-    arrays = _arrays(table, [key, *names])
+    rows = _document(table, [key, *names])
     return Bulk(
         sa.update(table)
         .where(table.c[key] == sa.bindparam(_bound(key)))
         .values({name: sa.bindparam(_bound(name)) for name in names}),
         sa.update(table)
-        .where(table.c[key] == arrays.c[key])
-        .values({name: arrays.c[name] for name in names}),
+        .where(table.c[key] == rows.c[key])
+        .values({name: rows.c[name] for name in names}),
     )
 
 
 def deleting(table: sa.Table, keys: Sequence[str]) -> Bulk:
     """Delete the rows with these keys."""
-    arrays = _arrays(table, keys)
+    rows = _document(table, keys)
     return Bulk(
         sa.delete(table).where(*[table.c[key] == sa.bindparam(_bound(key)) for key in keys]),
-        sa.delete(table).where(*[table.c[key] == arrays.c[key] for key in keys]),
+        sa.delete(table).where(*[table.c[key] == rows.c[key] for key in keys]),
     )
 
 
@@ -109,12 +121,12 @@ def _bound(name: str) -> str:
     return PREFIX + name
 
 
-def _arrays(table: sa.Table, names: Sequence[str]) -> sa.TableValuedAlias:
-    """`unnest(:a_x, :a_y) AS rows(x, y)`: one array parameter per column."""
-    types = {name: _element(table.c[name]) for name in names}
-    parameters = [sa.bindparam(_bound(name), type_=postgresql.ARRAY(types[name])) for name in names]
-    columns = [sa.column(name, types[name]) for name in names]
-    return sa.func.unnest(*parameters).table_valued(*columns, name="rows").render_derived()
+def _document(table: sa.Table, names: Sequence[str]) -> sa.TableValuedAlias:
+    """`json_to_recordset(:document) AS rows(x BIGINT, y TEXT)`."""
+    columns = [sa.column(name, _element(table.c[name])) for name in names]
+    document = sa.cast(sa.bindparam(DOCUMENT, type_=sa.Text), postgresql.JSON)
+    rows = sa.func.json_to_recordset(document).table_valued(*columns, name="rows")
+    return rows.render_derived(with_types=True)
 
 
 def _element(column: sa.Column[Any]) -> sa.types.TypeEngine[Any]:

@@ -103,7 +103,7 @@ def _check_sizes(jobs: Sequence[TraceJob], nodes: int, per_node: int) -> None:
         members, gpus = members_of(job.gpus, per_node)
         if members > nodes * (per_node // gpus):
             raise TraceError(
-                f"a job asks for {job.gpus} GPUs, the cluster has {nodes}x{per_node}; use more nodes"
+                f"a job asks for {job.gpus} GPUs, the cluster has {nodes}x{per_node}"
             )
 
 

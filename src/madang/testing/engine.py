@@ -69,8 +69,7 @@ class World(ABC):
         """Let time go on a little; return early when the engine called `wake`."""
         woken.wait(0.05)
 
-    @abstractmethod
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - not every world has something to end
         """End what is left."""
 
 
@@ -83,7 +82,7 @@ class Watch:
     woken: threading.Event = field(default_factory=threading.Event)
     facts: list[Fact] = field(default_factory=list)
 
-    def until(self, told: Callable[[], bool], what: str) -> None:
+    def until(self, told: Callable[[], object], what: str) -> None:
         """Observe until `told()`; fails after PATIENCE_S with all that was seen."""
         end_s = time.monotonic() + PATIENCE_S
         while True:
@@ -316,13 +315,16 @@ class EngineContract:
         while watch.engine.observe(1000):
             pass
         watch.woken.clear()
-        watch.engine.act([start(world, allocation(world, "wake-1"), Behaviour.SUCCEED)])
+        job = allocation(world, "wake-1")
+        watch.engine.act([start(world, job, Behaviour.SUCCEED)])
         end_s = time.monotonic() + PATIENCE_S
         while not watch.woken.is_set():
             assert time.monotonic() < end_s, "never woken"
             world.let_pass(watch.woken)
 
-        assert watch.engine.observe(1000)
+        watch.facts = watch.engine.observe(1000)
+        assert watch.facts
+        watch.until_ended(job)
 
     # -- adopt --------------------------------------------------------------------------------
 

@@ -191,6 +191,18 @@ class LedgerContract:
             Node("n0", 8, 64_000, 512_000, "H100"), NodeState.LOST, 0
         )
 
+    def test_what_is_promised_is_loaded_until_it_is_kept(self, yard: Yard) -> None:
+        yard.open()
+        job, seats = yard.job(members=2), (Seat("n0", (1,)), Seat("n0", (5,)))
+        promised = JobWrite(job, Standing(), nominated=seats)
+        turn = Turn(yard.epoch, yard.now_ms, jobs=(promised,), new=(NewJob(job.id, "ada", "{}"),))
+        yard.ledger.commit(turn)
+
+        assert yard.ledger.load().nominations == ((job.id, seats),)
+        assert state_of(yard.ledger.load()).nominations == {job.id: seats}
+        yard.ledger.commit(replace(turn, jobs=(replace(promised, nominated=()),), new=()))
+        assert yard.ledger.load().nominations == ()
+
     # -- jobs ------------------------------------------------------------------------------------
 
     def test_a_job_is_found_by_id_and_number_live_and_ended(self, yard: Yard) -> None:

@@ -77,7 +77,7 @@ class Live {
       tellServerTime(now.now_ms);
       overview.value = now;
       setAll(live, allNodes);
-      endedLately.value = ended.jobs;
+      endedLately.value = [...ended.jobs].sort((a, b) => b.ended_ms - a.ended_ms);
       loggedOut.value = false;
       this.loaded = true;
       void this.refresh(async () => (projects.value = await api.projects()));

@@ -1,5 +1,6 @@
 // The side panel: what an operator should look at, worst first, and who runs next.
 
+import { useSignal } from '@preact/signals';
 import { useMemo } from 'preact/hooks';
 
 import { endedLately, nodes, nowMs, waiting, gpusOf } from '../api/store';
@@ -14,7 +15,7 @@ import { historyOf, idleJobs, rowsOfJob, units } from './state';
 import { gpuAt, nodeAt, stateAt, type State } from './units';
 
 const FAILED_MS_MAX = 3_600_000;
-const EACH_MAX = 6;
+const EACH_MAX = 4;
 const QUEUE_MAX = 8;
 
 interface Item {
@@ -104,19 +105,23 @@ export function Attention() {
 }
 
 function Items({ title, items }: { title: string; items: readonly Item[] }) {
+  const all = useSignal(false);
+  const shown = all.value ? items : items.slice(0, EACH_MAX);
   if (!items.length) return null;
   return (
     <section>
       <h3>{title}</h3>
       <ul class="items">
-        {items.slice(0, EACH_MAX).map((item) => (
+        {shown.map((item) => (
           <li key={item.key}>
             <ItemLine item={item} />
           </li>
         ))}
       </ul>
-      {items.length > EACH_MAX && (
-        <p class="items-more">{t('att.more', { n: items.length - EACH_MAX })}</p>
+      {items.length > shown.length && (
+        <button type="button" class="items-more" onClick={() => (all.value = true)}>
+          {t('att.more', { n: items.length - shown.length })}
+        </button>
       )}
     </section>
   );

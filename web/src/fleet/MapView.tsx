@@ -1,7 +1,7 @@
 // The unit map: one device is one square. The canvas draws squares; names, contours and the card
 // beside the pointer are ordinary elements above and below it.
 
-import { effect, signal } from '@preact/signals';
+import { effect } from '@preact/signals';
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 
 import { projects } from '../api/store';
@@ -62,9 +62,6 @@ function useDrawn(spec: Spec, width: number, height: number): Drawn | null {
 
 const grain = (): number => 1 / Math.max(1, Math.round(window.devicePixelRatio));
 
-/** For the benchmark page and the browser tests: times of drawn frames, newest last. */
-export const frames = signal<readonly number[]>([]);
-
 export function MapView({ spec }: { spec: Spec }) {
   const host = useRef<HTMLDivElement>(null);
   const stage = useRef<Stage | null>(null);
@@ -112,8 +109,7 @@ export function MapView({ spec }: { spec: Spec }) {
   useEffect(() => {
     if (!drawn) return;
     return effect(() => {
-      void shown.value; // repaint in the other theme
-      const colors = palette();
+      const colors = palette(shown.value); // painted anew in the other theme
       const look = { color: spec.color, lit };
       const bytes = paint(drawn.units, drawn.readings, knownJobs.peek(), colors, look);
       stage.current?.paint(bytes, colors.background);
@@ -132,25 +128,27 @@ export function MapView({ spec }: { spec: Spec }) {
         <div class="map-canvas" />
         {drawn && <Labels drawn={drawn} margin={MARGIN} readings={drawn.readings} />}
         {drawn && <Pointer drawn={drawn} hover={hover} setHover={setHover} spec={spec} />}
-        {drawn && hover >= 0 && !moving && hover < drawn.units.count && (
-          <UnitCard
-            units={drawn.units}
-            readings={drawn.readings}
-            row={hover}
-            coarse={drawn.coarse}
-            at={{
-              x: drawn.made.x[hover]! + MARGIN,
-              y: drawn.made.y[hover]! + MARGIN,
-              unit: drawn.made.unit,
-            }}
-            room={size}
-          />
-        )}
+        {drawn && !moving && <Card drawn={drawn} row={hover} room={size} />}
       </div>
       {drawn?.coarse && <p class="map-note">{t('fleet.eachNode')}</p>}
       {lit && !lit.includes(1) && <p class="map-note">{t('fleet.nothingMatches')}</p>}
       {roomBelow > LIST_HEIGHT_MIN && <RunningNow />}
     </div>
+  );
+}
+
+interface CardProps {
+  drawn: Drawn;
+  row: number;
+  room: { width: number; height: number };
+}
+
+function Card({ drawn, row, room }: CardProps) {
+  const { units: all, made, coarse } = drawn;
+  if (row < 0 || row >= all.count) return null;
+  const at = { x: made.x[row]! + MARGIN, y: made.y[row]! + MARGIN, unit: made.unit };
+  return (
+    <UnitCard units={all} readings={drawn.readings} row={row} coarse={coarse} at={at} room={room} />
   );
 }
 

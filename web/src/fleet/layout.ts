@@ -51,6 +51,7 @@ const UNIT_MIN = 3;
 const UNIT_MAX: Record<Shape, number> = { blocks: 34, cards: 44, shelf: 30, bars: 28 };
 const ROW_GAP = 14;
 const COLUMNS_MAX = 32;
+const FILL_GAIN_MIN = 1.05;
 const CARD_WIDTH_MIN = 168; // a node's name and count fit above it
 const SHELF_GAP = 10;
 const BAR_GAP = 18;
@@ -164,7 +165,8 @@ function fitBlocks(
     const height = blocksHeight(groups, columns, perRow, cellHeight, s.nodeGap);
     const used = columns * (perRow * (cellWidth + s.nodeGap) - s.nodeGap) + (columns - 1) * gutter;
     const fit = { steps: s, columns, perRow, cellWidth, cellHeight, gutter, height, used };
-    if (height <= box.height && (!best || used > best.used)) best = fit;
+    // Fewer, wider blocks have room for their names: more columns must fill the width clearly better.
+    if (height <= box.height && (!best || used > best.used * FILL_GAIN_MIN)) best = fit;
   }
   return best;
 }

@@ -2,7 +2,7 @@
 
 import type { ColorBy } from './spec';
 import type { Jobs, Readings, Units } from './units';
-import { jobAt, stateAt, type State } from './units';
+import { stateAt, type State } from './units';
 
 /** The pattern's code, in the low bits of the fourth byte; shared with the shader and the canvas. */
 export const PATTERN: Record<State, number> = {
@@ -31,8 +31,9 @@ const parse = (hex: string): Rgb => {
   return [(value >> 16) & 255, (value >> 8) & 255, value & 255];
 };
 
-/** The tokens of the theme that is shown, from the style sheet. */
-export function palette(): Palette {
+/** The tokens of a theme; it must be the one that is shown, for they come from the style sheet. */
+export function palette(theme: 'dark' | 'light'): Palette {
+  assertShown(theme);
   const style = getComputedStyle(document.documentElement);
   const token = (name: string): Rgb => parse(style.getPropertyValue(`--${name}`) || '#000000');
   const stops = Array.from({ length: 8 }, (_, i) => token(`ramp${i}`));
@@ -50,6 +51,12 @@ export function palette(): Palette {
     categories: Array.from({ length: 8 }, (_, i) => token(`cat${i}`)),
     background: token('bg'),
   };
+}
+
+function assertShown(theme: string): void {
+  const shown = document.documentElement.dataset['theme'];
+  if (shown !== theme)
+    throw new Error(`asked for the colours of ${theme} while ${shown ?? 'none'} shows`);
 }
 
 function between(stops: readonly Rgb[], share: number): Rgb {
@@ -84,11 +91,28 @@ export function shareOf(readings: Readings, by: Exclude<ColorBy, 'project'>, row
   }
 }
 
-/** A project's colour is the same everywhere and for ever: it comes from its name. */
-export function categoryOf(name: string, count: number): number {
+/**
+ * A colour for each name: the one its hash says, or the next that nobody has yet. The same names give
+ * the same colours everywhere; two share one only when there are more names than colours.
+ */
+export function categoriesOf(names: readonly string[], count: number): Map<string, number> {
+  const found = new Map<string, number>();
+  const taken = new Set<number>();
+  for (const name of [...new Set(names)].sort()) {
+    if (taken.size === count) taken.clear();
+    let at = hashOf(name) % count;
+    while (taken.has(at)) at = (at + 1) % count;
+    taken.add(at);
+    found.set(name, at);
+  }
+  return found;
+}
+
+/** FNV-1a. */
+function hashOf(text: string): number {
   let hash = 2166136261;
-  for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 16777619);
-  return (hash >>> 0) % count;
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 16777619);
+  return hash >>> 0;
 }
 
 export interface Look {
@@ -106,19 +130,15 @@ export function paint(
   look: Look,
 ): Uint8Array {
   const out = new Uint8Array(units.count * 4);
-  const categories = new Map<string, Rgb>();
+  const projects = units.jobs.map((id) => jobs.get(id)?.project ?? '');
+  const categories = categoriesOf(projects, colors.categories.length);
   for (let row = 0; row < units.count; row++) {
     const state = stateAt(units, row);
     let rgb = colors.states[state];
     if (state === 'running') {
       if (look.color === 'project') {
-        const project = jobs.get(jobAt(units, row) ?? '')?.project ?? '';
-        let mine = categories.get(project);
-        if (!mine) {
-          mine = colors.categories[categoryOf(project, colors.categories.length)]!;
-          categories.set(project, mine);
-        }
-        rgb = mine;
+        const at = categories.get(projects[units.job[row]!] ?? '');
+        if (at !== undefined) rgb = colors.categories[at]!;
       } else {
         const share = shareOf(readings, look.color, row);
         if (!Number.isNaN(share)) {

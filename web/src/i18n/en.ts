@@ -85,7 +85,7 @@ export const en = {
 
   'side.attention': 'Needs attention',
   'side.open': '{n} open',
-  'side.calm': 'Nothing does. Every device is healthy and in use as asked.',
+  'side.calm': 'Nothing now. Every device is healthy.',
   'side.devices': 'Devices and nodes',
   'side.jobs': 'Jobs',
   'side.queue': 'Next in queue',
@@ -202,6 +202,7 @@ export const en = {
   'job.memberSignal': 'signal {signal}',
   'job.memberExit': 'exit {code}',
   'job.details': 'Details',
+  'job.lastLines': 'Last lines of member 0',
   'job.command': 'Command',
   'job.project': 'Project',
   'job.owner': 'Owner',

@@ -87,7 +87,7 @@ export const ko: Record<Key, string> = {
 
   'side.attention': '살펴볼 것',
   'side.open': '{n}건',
-  'side.calm': '없습니다. 모든 장치가 정상이고 요청대로 쓰이고 있습니다.',
+  'side.calm': '없습니다. 모든 장치가 정상입니다.',
   'side.devices': '장치와 노드',
   'side.jobs': '작업',
   'side.queue': '다음 차례',
@@ -203,6 +203,7 @@ export const ko: Record<Key, string> = {
   'job.memberSignal': '시그널 {signal}',
   'job.memberExit': '종료 {code}',
   'job.details': '자세히',
+  'job.lastLines': '멤버 0의 마지막 줄',
   'job.command': '명령',
   'job.project': '프로젝트',
   'job.owner': '소유자',

@@ -89,7 +89,7 @@ export function Chart(props: {
       plot.current = new uPlot(made, drawn(now.current.lines, node.clientWidth), node);
     };
     const stop = effect(() => {
-      void shown.value; // build again in the other theme's colours
+      node.dataset['theme'] = shown.value; // built again in the other theme's colours
       build();
     });
     const watch = new ResizeObserver(() =>
@@ -112,7 +112,5 @@ export function Chart(props: {
 }
 
 function drawn(lines: readonly Line[], width: number): uPlot.AlignedData {
-  return aligned(
-    lines.map((line) => thinned(line.points, Math.max(50, width))),
-  ) as uPlot.AlignedData;
+  return aligned(lines.map((line) => thinned(line.points, Math.max(50, width))));
 }

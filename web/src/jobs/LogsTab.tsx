@@ -178,7 +178,8 @@ function Lines(props: LinesProps) {
   const [view, setView] = useState({ top: 0, height: 600, columns: 0 });
   const [following, setFollowing] = useState(true);
   const seen = useRef(lines.length);
-  const gutter = String(lines.length + props.forgotten).length + 2;
+  // Numbers only when they are the file's own: from the tail alone nobody knows them.
+  const gutter = props.atStart ? String(lines.length + props.forgotten).length + 3 : 2;
   const width = wrap ? Math.max(20, view.columns - gutter) : 0;
   const before = useMemo(() => rowsBefore(plain, view.columns ? width : 0), [plain, width]);
   const rows = before.at(-1) ?? 0;
@@ -239,7 +240,7 @@ function Lines(props: LinesProps) {
             {lines.slice(first, last).map((line, i) => (
               <LogLine
                 key={first + i + props.forgotten}
-                n={first + i + 1 + props.forgotten}
+                n={props.atStart ? first + i + 1 + props.forgotten : 0}
                 line={line}
                 style={styleBefore(lines, first + i)}
                 rows={before[first + i + 1]! - before[first + i]!}
@@ -291,7 +292,7 @@ function LogLine(props: LogLineProps) {
       class={`log-line ${props.target ? 'target' : ''} ${props.wrap ? 'wrap' : ''}`}
       style={{ height: `${props.rows * ROW}px`, paddingLeft: `${props.gutter}ch` }}
     >
-      <i style={{ width: `${props.gutter - 2}ch` }}>{props.n}</i>
+      {props.n > 0 && <i style={{ width: `${props.gutter - 1}ch` }}>{props.n}</i>}
       {found.map((span, i) => (
         <Ansi key={i} span={span} find={props.find} />
       ))}
@@ -299,7 +300,7 @@ function LogLine(props: LogLineProps) {
   );
 }
 
-function Ansi({ span, find }: { span: Span; find: string }) {
+export function Ansi({ span, find }: { span: Span; find: string }) {
   const { fg, bg, bold, dim, italic, underline } = span.style;
   const names = [
     typeof fg === 'number' ? `fg${fg}` : '',

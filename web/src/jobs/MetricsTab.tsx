@@ -30,7 +30,7 @@ interface Feed {
 }
 
 /** Follows the chosen members' reports, each from where it was left. */
-function useReports(job: JobView, members: readonly number[]): Feed {
+export function useReports(job: JobView, members: readonly number[]): Feed {
   const store = useRef(new Map<number, { series: MemberSeries; offset: number }>());
   const [feed, setFeed] = useState<Feed>({ series: new Map(), loaded: false });
   useEffect(() => {
@@ -174,7 +174,7 @@ interface PlotProps {
   smooth: boolean;
 }
 
-function Plot({ name, feed, members, axis, smooth }: PlotProps) {
+export function Plot({ name, feed, members, axis, smooth }: PlotProps) {
   const [at, setAt] = useState<{ x: number; y: number } | null>(null);
   const lines = useMemo<Line[]>(
     () =>

@@ -11,6 +11,7 @@ import { clock, duration, figure, mib, percent, quoted } from '../format';
 import { t } from '../i18n';
 import { VirtualTable, type Column } from '../ui/VirtualTable';
 import { seatText, startText } from '../words';
+import { LogPreview, MetricsPreview } from './Preview';
 
 const WHY_MS = 5_000;
 
@@ -19,10 +20,14 @@ export function OverviewTab({ job }: { job: JobView }) {
     <>
       {job.phase !== 'running' && <WhyLine job={job} />}
       <div class="overview">
-        <section class="members">
-          <h2>{t('job.members')}</h2>
-          {job.seats.length ? <Members job={job} /> : <p class="quiet">{t('job.noMembers')}</p>}
-        </section>
+        <div class="overview-main">
+          {job.running_ms > 0 && <MetricsPreview job={job} />}
+          <section class="members">
+            <h2>{t('job.members')}</h2>
+            {job.seats.length ? <Members job={job} /> : <p class="quiet">{t('job.noMembers')}</p>}
+          </section>
+          {job.running_ms > 0 && <LogPreview job={job} />}
+        </div>
         <section class="details">
           <h2>{t('job.details')}</h2>
           <Details job={job} />

@@ -53,28 +53,35 @@ function painted(from: Style, codes: string): Style {
   const list = codes.split(/[;:]/).map((code) => Number(code || 0));
   for (let i = 0; i < list.length; i++) {
     const code = list[i]!;
-    if (code === 0) Object.assign(style, PLAIN);
-    else if (code === 1) style.bold = true;
-    else if (code === 2) style.dim = true;
-    else if (code === 3) style.italic = true;
-    else if (code === 4) style.underline = true;
-    else if (code === 22) style.bold = style.dim = false;
-    else if (code === 23) style.italic = false;
-    else if (code === 24) style.underline = false;
-    else if (code >= 30 && code <= 37) style.fg = code - 30;
-    else if (code >= 90 && code <= 97) style.fg = code - 82;
-    else if (code === 39) style.fg = null;
-    else if (code >= 40 && code <= 47) style.bg = code - 40;
-    else if (code >= 100 && code <= 107) style.bg = code - 92;
-    else if (code === 49) style.bg = null;
-    else if (code === 38 || code === 48) {
+    if (code === 38 || code === 48) {
       const { color, used } = extended(list.slice(i + 1));
       i += used;
       if (code === 38) style.fg = color;
       else style.bg = color;
-    }
+    } else Object.assign(style, SIMPLE[code] ?? basic(code));
   }
   return style;
+}
+
+const SIMPLE: Record<number, Partial<Style>> = {
+  0: PLAIN,
+  1: { bold: true },
+  2: { dim: true },
+  3: { italic: true },
+  4: { underline: true },
+  22: { bold: false, dim: false },
+  23: { italic: false },
+  24: { underline: false },
+  39: { fg: null },
+  49: { bg: null },
+};
+
+function basic(code: number): Partial<Style> {
+  if (code >= 30 && code <= 37) return { fg: code - 30 };
+  if (code >= 90 && code <= 97) return { fg: code - 82 };
+  if (code >= 40 && code <= 47) return { bg: code - 40 };
+  if (code >= 100 && code <= 107) return { bg: code - 92 };
+  return {};
 }
 
 function extended(rest: readonly number[]): { color: number | string | null; used: number } {

@@ -41,6 +41,7 @@ export class Follower {
     private readonly member: number,
     private readonly isLive: () => boolean,
     private readonly changed: (state: LogState) => void,
+    private readonly tail = TAIL_LINES,
   ) {
     void this.round();
   }
@@ -67,7 +68,7 @@ export class Follower {
   private async read(): Promise<void> {
     const { signal } = this.stopping;
     if (!this.state.loaded || this.state.missing) {
-      const part = await api.log(this.job, this.member, { tail: TAIL_LINES }, signal);
+      const part = await api.log(this.job, this.member, { tail: this.tail }, signal);
       this.next = part.next;
       this.start = Math.max(0, part.next - part.bytes.length);
       this.state.buffer.append(part.bytes);

@@ -142,9 +142,12 @@ export function Dialog(props: {
   );
 }
 
+const FLAT = 0.03; // a line that never moves says nothing
+
 export function Sparkline(props: { values: readonly number[]; width: number; height: number }) {
   const { values, width, height } = props;
-  if (values.filter((value) => !Number.isNaN(value)).length < 2) return null;
+  const known = values.filter((value) => !Number.isNaN(value));
+  if (known.length < 2 || Math.max(...known) - Math.min(...known) < FLAT) return null;
   const step = width / Math.max(1, values.length - 1);
   let path = '';
   let pen = 'M';

@@ -94,6 +94,7 @@ class Logs:
             self._followed(job, allocation, query),
             TEXT,
             stall_wait_s=self._desk.settings.limits.stall_wait_s,
+            leaving=self._desk.leaving,
             headers={"x-accel-buffering": "no", "madang-offset": str(query.offset)},
         )
 

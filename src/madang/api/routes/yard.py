@@ -109,6 +109,7 @@ class WholeYard:
             self._desk.feed.listen(place),
             EVENT_STREAM,
             stall_wait_s=self._desk.settings.limits.stall_wait_s,
+            leaving=self._desk.leaving,
             headers={"x-accel-buffering": "no"},
         )
 

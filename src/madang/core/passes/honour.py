@@ -14,10 +14,12 @@ def honour(draft: Draft) -> None:
     snapshot = draft.snapshot
     for job_id in sorted(snapshot.nominations, key=lambda id: snapshot.jobs[id].job.seq):
         live, seats = snapshot.jobs[job_id], snapshot.nominations[job_id]
+        if live.standing.stop_asked:
+            continue  # settle ends it in this plan, and its promise with it
         places = draft.places_of(seats)
         whole = all(len(gpus) == live.job.shape.gpus for _, gpus in places)
         there = whole and all(snapshot.pool.open[row] for row, _ in places)
-        if live.standing.stop_asked or not there or not draft.within_quota(live.job):
+        if not there or not draft.within_quota(live.job):
             draft.drop_nomination(job_id)
         elif draft.view.has_free(places, live.job.shape) and not snapshot.still_runs(job_id):
             draft.bind(live.job, tuple(places))

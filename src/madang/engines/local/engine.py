@@ -7,9 +7,11 @@ because a sick driver hangs.
 """
 
 import errno
+import fcntl
 import json
 import logging
 import os
+import queue
 import selectors
 import socket
 import subprocess
@@ -17,7 +19,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ BURY_AGAIN_S = 5.0
 REMOVE_S = 60.0  # for removing the container of a killed shim
 REPORT_LINE_BYTES_MAX = 1 << 20
 PREPARERS = 2
-NOTIFY_BYTES = 1 << 20
+NOTIFY_BYTES = 1 << 20  # the most that an unprivileged pipe may hold: 15,000 lines
+WORK_AT_ONCE = 64  # then lines are read, so that shims do not find the pipe full
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +92,8 @@ class LocalEngine:
         self._rest = b""
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._pool = ThreadPoolExecutor(PREPARERS, "madang-prepare")
+        # Bounded by what the scheduler may bind: one entry per allocation that has code.
+        self._slow: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._base_env: dict[str, str] = {}
         self._sdk = ""
 
@@ -108,10 +111,10 @@ class LocalEngine:
             self._crew.find_living()
             healthy = self._devices.healthy()
             self.tell(self._seen(healthy))
-        for name, loop in (("engine", self._loop), ("health", lambda: self._watch_health(healthy))):
-            thread = threading.Thread(target=loop, name=f"madang-{name}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._spawn("engine", self._loop)
+        self._spawn("health", partial(self._watch_health, healthy))
+        for _ in range(PREPARERS):
+            self._spawn("prepare", self._do_slow_work)
 
     def adopt(self, allocations: Sequence[Allocation]) -> None:
         mark = self._places.boot_mark
@@ -140,9 +143,12 @@ class LocalEngine:
         if self._work_fd < 0:
             return
         self._nudge()
+        for _ in range(PREPARERS):
+            self._slow.put(None)
         for thread in self._threads:
-            thread.join(SCAN_S)  # health may hang in the driver; it is a daemon thread
-        self._pool.shutdown(wait=True, cancel_futures=True)
+            # Some may hang: in a sick driver, in a large archive. They are daemon threads, and what
+            # they leave half done is done anew by the next engine.
+            thread.join(SCAN_S)
         self._keeper.close()
         for fd in (self._work_fd, self._fifo_fd):
             os.close(fd)
@@ -206,14 +212,13 @@ class LocalEngine:
 
     def prepare(self, stay: Stay, launch: Launch) -> None:
         if launch.code:
-            self._pool.submit(self._prepare_later, stay.id, launch)
+            self._slow.put(partial(self._prepare_later, stay.id, launch))
         else:
             self._crew.prepared(stay.id, self._prepare_now(launch))
 
     def bury(self, allocation: str, rank: int) -> None:
-        threading.Thread(
-            target=self._bury, args=(allocation, rank), name="madang-bury", daemon=True
-        ).start()
+        # A thread of its own: it may wait for as long as a process takes to die.
+        self._spawn("bury", partial(self._bury, allocation, rank))
 
     # -- the engine's thread ------------------------------------------------------------------
 
@@ -227,7 +232,8 @@ class LocalEngine:
         while not self._closing.is_set():
             try:
                 watched = self._watch_keeper(selector, watched)
-                for key, _ in selector.select(max(0.0, scan_at_s - time.monotonic())):
+                wait_s = 0.0 if self._work else max(0.0, scan_at_s - time.monotonic())
+                for key, _ in selector.select(wait_s):
                     self._on_readable(key.fd)
                 self._do_work()
                 if time.monotonic() >= scan_at_s:
@@ -236,7 +242,7 @@ class LocalEngine:
                     scan_at_s = time.monotonic() + SCAN_S
                 if time.monotonic() >= prune_at_s:
                     prune_at_s = time.monotonic() + PRUNE_S
-                    self._pool.submit(self._prune)
+                    self._slow.put(self._prune)
             except Exception:
                 # What one allocation breaks must not keep the others from being seen.
                 _log.exception("the engine's thread goes on after an error")
@@ -272,7 +278,7 @@ class LocalEngine:
             self._keeper.gone()
 
     def _do_work(self) -> None:
-        for _ in range(len(self._work)):
+        for _ in range(min(WORK_AT_ONCE, len(self._work))):
             work = self._work.popleft()
             with self._lock:
                 work()
@@ -308,7 +314,17 @@ class LocalEngine:
         if not self._closing.is_set():
             self._nudge()
 
+    def _spawn(self, name: str, loop: Callable[[], None]) -> None:
+        thread = threading.Thread(target=loop, name=f"madang-{name}", daemon=True)
+        self._threads = [other for other in self._threads if other.is_alive()]
+        self._threads.append(thread)
+        thread.start()
+
     # -- slow things --------------------------------------------------------------------------
+
+    def _do_slow_work(self) -> None:
+        while (work := self._slow.get()) is not None and not self._closing.is_set():
+            work()
 
     def _prepare_now(self, launch: Launch) -> str:
         allocation = launch.allocation
@@ -426,7 +442,12 @@ def _opened_fifo(path: Path) -> int:
     except FileExistsError:
         pass
     # Also for writing: without a writer it would be readable for ever.
-    return os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, NOTIFY_BYTES)
+    except OSError:
+        pass  # it stays smaller; what does not fit is found by the scan
+    return fd
 
 
 def _write_durably(path: Path, text: str) -> None:

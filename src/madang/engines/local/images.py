@@ -35,8 +35,8 @@ class Container:
 
 
 def runtime() -> str:
-    """The runtime on the PATH, or ""."""
-    return next((name for name in RUNTIMES if shutil.which(name)), "")
+    """The path of the runtime's client, or ""; a path, because users bring a PATH of their own."""
+    return next(filter(None, map(shutil.which, RUNTIMES)), "")
 
 
 def container_name(allocation: str, rank: int) -> str:
@@ -47,16 +47,17 @@ def run_command(
     runtime: str, container: Container, env: Mapping[str, str], command: Sequence[str]
 ) -> list[str]:
     """Values of variables go by the client's own environment: they are not seen in a `ps`."""
+    is_podman = os.path.basename(runtime) == "podman"
     argv = [runtime, "run", "--rm", "--init", "--name", container.name]
     # Ranks meet on the host's network, and torch's workers share memory.
     argv += ["--network", "host", "--ipc", "host", "--user", f"{os.getuid()}:{os.getgid()}"]
     argv += ["--workdir", container.directory]
     for path in container.mounts:
         argv += ["--mount", f"type=bind,source={path},target={path}"]
-    if container.gpus and runtime == "docker":
+    if container.gpus and not is_podman:
         # The quotes are the option's own: it is parsed as CSV.
         argv += ["--gpus", f'"device={",".join(container.gpus)}"']
-    for gpu in container.gpus if runtime == "podman" else ():
+    for gpu in container.gpus if is_podman else ():
         argv += ["--device", f"nvidia.com/gpu={gpu}"]  # CDI
     for name in sorted(env):
         # The runtime renumbers the devices that it gives.

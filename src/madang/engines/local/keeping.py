@@ -12,14 +12,15 @@ import madang
 from madang.engines.local.places import Places
 
 ASK_S = 5.0  # a keeper that takes no line for this long is stuck, and replaced
+LOG_BYTES_MAX = 1 << 20
 RESPAWN_S = 1.0  # between keepers, when they die young
 
 _log = logging.getLogger(__name__)
+# Without `site`, nothing is importable but Python itself and what is told here.
 _CODE = """
-import sys
+import importlib, sys
 sys.path.append(sys.argv[1])
-from madang.engines.local import keeper
-keeper.main(int(sys.argv[2]), sys.argv[3])
+importlib.import_module(sys.argv[2]).main(int(sys.argv[3]), sys.argv[4])
 """
 
 
@@ -49,10 +50,10 @@ class KeeperLink:
         self._born_s = time.monotonic()
         ours, theirs = socket.socketpair()
         source = str(Path(madang.__file__).parent.parent)
-        argv = [sys.executable, "-I", "-S", "-c", _CODE, source]
+        argv = [sys.executable, "-I", "-S", "-c", _CODE, source, "madang.engines.local.keeper"]
         argv += [str(theirs.fileno()), str(self._places.fifo)]
         try:
-            with self._places.keeper_log.open("ab") as log:
+            with self._places.keeper_log.open(self._log_mode()) as log:
                 self._keeper = subprocess.Popen(
                     argv,
                     pass_fds=[theirs.fileno()],
@@ -71,6 +72,11 @@ class KeeperLink:
         ours.settimeout(ASK_S)
         self._socket = ours
         return True
+
+    def _log_mode(self) -> str:
+        """A keeper and its shims write tracebacks only; yet nothing grows for ever."""
+        path = self._places.keeper_log
+        return "wb" if path.exists() and path.stat().st_size > LOG_BYTES_MAX else "ab"
 
     def ask(self, directory: Path, rank: int) -> bool:
         """Ask for a shim. False when there is no keeper to ask."""

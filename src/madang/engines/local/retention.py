@@ -26,7 +26,7 @@ class Rules:
     """Ages count from the last sign of life. Both size and age are upper bounds."""
 
     work_days: int = 7
-    work_gib: int = 50
+    work_mib: int = 50 << 10
     log_days: int = 90
     settle_s: int = 3_600  # younger than this is never touched
 
@@ -45,7 +45,7 @@ def prune(places: Places, live: Collection[str], rules: Rules, now_s: float | No
     now_s = time.time() if now_s is None else now_s
     ended = sorted(_ended(places, live, now_s - rules.settle_s), key=lambda old: old.ended_s)
     removed = 0
-    room_bytes = rules.work_gib << 30
+    room_bytes = rules.work_mib << 20
     for old in reversed(ended):  # newest first: they have the first claim to the room
         if old.ended_s < now_s - rules.log_days * DAY_S:
             removed += _remove(old.path)

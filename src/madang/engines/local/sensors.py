@@ -1,7 +1,7 @@
 """What members and devices use right now: for `madang top`.
 
-CPU percent is 100 per core, measured since the last call; the first one has nothing to compare with
-and says None. A member is its whole process tree, less its shim.
+CPU percent is measured since the last call; the first has nothing to compare with and says None.
+A member is its whole process tree, less its shim.
 """
 
 import os
@@ -61,7 +61,7 @@ class Sensors:
         if last is None or total <= last[1]:
             return None
         share = (busy - last[0]) / (total - last[1])
-        return round(100 * max(0.0, min(1.0, share)) * (psutil.cpu_count() or 1), 1)
+        return round(100 * max(0.0, min(1.0, share)), 1)
 
 
 def _percent(before: int | None, ticks: int, passed_s: float) -> float | None:

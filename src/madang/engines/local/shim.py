@@ -36,7 +36,8 @@ _raw_prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 CHUNK_BYTES = 65536  # what a pipe holds
 LOOK_MS = 30_000  # a stop file is found at the latest after this, were its signal lost
-KILL_AGAIN_MS = 100  # something may fork faster than one round of SIGKILL
+KILL_AGAIN_MS = 100  # something may fork faster than one round of SIGKILL; doubles each round
+KILL_AGAIN_MS_MAX = 5_000  # what sleeps in a driver dies when it wakes, asked often or not
 LEFTOVER_GRACE_MS = 2_000  # what a member leaves behind gets this long after SIGTERM
 DEFAULT_GRACE_MS = 10_000  # when a stop file is damaged, or someone sends the shim a SIGTERM
 CLEANUP_S = 30  # for removing a container
@@ -222,6 +223,7 @@ class Watch:
         self._log = log
         self._status: int | None = None  # of the leader, as waitpid gives it
         self._kill_at_ms = -1  # monotonic; -1: nothing was asked to end
+        self._kill_again_ms = KILL_AGAIN_MS
         self._asked = False  # by a stop, not by the leader's own end
         self._asked_by_signal = False
 
@@ -238,13 +240,14 @@ class Watch:
         poll.register(wake_out, select.POLLIN)
         self._look_for_stop()
         while not self._all_gone():
-            for fd, _ in poll.poll(self._wait_ms()):
+            ready = poll.poll(self._wait_ms())
+            for fd, _ in ready:
                 if fd == wake_out:
                     os.read(wake_out, 4096)
                     self._look_for_stop()
                 elif not self._pump(log_out):
                     poll.unregister(log_out)
-            if self._kill_at_ms < 0 and os.path.exists(self._stop_path()):
+            if not ready and self._kill_at_ms < 0:
                 self._look_for_stop()
             self._kill_when_due()
         while self._pump(log_out, at_the_end=True):
@@ -303,11 +306,13 @@ class Watch:
             os.pwrite(self._state_fd, records.start_block(start), 0)
         except OSError as error:
             self._give_up(f"the start could not be recorded: {error}", records.ENGINE_FAILED)
+        # The daemon may be away: a told start must not end the member, so SIGPIPE comes after it.
         self._call.tell("started", shim_pid, start.at_ms)
-        error = _exec(command, env)
-        missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        why = _exec(command, env)
+        missing = why.errno in (errno.ENOENT, errno.ENOTDIR)
         code = records.NOT_FOUND if missing else records.NOT_EXECUTABLE
-        self._give_up(f"cannot run {command[0]!r}: {error.strerror}", code)
+        self._give_up(f"cannot run {command[0]!r}: {why.strerror}", code)
 
     def _give_up(self, why: str, code: int) -> NoReturn:
         os.write(2, f"[madang] {why}\n".encode())
@@ -385,7 +390,8 @@ class Watch:
         for one in proc.descendants(os.getpid(), proc.all_stats()):
             if not one.is_zombie:
                 proc.send(one, signal.SIGKILL)
-        self._kill_at_ms = _monotonic_ms() + KILL_AGAIN_MS
+        self._kill_at_ms = _monotonic_ms() + self._kill_again_ms
+        self._kill_again_ms = min(2 * self._kill_again_ms, KILL_AGAIN_MS_MAX)
 
     def _clean_up(self) -> None:
         """Run the launch's last command: it removes a container that outlived its client."""
@@ -410,7 +416,6 @@ class Watch:
 
 # Ignored by Python, by `nohup`, or by the keeper: a member begins as from a shell.
 _TO_DEFAULT = (
-    signal.SIGPIPE,
     signal.SIGXFSZ,
     signal.SIGCHLD,
     signal.SIGHUP,
@@ -427,7 +432,7 @@ def _exec(command: list[str], env: dict[str, str]) -> OSError:
     """
     name = command[0]
     folders = [""] if "/" in name else env["PATH"].split(":")
-    why = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    why = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     for folder in folders:
         try:
             os.execve(f"{folder}/{name}" if folder else name, command, env)

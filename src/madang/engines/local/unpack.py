@@ -2,8 +2,9 @@
 
 Whoever submits jobs may run code here anyway, under this user; what must not happen is that an
 archive writes over files of the state directory before any job runs. So: relative names without
-`..`; regular files, directories and links only; no writing through a link; links that stay inside;
-bounds on entries, on bytes and on headers. Tar's own metadata (owner, setuid) is not taken over.
+`..`; regular files, directories and links only; symbolic links last, so that nothing is written
+through one, and only those that stay inside; bounds on entries, on bytes and on headers. Owners,
+times and special modes are not taken over.
 """
 
 import os
@@ -11,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -19,9 +19,10 @@ from typing import IO, Self
 import zstandard
 
 import madang
-from madang.engines.code_store import ENTRIES_MAX, CodeError, unpacked
+from madang.engines.code_store import CodeError, tar_inside
 
 UNPACKED_BYTES_MAX = 16 << 30
+ENTRIES_MAX = 200_000
 HEADER_BYTES_MAX = 1 << 20  # a long name needs 4 KiB; tarfile reads a header into memory
 APART_BYTES = 4 << 20  # above this, unpacking would keep the daemon's other threads waiting
 APART_S = 1800
@@ -57,9 +58,9 @@ def unpack(archive: Path, target: Path) -> None:
 def extract(archive: Path, target: Path, bounds: Bounds = Bounds()) -> None:
     """Fill an empty directory. Raises as `unpack`."""
     try:
-        with archive.open("rb") as file, unpacked(file) as stream:
+        with archive.open("rb") as file, tar_inside(file) as stream:
             _extract_stream(stream, target, bounds)
-    except (tarfile.TarError, zlib.error, zstandard.ZstdError, EOFError) as error:
+    except (tarfile.TarError, zstandard.ZstdError, EOFError) as error:
         raise CodeError(f"the snapshot is damaged: {error}") from error
 
 
@@ -104,6 +105,7 @@ class _Header(tarfile.TarInfo):
 
 def _extract_stream(stream: IO[bytes], target: Path, bounds: Bounds) -> None:
     count = total = 0
+    links: dict[Path, str] = {}
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tar:
         for entry in tar:
             count += 1
@@ -112,36 +114,36 @@ def _extract_stream(stream: IO[bytes], target: Path, bounds: Bounds) -> None:
                 raise CodeError(f"more than {bounds.entries_max} entries")
             if total > bounds.bytes_max:
                 raise CodeError(f"more than {bounds.bytes_max} bytes unpacked")
-            _extract_one(tar, entry, target)
+            parts = _inside(entry.name)
+            if not parts:
+                continue  # the directory itself, as in `tar c .`
+            path = _with_parents(target, parts)
+            if path in links or (path.exists() and not (path.is_dir() and entry.isdir())):
+                raise CodeError(f"{entry.name[:200]!r} comes twice")
+            if entry.issym():
+                links[path] = entry.linkname
+            else:
+                _extract_one(tar, entry, path, target)
+    _make_links(links, target)
 
 
-def _extract_one(tar: tarfile.TarFile, entry: tarfile.TarInfo, target: Path) -> None:
-    parts = _inside(entry.name)
-    if not parts:
-        return  # the directory itself, as in `tar c .`
-    path = _parent_of(target, parts, entry.name)
-    if path.is_symlink() or (path.exists() and not (path.is_dir() and entry.isdir())):
-        raise CodeError(f"{entry.name!r} comes twice")
+def _extract_one(tar: tarfile.TarFile, entry: tarfile.TarInfo, path: Path, target: Path) -> None:
     if entry.isdir():
         path.mkdir(exist_ok=True)
-    elif entry.issym():
-        _check_link(parts, entry)
-        path.symlink_to(entry.linkname)
     elif entry.islnk():
-        linked = _inside(entry.linkname)
-        source = _parent_of(target, linked, entry.linkname) if linked else target
-        if source.is_symlink() or not source.is_file():
-            raise CodeError(f"{entry.name!r} is a hard link to {entry.linkname!r}, not a file here")
+        source = target.joinpath(*_inside(entry.linkname))
+        if not source.is_file():
+            raise CodeError(f"{entry.name[:200]!r} links to {entry.linkname[:200]!r}: no file here")
         path.hardlink_to(source)
     elif entry.isreg() and not entry.issparse():
         content = tar.extractfile(entry)
         assert content is not None, f"a regular file without content: {entry.name!r}"
-        mode = 0o700 if entry.mode & 0o100 else 0o600
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode | 0o044)
+        mode = 0o755 if entry.mode & 0o100 else 0o644
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
         with content, open(fd, "wb") as file:
             shutil.copyfileobj(content, file, 1 << 20)
     else:
-        raise CodeError(f"{entry.name!r} is neither a file, a directory nor a link")
+        raise CodeError(f"{entry.name[:200]!r} is neither a file, a directory nor a link")
 
 
 def _inside(name: str) -> list[str]:
@@ -154,29 +156,28 @@ def _inside(name: str) -> list[str]:
     return parts
 
 
-def _parent_of(target: Path, parts: list[str], name: str) -> Path:
-    """The path, its parents made; no parent may be a link."""
+def _with_parents(target: Path, parts: list[str]) -> Path:
+    """The path, its parents made. There are no symbolic links yet that could lead elsewhere."""
     path = target
     for part in parts[:-1]:
         path = path / part
-        if path.is_symlink() or (path.exists() and not path.is_dir()):
-            raise CodeError(f"{name[:200]!r} goes through something that is no directory")
-        path.mkdir(exist_ok=True)
+        try:
+            path.mkdir(exist_ok=True)
+        except FileExistsError as error:
+            raise CodeError(f"{'/'.join(parts)[:200]!r} goes through a file") from error
     return path / parts[-1]
 
 
-def _check_link(parts: list[str], entry: tarfile.TarInfo) -> None:
-    """`..` only at the front, and no more of them than there are real directories above.
-
-    The directories above a link are never links themselves, so this is exact: whatever the link
-    then passes through is inside, or is a link that was checked the same way.
-    """
-    words = [word for word in entry.linkname.split("/") if word not in ("", ".")]
-    ups = 0
-    while ups < len(words) and words[ups] == "..":
-        ups += 1
-    if entry.linkname.startswith("/") or ups >= len(parts) or ".." in words[ups:]:
-        raise CodeError(f"the link {entry.name[:200]!r} to {entry.linkname[:200]!r} leads outside")
+def _make_links(links: dict[Path, str], target: Path) -> None:
+    """Make all of them, then see where each really leads: only together do they show it."""
+    for path, to in links.items():
+        if path.exists():
+            raise CodeError(f"{path.name!r} comes twice")
+        path.symlink_to(to)
+    top = os.path.realpath(target)
+    for path, to in links.items():
+        if os.path.commonpath((top, os.path.realpath(path))) != top:
+            raise CodeError(f"the link {path.name!r} to {to[:200]!r} leads outside")
 
 
 if __name__ == "__main__":

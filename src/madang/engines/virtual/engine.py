@@ -175,7 +175,7 @@ class VirtualEngine:
         return model
 
     def _forget_old(self, live: set[str]) -> None:
-        """Keep the record short: the oldest stays that have ended leave it, and so do their logs."""
+        """Keep the record short: the oldest stays that ended leave it, and so do their logs."""
         ended = [
             id
             for id, stay in self.model.stays.items()
