@@ -224,7 +224,7 @@ def test_a_shim_that_is_sent_sigterm_stops_its_member_in_order(world: LocalWorld
     start = launch("asked", ("sleep", "3600"))
     watch.engine.act([start])
     watch.until(lambda: watch.started("asked.1"), "it starts")
-    members = watch.engine._crew.stays["asked.1"].members
+    members = watch.engine._crew.stays["asked.1"].members  # type: ignore[attr-defined]
     os.kill(members[0].shim_pid, 15)
 
     assert watch.until_ended(start.launch.allocation)[0] == Exit(143, 15)
