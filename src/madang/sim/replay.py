@@ -102,9 +102,7 @@ def _check_sizes(jobs: Sequence[TraceJob], nodes: int, per_node: int) -> None:
     for job in jobs:
         members, gpus = members_of(job.gpus, per_node)
         if members > nodes * (per_node // gpus):
-            raise TraceError(
-                f"a job asks for {job.gpus} GPUs, the cluster has {nodes}x{per_node}"
-            )
+            raise TraceError(f"a job asks for {job.gpus} GPUs, the cluster has {nodes}x{per_node}")
 
 
 def _measured(jobs: Sequence[TraceJob], outcome: Outcome, gpus: int) -> dict[str, Any]:
