@@ -201,50 +201,14 @@ class Pending:
 def measure_pending(nodes: int, pending: int, kind: str, turns: int = 300) -> Pending:
     """A turn with so many waiting. `kind`: `same` (one model), `mixed` (four models, one of them
     free, so that the whole queue is looked at), or `quota` (everyone waits for quota)."""
-    controller, draw = Controller(), random.Random("controller/pending")
     models = ("H100", "A100", "L40S", "T4") if kind == "mixed" else ("H100",)
-    quota = 1000 if kind == "quota" else -1
-    seen = [
-        NodeSeen(Node(f"n{n:05}", 8, 96_000, 1_000_000, models[n % len(models)]))
-        for n in range(nodes)
-    ]
-    projects = [ProjectSet(Project("busy")), ProjectSet(Project("p", quota_milli=quota))]
-    filling = [
-        JobSubmitted(
-            Job(f"f-{n}", n, "busy", Shape(8, models=(models[n % len(models)],)), submitted_ms=1)
-        )
-        for n in range(nodes)
-        if kind != "mixed" or n % 4 != 3
-    ]
-    now_ms = 1
-    controller.step([*projects, *seen], now_ms)
-    controller.step(filling, now_ms)
-    while controller.due_ms(now_ms) == now_ms:
-        controller.step([], now_ms)
-    size = 8 if kind != "quota" else 2
-    waiting = [
-        JobSubmitted(
-            Job(
-                f"w-{n}",
-                nodes + n,
-                "p",
-                Shape(size, models=(models[n % max(1, len(models) - 1)],)),
-                members=draw.choice((1, 2, 4, 16)) if kind != "quota" else 1,
-                submitted_ms=2,
-            )
-        )
-        for n in range(pending)
-    ]
-    if kind == "quota":
-        controller.step([ProjectSet(Project("p"))], now_ms)
-        controller.step(waiting, now_ms)
-        controller.step([ProjectSet(Project("p", quota_milli=quota))], now_ms)
-    else:
-        controller.step(waiting, now_ms)
+    controller = _full(nodes, models)
+    _let_wait(controller, pending, kind, models)
     running = list(controller.state.allocations)
-    turn_s = []
+    now_ms, turn_s = 2, []
     for number in range(turns):
         now_ms += 1000
+        size = 2 if kind == "quota" else 8
         job = Job(f"x-{number}", 10**7 + number, "p", Shape(size, models=models[:1]))
         facts: list[Fact] = [
             MemberEnded(running[number * 3 % len(running)], 0, DONE, now_ms),
@@ -254,14 +218,52 @@ def measure_pending(nodes: int, pending: int, kind: str, turns: int = 300) -> Pe
         controller.step(facts, now_ms)
         turn_s.append(time.process_time() - began_s)
     turn_s.sort()
-    return Pending(
-        nodes,
-        pending,
-        kind,
-        round(turn_s[turns // 2] * 1e3, 3),
-        round(turn_s[turns * 99 // 100] * 1e3, 3),
-        round(turn_s[-1] * 1e3, 3),
-    )
+    quantiles = (turns // 2, turns * 99 // 100, turns - 1)
+    return Pending(nodes, pending, kind, *(round(turn_s[at] * 1e3, 3) for at in quantiles))
+
+
+def _full(nodes: int, models: tuple[str, ...]) -> Controller:
+    """A fleet on which every node runs one job; of four models the last stays free."""
+    controller = Controller()
+    seen = [
+        NodeSeen(Node(f"n{n:05}", 8, 96_000, 1_000_000, models[n % len(models)]))
+        for n in range(nodes)
+    ]
+    filling = [
+        JobSubmitted(
+            Job(f"f-{n}", n, "busy", Shape(8, models=(models[n % len(models)],)), submitted_ms=1)
+        )
+        for n in range(nodes)
+        if len(models) == 1 or n % len(models) != len(models) - 1
+    ]
+    controller.step([ProjectSet(Project("busy")), ProjectSet(Project("p")), *seen], 1)
+    controller.step(filling, 1)
+    while controller.due_ms(1) == 1:
+        controller.step([], 1)
+    return controller
+
+
+def _let_wait(controller: Controller, pending: int, kind: str, models: tuple[str, ...]) -> None:
+    """Submit those who will wait, by capacity or by quota."""
+    draw = random.Random("controller/pending")
+    wanted = models[:-1] or models
+    waiting = [
+        JobSubmitted(
+            Job(
+                f"w-{n}",
+                10**6 + n,
+                "p",
+                Shape(2 if kind == "quota" else 8, models=(wanted[n % len(wanted)],)),
+                members=1 if kind == "quota" else draw.choice((1, 2, 4, 16)),
+                submitted_ms=2,
+            )
+        )
+        for n in range(pending)
+    ]
+    controller.step(waiting, 2)
+    if kind == "quota":
+        controller.step([ProjectSet(Project("p", quota_milli=1000))], 2)
+    assert len(controller.state.queue) == pending, "not all of them wait"
 
 
 def main() -> int:
