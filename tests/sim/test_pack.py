@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from madang.core.scoring import POLICIES, Shape
-from madang.sim.pack import ARRIVED_PERCENTS, TraceError, main, order_of, run, spread
+from madang.sim.pack import ARRIVED_PERCENTS, main, order_of, run, spread
+from madang.sim.traces import TraceError
 
 NODES = """sn,cpu_milli,memory_mib,gpu,model
 n0,8000,16384,2,T4

@@ -126,6 +126,7 @@ JOB = Argument("JOB", "id (digits-42), number (42), or name: its newest job", co
 NODE = Argument("NODE", "a node's id", complete="node")
 FOLLOW = Option("-f --follow", "go on until the end, or Ctrl-C", kind="flag")
 MEMBER = Option("--member", "a rank", meta="N")
+PLOT = Option("--plot", "write the curves there: one HTML file", meta="FILE", complete="file")
 
 REQUEST = (
     Option("-g --gpus", "GPUs per member; 0.25 is a quarter of one", kind="number", field="gpus"),
@@ -358,6 +359,62 @@ VERBS = (
         group="Daemon",
     ),
     Verb("web", "madang.cli.updown", "A fresh link to the web page", group="Daemon"),
+    # -- the simulator
+    Verb(
+        "sim pack",
+        "madang.cli.sim",
+        "Replay pods onto nodes; how full it gets",
+        group="Simulate",
+        options=(
+            Option("--nodes", "gzip CSV: cpu_milli, memory_mib, gpu, model", complete="file"),
+            Option("--pods", "gzip CSV: cpu_milli, memory_mib, num_gpu, …", complete="file"),
+            Option("--arrivals", "gzip CSV of published orders: seed, order", complete="file"),
+            Option("--seed", "of the order, and of random (42)", kind="int"),
+            Option(
+                "--policy",
+                "who chooses the node (madang)",
+                choices=(
+                    "random",
+                    "best-fit",
+                    "dot-product",
+                    "most-allocated",
+                    "packing",
+                    "fgd",
+                    "madang",
+                ),
+            ),
+            PLOT,
+        ),
+        note="No daemon is needed. --nodes and --pods are required.",
+    ),
+    Verb(
+        "sim replay",
+        "madang.cli.sim",
+        "Replay a queueing trace; how long jobs wait",
+        group="Simulate",
+        options=(
+            Option("--trace", "gzip CSV: job, vc, submit, duration, gpus", complete="file"),
+            Option("--nodes", "equal nodes, for example 78x8", meta="NODESxGPUS"),
+            Option(
+                "--policy",
+                "whose turn it is (madang)",
+                choices=(
+                    "fifo",
+                    "fifo-skip",
+                    "sjf",
+                    "ssf",
+                    "srtf",
+                    "tiresias",
+                    "easy",
+                    "conservative",
+                    "madang",
+                ),
+            ),
+            Option("--oracle", "tell the policy true durations", kind="flag"),
+            PLOT,
+        ),
+        note="No daemon is needed. --trace and --nodes are required.",
+    ),
     # -- other
     Verb(
         "schema",

@@ -15,12 +15,11 @@ would be a hidden preference for a model. With it the baselines meet their publi
 
 import argparse
 import csv
-import gzip
 import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,19 +48,16 @@ from madang.core.scoring import (
     fragmentation,
     typical_of,
 )
+from madang.sim.plot import Chart, Series, page
+from madang.sim.traces import ROWS_MAX, TraceError, rows_of, write_text
 
 ARRIVED_PERCENTS = (80, 90, 95, 100, 110, 120, 130)
 ARRIVED_PERCENT_MAX = 130  # an order made here stops when this much has arrived
 WARM_ARRIVALS = 64  # enough for madang's first refresh
 GPUS_PER_NODE_MAX = 64  # as Shape allows; wider machines are several nodes
-ROWS_MAX = 2_000_000  # of any file: a mistaken file must not fill the memory
 FIBONACCI_32 = 2_654_435_769  # 2^32 / golden ratio
 
 Int64s = NDArray[np.int64]
-
-
-class TraceError(ValueError):
-    """A file that cannot be replayed: what was found, what is expected, what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +91,30 @@ def run(
     arrivals: Path | str | None = None,
     seed: int = 42,
     policy: str = DEFAULT_POLICY,
+    plot: Path | None = None,
 ) -> dict[str, Any]:
     """Replays one seed and returns the metrics under the keys of `madang sim pack --json`.
 
-    Raises TraceError when a file cannot be used or the policy is not known.
+    Args:
+        plot: where to write the page of curves, if anywhere.
+
+    Raises:
+        TraceError: a file cannot be used or the policy is not known.
     """
+    if seed < 0:
+        raise TraceError(f"--seed must be 0 or more; got {seed}")
+    if policy not in POLICIES:
+        raise _no_policy(policy)
     trace = read_trace(nodes, pods, arrivals, seed)
     typical = typical_of(Counter(trace.pods).items())
     # Once through the first arrivals untimed: numba loads (or compiles) its kernels there.
     first = Trace(pool=trace.pool, pods=trace.pods, order=trace.order[:WARM_ARRIVALS])
     replay(first, policy_named(policy, seed, typical), typical)
     replayed = replay(trace, policy_named(policy, seed, typical), typical)
-    return metrics(trace, replayed, typical, policy, seed)
+    result = metrics(trace, replayed, typical, policy, seed)
+    if plot is not None:
+        write_text(plot, plotted(trace, replayed, typical, result))
+    return result
 
 
 def read_trace(
@@ -138,7 +146,11 @@ def policy_named(name: str, seed: int, typical: Typical) -> Policy:
             return fgd_of(typical)
         case "madang":
             return Madang()
-    raise TraceError(f"no packing policy is called {name!r}; choose one of {', '.join(POLICIES)}")
+    raise _no_policy(name)
+
+
+def _no_policy(name: str) -> TraceError:
+    return TraceError(f"no packing policy is called {name!r}; choose one of {', '.join(POLICIES)}")
 
 
 def replay(trace: Trace, policy: Policy, typical: Typical) -> Replayed:
@@ -197,13 +209,45 @@ def metrics(
     }
 
 
+def plotted(trace: Trace, replayed: Replayed, typical: Typical, result: dict[str, Any]) -> str:
+    """The page of `--plot`: allocated and fragmented, over the demand that has arrived."""
+    total = trace.total_milli
+    percent = (200 * replayed.arrived + total) // (2 * total)
+    levels = np.unique(percent).tolist()
+    at = [percent == level for level in levels]
+    used = tuple(
+        (x, _percent(replayed.used[there], total)) for x, there in zip(levels, at, strict=True)
+    )
+    torn = tuple(
+        (x, _percent(replayed.fragmented[there], total * typical.weight))
+        for x, there in zip(levels, at, strict=True)
+    )
+    chart = Chart(
+        title="Allocated and fragmented GPUs",
+        about="Each point is the mean over the arrivals that round to it.",
+        x_label="arrived demand, % of the pool",
+        y_label="% of the pool",
+        series=(Series("allocated", used), Series("fragmented (F of FGD)", torn)),
+        y_max=100,
+    )
+    policy, seed = result["policy"], result["seed"]
+    facts = {"policy": policy, "seed": seed} | {
+        f"allocated at {level} %": value
+        for level, value in result["allocated_pct"].items()
+        if value is not None
+    }
+    facts |= {name: result[name] for name in ("failed_pods", "failed_cpu_only_pct")}
+    about = f"{len(trace.order)} arrivals, {trace.pool.nodes} nodes, {total // WHOLE_MILLI} GPUs"
+    return page(f"Packing: {policy}, seed {seed}", about, facts, [chart])
+
+
 def _percent(milli: Int64s, total: int) -> float:
     return round(100 * int(milli.sum()) / (len(milli) * total), 4)
 
 
 def read_nodes(path: Path) -> tuple[Pool, dict[str, int]]:
     """The pool, rows spread by Fibonacci hash, and the code of each GPU model (by name order)."""
-    rows = list(_rows(path, ("cpu_milli", "memory_mib", "gpu", "model")))
+    rows = list(rows_of(path, ("cpu_milli", "memory_mib", "gpu", "model")))
     if not rows:
         raise TraceError(f"{path} lists no node; expected a header and one line a node")
     rows = [rows[index] for index in spread(len(rows))]
@@ -248,7 +292,7 @@ def read_pods(path: Path, codes: dict[str, int]) -> list[Shape]:
     """
     shapes: dict[Shape, Shape] = {}
     pods = []
-    for row in _rows(path, ("cpu_milli", "memory_mib", "num_gpu", "gpu_milli", "gpu_spec")):
+    for row in rows_of(path, ("cpu_milli", "memory_mib", "num_gpu", "gpu_milli", "gpu_spec")):
         gpus = _number(path, row, "num_gpu")
         milli = min(_number(path, row, "gpu_milli"), WHOLE_MILLI) if gpus else 0
         if gpus > GPUS_PER_NODE_MAX or (gpus and not milli):
@@ -274,7 +318,7 @@ def read_order(path: Path, seed: int, pods: int) -> Int64s:
     """The published arrival order of that seed: pod numbers, first line = 0."""
     csv.field_size_limit(16 * ROWS_MAX)
     seeds = []
-    for row in _rows(path, ("seed", "order")):
+    for row in rows_of(path, ("seed", "order")):
         seeds.append(row["seed"])
         if row["seed"] != str(seed):
             continue
@@ -304,21 +348,6 @@ def order_of(pods: Sequence[Shape], total_milli: int, seed: int) -> Int64s:
     return np.array(order, dtype=np.int64)
 
 
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as text:
-            reader = csv.DictReader(text)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                raise TraceError(f"{path} lacks the columns {missing}; it has {reader.fieldnames}")
-            for number, row in enumerate(reader):
-                if number >= ROWS_MAX:
-                    raise TraceError(f"{path} has more than {ROWS_MAX} lines")
-                yield row
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as wrong:
-        raise TraceError(f"{path} cannot be read as gzip CSV: {wrong}") from wrong
-
-
 def _number(path: Path, row: dict[str, Any], column: str) -> int:
     text = row[column]
     if not isinstance(text, str) or not text.isascii() or not text.isdigit() or len(text) > 15:
@@ -336,6 +365,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arrivals", help="gzip CSV of published orders: seed, order")
     parser.add_argument("--seed", type=int, default=42, help="of the order, and of random (42)")
     parser.add_argument("--policy", default=DEFAULT_POLICY, help=", ".join(POLICIES))
+    parser.add_argument("--plot", help="write the curves there: one HTML file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -343,8 +373,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="madang sim pack", description="Replay a packing trace.")
     add_arguments(parser)
     asked = parser.parse_args(arguments)
+    plot = Path(asked.plot) if asked.plot else None
     try:
-        result = run(asked.nodes, asked.pods, asked.arrivals, asked.seed, asked.policy)
+        result = run(asked.nodes, asked.pods, asked.arrivals, asked.seed, asked.policy, plot)
     except TraceError as wrong:
         print(f"madang sim pack: {wrong}", file=sys.stderr)
         return 2

@@ -51,13 +51,17 @@ class Progress:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a replay measured. Times are ms; `ended_ms` is per job, in trace order."""
+    """What a replay measured. Times are ms; `ended_ms` is per job, in trace order.
+
+    `held` is (when, GPUs more or, if negative, fewer) in order of time: what was in use when.
+    """
 
     ended_ms: list[int]
     preemptions: int = 0
     wasted_gpu_ms: int = 0
     turns: int = 0
     first_start_ms: dict[int, int] = field(default_factory=dict)
+    held: list[tuple[int, int]] = field(default_factory=list)
 
 
 def restart_cost_ms(gpus: int) -> int:
@@ -158,6 +162,7 @@ class Replay:
                 continue
             self.progress[end[1]].allocation = ""
             self.outcome.ended_ms[end[1]] = end[0]
+            self.outcome.held.append((end[0], -self.jobs[end[1]].gpus))
             facts += self._all_end(end[2], DONE, end[0])
         return facts
 
@@ -185,6 +190,7 @@ class Replay:
         progress = self.progress[number]
         progress.allocation, progress.began_ms = allocation.id, now_ms
         self.outcome.first_start_ms.setdefault(number, now_ms)
+        self.outcome.held.append((now_ms, self.jobs[number].gpus))
         end_ms = now_ms + progress.restart_ms + progress.left_ms
         heapq.heappush(self._ends, (end_ms, number, allocation.id))
         return [MemberStarted(allocation.id, rank, now_ms) for rank in range(len(allocation.seats))]
@@ -199,6 +205,7 @@ class Replay:
         progress.restart_ms += restart_cost_ms(job.gpus) - paid_ms
         progress.allocation = ""
         self.outcome.preemptions += 1
+        self.outcome.held.append((now_ms, -job.gpus))
         self.outcome.wasted_gpu_ms += restart_cost_ms(job.gpus) * job.gpus
         return self._all_end(allocation_id, MOVED, now_ms)
 

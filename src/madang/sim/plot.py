@@ -1,0 +1,176 @@
+"""Line charts as one HTML file: inline SVG, no script, nothing fetched from anywhere.
+
+A page is a pure function of its charts, so equal results give equal bytes. Lines differ by colour
+and by dash, so that a print in grey can be read too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import floor, log10
+
+WIDTH, HEIGHT = 760, 340
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 44
+TICKS = 6
+_DASHES = ("", "7 4", "2 3", "9 3 2 3", "14 4", "4 6")
+_STYLE = """
+:root{--bg:#fff;--ink:#12161f;--quiet:#566176;--line:#dfe3ea;
+--c0:#0b66c3;--c1:#c2410c;--c2:#0f7a54;--c3:#8533b8;--c4:#8f5c00;--c5:#4b5667}
+@media (prefers-color-scheme:dark){:root{--bg:#0a0c10;--ink:#edf0f6;--quiet:#a4aebf;--line:#2b3342;
+--c0:#5ab0ff;--c1:#ff9a6b;--c2:#52c79a;--c3:#d79bff;--c4:#f2b544;--c5:#a4aebf}}
+body{background:var(--bg);color:var(--ink);font:14px/1.5 system-ui,sans-serif;
+max-width:800px;margin:32px auto;padding:0 20px}
+h1{font-size:20px;margin:0 0 4px}h2{font-size:15px;margin:32px 0 4px}
+p{color:var(--quiet);margin:0 0 8px}svg{width:100%;height:auto;display:block}
+svg text{fill:var(--quiet);font-size:12px;font-variant-numeric:tabular-nums}
+.grid{stroke:var(--line)}.axis{stroke:var(--quiet)}
+.curve{fill:none;stroke-width:2;stroke-linejoin:round}
+ul{list-style:none;padding:0;margin:0 0 4px;display:flex;flex-wrap:wrap;gap:4px 20px}
+li svg{display:inline-block;width:28px;height:10px;margin-right:6px}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+td{padding:2px 24px 2px 0;border-bottom:1px solid var(--line)}td:first-child{color:var(--quiet)}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line: points (x, y) in the order of x. In steps, each y holds until the next x."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    in_steps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One chart. `x_ticks` are (x, label), none: round numbers. On a log axis every x is > 0."""
+
+    title: str
+    about: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    x_ticks: tuple[tuple[float, str], ...] = ()
+    x_is_log: bool = False
+    y_max: float = 0
+
+
+def page(title: str, about: str, facts: Mapping[str, object], charts: Sequence[Chart]) -> str:
+    """A whole HTML document: the charts, then the facts as a table."""
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>\n"
+        for name, value in facts.items()
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "style-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>\n"
+        f"<h1>{escape(title)}</h1><p>{escape(about)}</p>\n"
+        + "".join(_section(chart) for chart in charts)
+        + f"<h2>Figures</h2><table>\n{rows}</table></body></html>\n"
+    )
+
+
+def _section(chart: Chart) -> str:
+    names = "".join(
+        f'<li><svg viewBox="0 0 28 10" aria-hidden="true"><path class="curve" d="M0 5H28" '
+        f"{_stroke(at)}/></svg>{escape(series.name)}</li>"
+        for at, series in enumerate(chart.series)
+    )
+    return (
+        f"<section><h2>{escape(chart.title)}</h2><p>{escape(chart.about)}</p>"
+        f"<ul>{names}</ul>\n{_svg(chart)}</section>\n"
+    )
+
+
+def _stroke(at: int) -> str:
+    dash = _DASHES[at % len(_DASHES)]
+    return f'style="stroke:var(--c{at % 6})"' + (f' stroke-dasharray="{dash}"' if dash else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """From values to pixels, linear or logarithmic."""
+
+    low: float
+    high: float
+    begin: float
+    end: float
+    is_log: bool = False
+
+    def at(self, value: float) -> float:
+        low, high, value = (
+            (log10(self.low), log10(self.high), log10(value))
+            if self.is_log
+            else (self.low, self.high, value)
+        )
+        share = (value - low) / (high - low) if high > low else 0.0
+        return round(self.begin + share * (self.end - self.begin), 1)
+
+
+def _svg(chart: Chart) -> str:
+    xs = [x for series in chart.series for x, _ in series.points] or [1.0]
+    ys = [y for series in chart.series for _, y in series.points] or [1.0]
+    x_axis = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT, chart.x_is_log)
+    y_axis = _Axis(0.0, chart.y_max or max(*ys, 1e-9), HEIGHT - BOTTOM, TOP)
+    bottom, middle = HEIGHT - BOTTOM, (TOP + HEIGHT - BOTTOM) / 2
+    x_label, y_label = escape(chart.x_label), escape(chart.y_label)
+    centre = (LEFT + WIDTH - RIGHT) / 2
+    turned = f'transform="translate(14 {middle}) rotate(-90)"'
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(chart.title)}">',
+        *_y_marks(y_axis),
+        *_x_marks(x_axis, chart.x_ticks),
+        f'<path class="axis" d="M{LEFT} {bottom}H{WIDTH - RIGHT}" fill="none"/>',
+        f'<text x="{centre}" y="{HEIGHT - 6}" text-anchor="middle">{x_label}</text>',
+        f'<text {turned} text-anchor="middle">{y_label}</text>',
+    ]
+    for at, series in enumerate(chart.series):
+        path = _path([(x_axis.at(x), y_axis.at(y)) for x, y in series.points], series.in_steps)
+        parts.append(
+            f'<path class="curve" d="{path}" {_stroke(at)}>'
+            f"<title>{escape(series.name)}</title></path>"
+        )
+    return "\n".join([*parts, "</svg>"])
+
+
+def _path(points: Sequence[tuple[float, float]], in_steps: bool) -> str:
+    """The line as SVG path words; a single point is a dash that can be seen."""
+    if not points:
+        return ""
+    (x, y), *rest = points
+    words = [f"M{x} {y}", *(f"H{x}V{y}" if in_steps else f"L{x} {y}" for x, y in rest)]
+    return "".join(words if rest else [*words, "h3"])
+
+
+def _y_marks(axis: _Axis) -> list[str]:
+    return [
+        f'<path class="grid" d="M{LEFT} {axis.at(value)}H{WIDTH - RIGHT}"/>'
+        f'<text x="{LEFT - 8}" y="{axis.at(value) + 4}" text-anchor="end">{value:g}</text>'
+        for value in round_values(axis.low, axis.high)
+    ]
+
+
+def _x_marks(axis: _Axis, ticks: Sequence[tuple[float, str]]) -> list[str]:
+    if not ticks:
+        ticks = [(value, f"{value:g}") for value in round_values(axis.low, axis.high)]
+    return [
+        f'<path class="grid" d="M{axis.at(value)} {TOP}V{HEIGHT - BOTTOM}"/>'
+        f'<text x="{axis.at(value)}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">'
+        f"{escape(label)}</text>"
+        for value, label in ticks
+        if axis.low <= value <= axis.high
+    ]
+
+
+def round_values(low: float, high: float) -> list[float]:
+    """At most TICKS + 1 multiples of 1, 2, 2.5 or 5 · 10^k from low to high."""
+    if high <= low:
+        return [low]
+    rough = (high - low) / TICKS
+    unit = 10.0 ** floor(log10(rough))
+    step = next(unit * each for each in (1, 2, 2.5, 5, 10) if unit * each >= rough)
+    first = -floor(-low / step)
+    return [round(n * step, 10) for n in range(first, floor(high / step + 1e-9) + 1)]
