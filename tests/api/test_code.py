@@ -1,6 +1,5 @@
 """Code snapshots: streamed to disk, kept only if they are what they say."""
 
-import gzip
 import hashlib
 import io
 import os
@@ -10,6 +9,7 @@ import time
 import tracemalloc
 
 import pytest
+import zstandard
 
 from tests.api.serving import TOKEN
 
@@ -21,7 +21,7 @@ def packed(content: bytes) -> tuple[str, bytes]:
         entry = tarfile.TarInfo("train.py")
         entry.size = len(content)
         writer.addfile(entry, io.BytesIO(content))
-    body = gzip.compress(tar.getvalue(), 1, mtime=0)
+    body = zstandard.compress(tar.getvalue(), 1)
     return hashlib.sha256(body).hexdigest(), body
 
 
@@ -41,7 +41,7 @@ def test_a_snapshot_goes_up_once_and_comes_down_the_same(served):
     assert there.status_code == 200
     assert there.headers["content-length"] == str(len(body))
     assert back.content == body
-    assert back.headers["content-type"] == "application/gzip"
+    assert back.headers["content-type"] == "application/zstd"
     assert "immutable" in back.headers["cache-control"]
 
 

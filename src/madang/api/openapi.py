@@ -106,11 +106,8 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     if path == "/v1/code/{digest}" and method == "put":
         operation["requestBody"] = {
             "required": True,
-            "description": "A tar packed by gzip or zstandard, at most 1 GiB.",
-            "content": {
-                kind: {"schema": {"type": "string", "format": "binary"}}
-                for kind in ("application/gzip", "application/zstd")
-            },
+            "description": "A .tar.zst, at most 1 GiB.",
+            "content": {"application/zstd": {"schema": {"type": "string", "format": "binary"}}},
         }
     success = next((one for code, one in responses.items() if code.startswith("2")), None)
     if success is not None and "text/event-stream" in success.get("content", {}):

@@ -97,7 +97,7 @@ class CodeWriter(Protocol):
 
 
 class CodeStore(Protocol):
-    """Code snapshots by the sha256 of their bytes: tars packed by gzip or zstandard."""
+    """Code snapshots by the sha256 of their bytes: tars packed by zstandard."""
 
     def has(self, digest: str) -> bool: ...
     def path(self, digest: str) -> Path: ...

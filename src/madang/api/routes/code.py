@@ -1,7 +1,6 @@
 """Code snapshots: uploaded once by digest, fetched by engines' hosts and by `madang pull`."""
 
 import os
-from pathlib import Path as FilePath
 from typing import Annotated
 
 from fastapi import APIRouter, Path
@@ -13,7 +12,7 @@ from madang.api.problems import Problem
 from madang.api.yard import CodeWriter
 from madang.wire import views as wire
 
-GZIP, ZSTD = "application/gzip", "application/zstd"
+ZSTD = "application/zstd"
 CHUNK_BYTES = 1 << 20  # gathered before a thread is asked to write it
 FOREVER = "private, max-age=31536000, immutable"  # what a digest names never changes
 Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="sha256, in hex.")]
@@ -27,7 +26,7 @@ class Code:
         self._store = desk.yard.code
 
     async def get_code(self, digest: Digest) -> Response:
-        """A code snapshot: a tar packed by gzip or zstandard."""
+        """A code snapshot: a tar packed by zstandard."""
         if not await self._desk.files.read(self._store.has, digest):
             raise Problem(
                 404,
@@ -37,12 +36,10 @@ class Code:
                 tries=["upload it: PUT to the same path"],
             )
         headers = {"cache-control": FOREVER, "etag": f'"{digest}"'}
-        path = self._store.path(digest)
-        media_type = await self._desk.files.read(_media_type, path)
-        return FileResponse(path, 200, headers, media_type)
+        return FileResponse(self._store.path(digest), 200, headers, ZSTD)
 
     async def put_code(self, request: Request, digest: Digest) -> Response:
-        """Upload a code snapshot: a packed tar of at most 1 GiB whose sha256 is in the path.
+        """Upload a code snapshot: a .tar.zst of at most 1 GiB whose sha256 is in the path.
 
         Sent again, it is not stored again, and the answer is 200.
         """
@@ -60,7 +57,7 @@ class Code:
                 "wrong_code",
                 str(error),
                 given=digest,
-                allowed="the bytes that the digest in the path names: a tar packed by gzip or zstd",
+                allowed="the bytes that the digest in the path names: a .tar.zst",
             ) from None
         except OSError as error:
             raise Problem(
@@ -84,11 +81,6 @@ class Code:
         path = self._store.path(digest)
         size = (await self._desk.files.read(os.stat, path)).st_size
         return wire.CodeView(digest=digest, size_bytes=size)
-
-
-def _media_type(path: FilePath) -> str:
-    with open(path, "rb") as file:
-        return GZIP if file.read(2) == b"\x1f\x8b" else ZSTD
 
 
 def code_router(desk: Desk) -> APIRouter:
