@@ -39,7 +39,7 @@ log = logging.getLogger("madang.daemon")
 
 REQUESTS_PER_TURN_MAX = 2_048  # a turn stays short: the rest waits one turn
 FACTS_PER_TURN_MAX = 4_096
-IDLE_TURN_S = 1.0  # time limits and back-offs are this coarse when nothing else happens
+IDLE_TURN_S = 1.0  # an engine that cannot wake the loop is looked at this often
 CHECK_EVERY_S = 30.0  # all invariants, while that costs less than a turn may
 CHECK_ALLOCATIONS_MAX = 2_000
 RECOVERY_PAUSE_S = 0.5
@@ -147,7 +147,7 @@ class TurnLoop:
     def _run(self) -> None:
         try:
             while not self._leaving:
-                self._bell.wait(IDLE_TURN_S)
+                self._bell.wait(self._pause_s())
                 self._bell.clear()
                 self._turn()
         except BaseException as failure:
@@ -157,6 +157,14 @@ class TurnLoop:
             self.failure = f"{type(failure).__name__}: {failure}"
             self.inbox.close("the daemon has stopped turning and must be restarted")
             self._on_failure()
+
+    def _pause_s(self) -> float:
+        """How long nothing is due, if no news come: a back-off or a time limit ends the pause."""
+        now_ms = self.clock()
+        due_ms = self._controller.due_ms(now_ms)
+        if due_ms is None:
+            return IDLE_TURN_S
+        return min(IDLE_TURN_S, max(0, due_ms - now_ms) / 1000)
 
     def _turn(self) -> None:
         requests = self.inbox.take(REQUESTS_PER_TURN_MAX)
