@@ -38,6 +38,12 @@ Programs send `Authorization: Bearer TOKEN`; browsers a cookie that a login link
 error is a problem (RFC 9457) with a `code` for programs and words for people. `POST /v1/jobs` takes
 an `Idempotency-Key`: sent twice, it makes one job. `GET /v1/events` streams what changes."""
 
+JOBS = """Submit, watch, stop; logs, reports, terminals.
+
+`/v1/jobs/{id}/exec` is a WebSocket with a terminal beside a member: `?member=0&rows=24&cols=80` and
+`command` as a JSON list. Binary frames are its bytes, both ways; a text frame
+`{"resize": [rows, cols]}` resizes it; the last text frame is `{"exit": code}`."""
+
 
 def document(app: FastAPI) -> dict[str, Any]:
     """The finished document."""
@@ -46,8 +52,9 @@ def document(app: FastAPI) -> dict[str, Any]:
         version=app.version,
         description=DESCRIPTION,
         routes=app.routes,
+        separate_input_output_schemas=False,
         tags=[
-            {"name": "jobs", "description": "Submit, watch, stop; logs and terminals."},
+            {"name": "jobs", "description": JOBS},
             {"name": "code", "description": "The code that jobs run, by digest."},
             {"name": "nodes", "description": "Machines, devices, sensors."},
             {"name": "yard", "description": "The whole: overview, projects, events."},

@@ -28,9 +28,10 @@ def _body(document: Schema) -> Iterator[str]:
     yield "<nav><ul>"
     for path, verb, operation in operations:
         anchor = _anchor(verb, path)
-        yield f"<li><a href='#{anchor}' title='{verb} {escape(path)}'>"
-        yield f"{escape(operation['summary'])}</a></li>"
-    yield "<li><a href='#problems'>Problems</a></li></ul></nav>"
+        yield f"<li><a href='#{anchor}' title='{escape(operation['summary'])}'>"
+        yield f"<span class='verb'>{verb}</span> {escape(path)}</a></li>"
+    yield "</ul></nav>"
+    yield "<p><a href='#problems'>Problems</a> · <a href='#shapes'>Shapes</a></p>"
     for tag in document["tags"]:
         yield f"<h2 id='{tag['name']}'>{escape(tag['name'].capitalize())}</h2>"
         yield _prose(tag["description"])
