@@ -99,9 +99,13 @@ class DaemonYard:
         while self.loop.last_seq <= after:
             waiting: asyncio.Future[int] = self._asyncio.create_future()
             self._waiting.append(waiting)
-            if self.loop.last_seq > after:  # a commit slipped in between
-                break
-            await waiting
+            try:
+                if self.loop.last_seq > after:  # a commit slipped in between
+                    break
+                await waiting
+            finally:
+                if waiting in self._waiting:  # nobody waits for it any more
+                    self._waiting.remove(waiting)
         return self.loop.last_seq
 
     # -- members --------------------------------------------------------------------------------
