@@ -92,7 +92,7 @@ def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
     match rejected.code:
         case "unknown_project":
             text = f"project {n['asked']} does not exist; there are: {n['known']}"
-            tries = ("choose one with --project", "or: madang project set NAME --quota GPUS")
+            tries = ("choose one with --project", "madang project set NAME --quota GPUS")
         case "over_quota":
             quota = _gpus(n["quota_milli"])
             text = f"{asked} asked, but project {job.project} may hold {quota} GPUs at most"
