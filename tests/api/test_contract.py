@@ -130,7 +130,7 @@ def test_a_job_that_can_never_run_is_rejected_with_what_would_work(door):
 
     assert answer.status_code == 422
     assert problem["code"] == "rejected"
-    assert "64 GPUs" in problem["detail"]
+    assert "× 64 " in problem["detail"]
     assert problem["numbers"]["gpus_max"] == 4
 
 

@@ -20,7 +20,9 @@ def built(tmp_path_factory):
         yield one
 
 
-@pytest.mark.parametrize("path", ["/", "/jobs/digits-42", "/jobs", "/c/abc", "/nodes/n1", "/usage"])
+@pytest.mark.parametrize(
+    "path", ["/", "/jobs", "/jobs/digits-42", "/jobs/digits-42/logs", "/queue", "/usage"]
+)
 def test_every_address_of_the_page_gives_the_page_fresh_each_time(built, path):
     with built.stranger() as browser:
         answer = browser.get(path)

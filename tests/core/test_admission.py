@@ -14,7 +14,7 @@ CASES = {
     "b: 1 project=nobody": (
         "unknown_project",
         "project nobody does not exist; there are: default vision",
-        ("choose one with --project", "or: madang project set NAME --quota GPUS"),
+        ("choose one with --project", "madang project set NAME --quota GPUS"),
     ),
     "b: 8 project=vision": (
         "over_quota",

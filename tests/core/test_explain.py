@@ -33,6 +33,18 @@ WAITING = {
             ": room for 1 of 2 members"
         ),
     ),
+    "CPU slots stand in for GPUs": (
+        "n1: AAA. model=cpu",
+        ["b: 2"],
+        "capacity",
+        "needs 2 CPU slots; 1 of 4 such CPU slots are free",
+    ),
+    "one ahead": (
+        "n1: AA..",
+        ["d: 3", "b: 1"],
+        "behind",
+        "1 ahead of it waits for the same devices, first d (3 GPUs)",
+    ),
     "only its own models count": (
         "n1: AA model=H100\nn2: .. model=L4\nn3: .. model=H100 cordoned",
         ["b: 2 model=H100"],

@@ -149,7 +149,7 @@ def test_what_waits_says_why(yard):
     waiting = yard.out("run", "--no-code", "--gpus", "4", "--", "true")
 
     assert yard.json("why", waiting)["code"] == "capacity"
-    assert "GPUs are free" in yard.out("why", waiting)
+    assert "CPU slots are free" in yard.out("why", waiting)
     assert yard.json("try", "--gpus", "4", "--", "true")["code"] == "waits"
 
     yard.out("stop", "--wait", "--grace", "0s", blocker, waiting)

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -144,6 +145,13 @@ class LiveYard:
         while (phase := self.ask("GET", f"/v1/jobs/{job}")["phase"]) != "running":
             assert time.monotonic() < until, f"{job} is {phase}: {self.log()}"
             time.sleep(0.02)
+
+    def wait_until(self, holds: Callable[[], bool], seconds: float = 60.0) -> None:
+        """Until what no event tells of holds."""
+        until = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < until, f"did not come: {self.log()}"
+            time.sleep(0.05)
 
     def wait_ended(self, jobs: list[str], seconds: float = 60.0) -> dict[str, Any]:
         """Views of the jobs by id, once all have ended."""

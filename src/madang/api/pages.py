@@ -18,7 +18,7 @@ HASHED = re.compile(r"[-.][A-Za-z0-9_-]{8,}\.[a-z0-9]+(\.map)?$")
 FOREVER = "public, max-age=31536000, immutable"
 ALWAYS_ASK = "no-cache"
 # Addresses that the page makes by itself: a reload of one must give the page again.
-PAGE_PATHS = re.compile(r"^/(|(jobs|c|nodes|queue|usage|projects|events)(/.*)?)$")
+PAGE_PATHS = re.compile(r"^/(|(jobs|queue|usage)(/.*)?)$")
 STYLE = Path(__file__).parent / "static" / "plain.css"
 
 

@@ -4,6 +4,7 @@ Codes and numbers come from the passes; prose is made only here. A guide says wh
 there is, and what would work.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from madang.core.snapshot import Snapshot
 
 HOLDERS_SHOWN_MAX = 3
 NODES_SHOWN_MAX = 8
+CPU_SLOT_MODEL = "cpu"  # the model of devices on a machine without GPUs
 LAST_OF_CLASS = 1 << 62  # later than any submission
 
 
@@ -82,15 +84,15 @@ def _gpus(milli: int | str) -> str:
     return f"{int(milli) / WHOLE_GPU_MILLI:g}"
 
 
-def guide(job: Job, rejected: Rejected) -> Guide:
-    """The words for a rejection."""
+def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
+    """The words for a rejection in a yard of these device models."""
     n = dict(rejected.numbers)
     asked = size(job.members, job.shape)
     tries: tuple[str, ...]
     match rejected.code:
         case "unknown_project":
             text = f"project {n['asked']} does not exist; there are: {n['known']}"
-            tries = ("choose one with --project", "or: madang project set NAME --quota GPUS")
+            tries = ("choose one with --project", "madang project set NAME --quota GPUS")
         case "over_quota":
             quota = _gpus(n["quota_milli"])
             text = f"{asked} asked, but project {job.project} may hold {quota} GPUs at most"
@@ -109,7 +111,7 @@ def guide(job: Job, rejected: Rejected) -> Guide:
         case _:
             text = f"{asked} asked, but all nodes together hold {n['members_max']} such members"
             tries = _smaller(job, int(n["members_max"]))
-    return Guide(rejected.code, text, tries, rejected.numbers)
+    return Guide(rejected.code, _said(text, models), tries, rejected.numbers)
 
 
 def _lighter(n: dict[str, int | str]) -> tuple[str, ...]:
@@ -132,12 +134,24 @@ def _smaller(job: Job, members: int) -> tuple[str, ...]:
     return ()
 
 
+def _said(text: str, models: Iterable[str]) -> str:
+    """Where CPU slots stand in for GPUs, they are called so."""
+    if set(models) - {""} != {CPU_SLOT_MODEL}:
+        return text
+    return text.replace(f" ({CPU_SLOT_MODEL})", "").replace("GPU", "CPU slot")
+
+
 def why(snapshot: Snapshot, job_id: str) -> Why:
     """Why a live job does not run now.
 
     Raises:
         KeyError: the job is not live.
     """
+    found = _why(snapshot, job_id)
+    return replace(found, text=_said(found.text, snapshot.models))
+
+
+def _why(snapshot: Snapshot, job_id: str) -> Why:
     live = snapshot.jobs[job_id]
     job, standing = live.job, live.standing
     if standing.phase is not Phase.WAITING:
@@ -187,8 +201,8 @@ def _blocked(snapshot: Snapshot, job: Job, key: QueueKey) -> Why:
         first = snapshot.jobs[ahead[0]].job
         return Why(
             "behind",
-            f"{count} ahead of it wait for the same devices, first {first.id} "
-            f"({size(first.members, first.shape)})",
+            f"{count} ahead of it {'wait' if count != 1 else 'waits'} for the same devices, "
+            f"first {first.id} ({size(first.members, first.shape)})",
             (("ahead", count), ("first", first.id)),
             earliest_ms,
             basis,
@@ -354,7 +368,7 @@ def _after(snapshot: Snapshot, pool: Pool, first: int, last: int) -> Pool:
 def try_job(snapshot: Snapshot, job: Job, rejected: Rejected | None) -> Trial:
     """What would happen to the job if it were submitted now, behind everyone of its class."""
     if rejected is not None:
-        words = guide(job, rejected)
+        words = guide(job, rejected, snapshot.models)
         return Trial("never", words.text, (), words.tries)
     key = (-job.priority, LAST_OF_CLASS, LAST_OF_CLASS)
     reason = _blocked(snapshot, job, key)
@@ -367,9 +381,8 @@ def try_job(snapshot: Snapshot, job: Job, rejected: Rejected | None) -> Trial:
         return Trial(
             "starts_now", f"starts now on {shown}{f' and {more} more' * (more > 0)}", places
         )
-    return Trial(
-        "waits", reason.text, (), _what_fits_now(snapshot, job), earliest_ms=reason.earliest_ms
-    )
+    text, tries = _said(reason.text, snapshot.models), _what_fits_now(snapshot, job)
+    return Trial("waits", text, (), tries, earliest_ms=reason.earliest_ms)
 
 
 def _placed_behind(snapshot: Snapshot, job: Job, key: QueueKey) -> tuple[Place, ...]:

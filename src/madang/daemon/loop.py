@@ -220,7 +220,8 @@ class TurnLoop:
         for job_id, (submit, job) in turn.submitted.items():
             if job_id in rejected:
                 event = rejected[job_id]
-                words = guide(job, Rejected(event.code, event.numbers))
+                why = Rejected(event.code, event.numbers)
+                words = guide(job, why, self._controller.state.models)
                 turn.answers.append((submit, Refused(words)))
                 continue
             body = submit.request.model_dump_json(exclude_defaults=True)

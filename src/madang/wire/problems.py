@@ -62,7 +62,8 @@ def shortened(given: Any) -> Any:
         given = given[:GIVEN_CHARS_MAX].decode("utf-8", "replace")
     if isinstance(given, str):
         return _short(given.encode("utf-8", "replace").decode())
-    return _short(f"{type(given).__name__} of {len(given)}" if hasattr(given, "__len__") else "…")
+    kind = "an object" if isinstance(given, dict) else "a list"
+    return f"{kind} of {len(given)}" if hasattr(given, "__len__") else "…"
 
 
 def _short(text: str) -> str:

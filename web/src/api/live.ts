@@ -8,6 +8,7 @@ import { api, ApiError } from './client';
 import {
   connection,
   endedLately,
+  inSight,
   jobs,
   loggedOut,
   nodes,
@@ -30,6 +31,7 @@ const LIVE_JOBS_MAX = 20_000; // beyond this the page shows the newest and says 
 const TOP_MS = 2_000;
 const TOP_REST_FACTOR = 10; // sensors take at most a tenth of the time
 const REASONS_MS = 5_000;
+const REASONS_MAX = 48;
 const RETRY_MS = 2_000;
 const HIDDEN_MS_MAX = 20_000;
 
@@ -44,10 +46,16 @@ class Live {
   private flushing = false;
   private loaded = false;
   private hiddenTimer = 0;
+  private askReasons: () => void = () => undefined;
 
   start(): void {
     document.addEventListener('visibilitychange', () => this.seen());
     setInterval(tick, 1000);
+    inSight.subscribe((ids) => {
+      // Someone scrolled to jobs of which nobody has said yet why they wait.
+      if (ids.every((id) => jobs.peek()?.get(id)?.waits)) return;
+      setTimeout(() => this.askReasons(), COALESCE_MS);
+    });
     void this.open();
     void this.pollTop();
     void this.pollReasons();
@@ -180,13 +188,19 @@ class Live {
     }
   }
 
-  /** Why the waiting wait depends on everyone else; the head of the queue is asked anew. */
+  /** Why the waiting wait depends on everyone else: what is in sight, and the head, asked anew. */
   private async pollReasons(): Promise<never> {
     for (;;) {
-      await sleep(REASONS_MS);
+      await new Promise<void>((done) => {
+        this.askReasons = done;
+        setTimeout(done, REASONS_MS);
+      });
       if (document.hidden || !this.loaded) continue;
+      const known = jobs.value;
       const head = waiting.value.slice(0, SINGLE_FETCHES_MAX / 2).map((job) => job.id);
-      if (head.length) await this.refresh(() => fetchEach(head));
+      const seen = inSight.value.filter((id) => known?.get(id)?.phase === 'waiting');
+      const ids = [...new Set([...head, ...seen])].slice(0, REASONS_MAX);
+      if (ids.length) await this.refresh(() => fetchEach(ids));
     }
   }
 

@@ -19,6 +19,8 @@ export const top = signal<Top | null>(null);
 export const projects = signal<readonly ProjectView[] | null>(null);
 /** The newest ended jobs, newest first: what the side panel and the first page of Jobs need. */
 export const endedLately = signal<readonly JobView[]>([]);
+/** Waiting jobs that are in sight: why they wait is asked anew while they are. */
+export const inSight = signal<readonly string[]>([]);
 /** Bumped for each event of a job, so that an open job page knows to look again. */
 export const touched = signal<ReadonlyMap<string, number>>(new Map());
 
@@ -69,7 +71,7 @@ export function setJobs(changed: readonly JobView[], gone: readonly string[] = [
   const ended: JobView[] = [];
   for (const job of changed) {
     counts.set(job.id, (counts.get(job.id) ?? 0) + 1);
-    if (isLive(job)) known.set(job.id, job);
+    if (isLive(job)) known.set(job.id, withReason(job, known.get(job.id)));
     else {
       known.delete(job.id);
       ended.push(job);
@@ -82,6 +84,12 @@ export function setJobs(changed: readonly JobView[], gone: readonly string[] = [
     if (nodes.value) nodes.value = reseated(nodes.value, changed, gone);
     if (ended.length) endedLately.value = newest(ended, endedLately.value);
   });
+}
+
+/** A list says why only of the first in the queue: what was known of the others stays. */
+function withReason(job: JobView, before: JobView | undefined): JobView {
+  if (job.phase !== 'waiting' || job.waits || !before?.waits) return job;
+  return { ...job, waits: before.waits };
 }
 
 const ENDED_KEPT_MAX = 100;

@@ -178,6 +178,7 @@ export const en = {
   'job.phaseFor': '{phase} {time}',
   'job.waitingFor': 'Waiting {time}',
   'job.exit': 'exit {code}',
+  'job.slots': 'CPU slots',
   'job.gpus': 'GPUs',
   'job.gpusNote': '{members} {members|member|members}',
   'job.runtime': 'Run time',

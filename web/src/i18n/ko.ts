@@ -179,6 +179,7 @@ export const ko: Record<Key, string> = {
   'job.phaseFor': '{phase} {time}',
   'job.waitingFor': '{time}째 대기',
   'job.exit': '종료 {code}',
+  'job.slots': 'CPU 슬롯',
   'job.gpus': 'GPU',
   'job.gpusNote': '멤버 {members}명',
   'job.runtime': '실행 시간',

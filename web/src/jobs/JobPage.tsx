@@ -185,12 +185,13 @@ function Kpis({ job }: { job: JobView }) {
   const now = nowMs.value;
   const busy = meanOf(rowsOfJob(units.value, job.id), readings.value.util);
   const waited = (job.running_ms || job.ended_ms || now) - job.submitted_ms;
-  const model = job.profile || modelOf(job);
+  const { isSlots } = units.value;
+  const model = isSlots ? '' : job.profile || modelOf(job);
   const members = t('job.gpusNote', { members: job.members });
   return (
     <div class="kpis">
       <Kpi
-        label={units.value.isSlots ? t('col.device') : t('job.gpus')}
+        label={isSlots ? t('job.slots') : t('job.gpus')}
         value={count(gpusOf(job))}
         note={model ? `${model}, ${members}` : members}
       />

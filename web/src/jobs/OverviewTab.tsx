@@ -91,7 +91,11 @@ function Members({ job }: { job: JobView }) {
   const base: Column<SeatView>[] = [
     { key: 'rank', title: t('col.rank'), width: '64px', cell: (seat) => seat.rank },
     { key: 'node', title: t('col.node'), cell: (seat) => <code>{seat.node}</code> },
-    { key: 'gpus', title: t('col.gpus'), cell: (seat) => <code>{ranges(seat.gpus)}</code> },
+    {
+      key: 'gpus',
+      title: units.value.isSlots ? t('job.slots') : t('col.gpus'),
+      cell: (seat) => <code>{ranges(seat.gpus)}</code>,
+    },
     { key: 'state', title: t('col.state'), cell: (seat) => <SeatState seat={seat} /> },
   ];
   const now: Column<SeatView>[] = [

@@ -1,6 +1,6 @@
 // Who waits, in the order in which the yard serves them, and why.
 
-import { gpusOf, jobs, nowMs, waiting } from '../api/store';
+import { gpusOf, inSight, jobs, nowMs, waiting } from '../api/store';
 import type { JobView } from '../api/types';
 import { clock, duration } from '../format';
 import { t } from '../i18n';
@@ -36,6 +36,7 @@ export default function QueuePage() {
         columns={columns(now, place)}
         rowHeight={56}
         keyOf={(job) => job.id}
+        inSight={(ids) => (inSight.value = ids)}
         hrefOf={(job) => `/jobs/${encodeURIComponent(job.id)}`}
       />
     </main>

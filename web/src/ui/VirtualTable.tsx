@@ -24,6 +24,8 @@ interface Props<R> {
   hrefOf?: (row: R) => string | null;
   selected?: ((row: R) => boolean) | undefined;
   nearEnd?: () => void;
+  /** Told the rows in sight whenever they are others. */
+  inSight?: (keys: readonly string[]) => void;
   foot?: ComponentChildren;
 }
 
@@ -48,6 +50,9 @@ export function VirtualTable<R>(props: Props<R>) {
   }, [props.nearEnd]);
   const first = Math.max(0, Math.floor(view.top / rowHeight) - OVER);
   const last = Math.min(rows.length, Math.ceil((view.top + view.height) / rowHeight) + OVER);
+  const shown = rows.slice(first, last);
+  const keys = props.inSight ? shown.map(props.keyOf) : [];
+  useEffect(() => props.inSight?.(keys), [keys.join(' ')]);
   return (
     <div class="table-box" ref={box} tabIndex={0} role="region" aria-label={props.label}>
       <table class="table" aria-rowcount={rows.length + 1}>
@@ -67,7 +72,7 @@ export function VirtualTable<R>(props: Props<R>) {
         </thead>
         <tbody>
           <tr class="spacer" aria-hidden="true" style={{ height: `${first * rowHeight}px` }} />
-          {rows.slice(first, last).map((row, i) => (
+          {shown.map((row, i) => (
             <Row key={props.keyOf(row)} row={row} index={first + i + 2} {...props} />
           ))}
           <tr

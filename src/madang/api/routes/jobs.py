@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Header, Query
@@ -191,7 +192,7 @@ class Jobs:
         return answer(views.trial_view(trial))
 
     async def list_jobs(self, query: Annotated[JobsQuery, Query()]) -> Response:
-        """Jobs, newest first."""
+        """Jobs, newest first. `waits` is told of those that are first in the queue."""
         return answer(await self._desk.rows.read(self._list, query))
 
     def _list(self, query: JobsQuery) -> wire.JobListView:
@@ -204,8 +205,9 @@ class Jobs:
             before=query.before or None,
         )
         snapshot = self._yard.snapshot()
-        waiting = [r.job.id for r in page if r.standing.phase is Phase.WAITING][:WAITS_SHOWN_MAX]
-        waits = {id: _waits(snapshot, id) for id in waiting}
+        listed = {r.job.id for r in page if r.standing.phase is Phase.WAITING}
+        first = islice((id for _, id in snapshot.queue if id in listed), WAITS_SHOWN_MAX)
+        waits = {id: _waits(snapshot, id) for id in first}
         jobs = [views.of_record(record, waits.get(record.job.id)) for record in page]
         return wire.JobListView(jobs=jobs, next=jobs[-1].n if len(jobs) == query.limit else None)
 
