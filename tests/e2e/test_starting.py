@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.e2e.yard import READY_S, REPOSITORY, LiveYard
 
-NOT_NEEDED = ("alembic", "mako", "sqlalchemy.dialects.postgresql", "psycopg", "pydantic.v1")
+NOT_NEEDED = ("alembic", "mako", "sqlalchemy.dialects.postgresql", "psycopg", "pydantic.v1.main")
 LOGIN = re.compile(r"http://127\.0\.0\.1:\d+/login\?once=\S+")
 
 

@@ -87,7 +87,8 @@ def _app(desk: Desk) -> FastAPI:
         login_router(desk),
     )
     for router in routers:
-        app.include_router(router)
+        # Not include_router: it makes every route once more, at the first request.
+        app.router.routes.extend(router.routes)
     http = [one for router in routers for one in router.routes if isinstance(one, APIRoute)]
     _add_pages(app, settings, http)
     app.state.leave = desk.leaving.set
