@@ -48,9 +48,14 @@ def program() -> list[str]:
 
 
 def environment(state: Path) -> dict[str, str]:
-    """This program's, with the state directory and this checkout's sources in it."""
+    """This program's, with the state directory and this checkout's sources in it.
+
+    An installed Madang is compiled once, not at each start: so is this one, at its first.
+    """
     sources = str(Path(__file__).resolve().parents[1] / "src")
-    return {**os.environ, "MADANG_STATE": str(state), "PYTHONPATH": sources}
+    ours = {**os.environ, "MADANG_STATE": str(state), "PYTHONPATH": sources}
+    ours.pop("PYTHONDONTWRITEBYTECODE", None)
+    return ours
 
 
 class Yard:

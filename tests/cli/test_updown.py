@@ -117,6 +117,20 @@ def test_the_log_and_the_state_are_for_their_owner_only(daemon, state):
     assert state.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_long_log_is_put_aside_at_the_next_start(daemon, state, monkeypatch):
+    monkeypatch.setattr(updown, "LOG_BYTES_MAX", 20)
+    state.mkdir()
+    (state / "daemon.log").write_text("more than twenty bytes\n")
+    (state / "daemon.log.1").write_text("older still\n")
+    daemon()
+
+    run(["up", "--detach"])
+
+    assert (state / "daemon.log.1").read_text() == "more than twenty bytes\n"
+    assert (state / "daemon.log").stat().st_mode & 0o777 == 0o600
+    assert "twenty" not in (state / "daemon.log").read_text()
+
+
 def test_down_without_a_daemon_is_no_error(state, capsys):
     assert run(["down"]) == 0
     assert "no daemon runs" in capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 `create_app` reads no clock, opens no file but the built page's list, and starts no thread that does
 work; the feed begins with its first listener. `app.state.leave()` ends all that has no end by
-itself, so that a server can stop at once.
+itself, so that a server can stop at once; `app.state.login_link(name)` makes a one-time URL.
 """
 
 import asyncio
@@ -87,10 +87,12 @@ def _app(desk: Desk) -> FastAPI:
         login_router(desk),
     )
     for router in routers:
-        app.include_router(router)
+        # Not include_router: it makes every route once more, at the first request.
+        app.router.routes.extend(router.routes)
     http = [one for router in routers for one in router.routes if isinstance(one, APIRoute)]
     _add_pages(app, settings, http)
     app.state.leave = desk.leaving.set
+    app.state.login_link = lambda name: yard.url.rstrip("/") + desk.identities.new_link(name)[0]
     app.add_exception_handler(HTTPException, _pass_on)
     app.add_exception_handler(RequestValidationError, _explain)
     app.add_exception_handler(WebSocketRequestValidationError, _explain)

@@ -11,6 +11,7 @@ import asyncio
 import resource
 import socket
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -30,30 +31,42 @@ WEBSOCKET_BYTES_MAX = 1 << 20
 DISCARD_WAIT_S = 30.0
 
 
-def make_server(app: FastAPI, settings: ApiSettings) -> uvicorn.Server:
-    """A server for `server.run(sockets=[…])`."""
+def make_server(
+    app: FastAPI, settings: ApiSettings, on_ready: Callable[[], object] = bool
+) -> uvicorn.Server:
+    """A server for `server.run(sockets=[…])`; it calls `on_ready` once it listens."""
     limits = settings.limits
     crowd = Crowd(limits, connections_allowed(limits.connections_max))
-    return LeavingServer(
-        uvicorn.Config(
-            app,
-            http=partial(BoundedProtocol, crowd=crowd),  # type: ignore[arg-type]
-            ws="websockets-sansio",
-            ws_max_size=WEBSOCKET_BYTES_MAX,
-            ws_per_message_deflate=False,
-            log_config=None,
-            access_log=False,  # it would write login links into a log
-            server_header=False,
-            proxy_headers=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=int(limits.idle_wait_s),
-            timeout_graceful_shutdown=SHUTDOWN_WAIT_S,
-        )
+    config = uvicorn.Config(
+        app,
+        http=partial(BoundedProtocol, crowd=crowd),  # type: ignore[arg-type]
+        ws="websockets-sansio",
+        ws_max_size=WEBSOCKET_BYTES_MAX,
+        ws_per_message_deflate=False,
+        log_config=None,
+        access_log=False,  # it would write login links into a log
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=int(limits.idle_wait_s),
+        timeout_graceful_shutdown=SHUTDOWN_WAIT_S,
     )
+    return TellingServer(config, on_ready)
 
 
-class LeavingServer(uvicorn.Server):
-    """Tells the application that it leaves before it waits for the requests in hand."""
+class TellingServer(uvicorn.Server):
+    """Tells its maker when it listens, and the application that it leaves before it waits for the
+    requests in hand.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         assert isinstance(self.config.app, FastAPI), f"made by make_server: {self.config.app}"

@@ -26,6 +26,7 @@ READY_S = 30.0  # a daemon with a large ledger on a slow disk
 STOP_S = 30.0
 LOOK_S = 0.05
 LOG_LINES_SHOWN = 15
+LOG_BYTES_MAX = 10 << 20  # beyond: the next daemon begins a new one, and one old one is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,12 @@ def up_verb(given: Given, desk: Desk) -> int:
     """Start the daemon, here or in the background."""
     options = _options(given)
     if not given.flag("detach"):
+        import gc
         import importlib
 
+        # What a start makes, modules above all, lives to its end: looking for garbage in it takes
+        # a tenth of the start. The daemon enables it again when it is ready.
+        gc.disable()
         return int(importlib.import_module("madang.daemon.main").run_daemon(options) or 0)
     running = running_daemon(options.state)
     if running is not None:
@@ -102,6 +107,9 @@ def _started(options: UpOptions) -> dict[str, Any]:
     os.makedirs(options.state, mode=0o700, exist_ok=True)
     log = os.path.join(options.state, "daemon.log")
     began_bytes = os.path.getsize(log) if os.path.exists(log) else 0
+    if began_bytes > LOG_BYTES_MAX:
+        os.replace(log, f"{log}.1")
+        began_bytes = 0
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         child = subprocess.Popen(

@@ -1,7 +1,9 @@
 """`madang up`: put the rooms together, open the door, and turn until told to stop.
 
 Order matters: the state directory is locked first, the socket is bound before anything is promised,
-and the loop has adopted what runs before the first request is answered.
+and the loop has adopted what runs before the first request is answered. SIGTERM and SIGINT end it
+in order, whenever they come. A terminal is told in a few lines where to go and how to stop; after
+that, and in a file, there are log lines only: warnings, or more with MADANG_LOG=info.
 """
 
 import gc
@@ -13,7 +15,10 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from madang import __version__
@@ -31,6 +36,7 @@ log = logging.getLogger("madang.daemon")
 
 DEFAULT_PROJECT = Project("default")
 TOKEN_BYTES = 32
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class Options(Protocol):
@@ -50,9 +56,35 @@ class Options(Protocol):
     def database(self) -> str: ...
 
 
+class _Leave(BaseException):
+    """A signal has told the daemon to stop."""
+
+
 def run_daemon(options: Options) -> int:
     """Run until SIGTERM or SIGINT. Returns an exit code; failures are worded on standard error."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    try:
+        _begin_log(os.environ.get("MADANG_LOG", ""))
+        return _run(options)
+    except _Leave:
+        return 0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise _Leave
+
+
+def _begin_log(level: str) -> None:
+    level = level.lower() if level.lower() in LOG_LEVELS else "warning"
+    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(level=level.upper(), format=form)
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+    if level == "warning" and not sys.stdout.isatty():
+        log.setLevel(logging.INFO)  # a file's reader wants to know when it started and stopped
+
+
+def _run(options: Options) -> int:
     try:
         state_dir = open_state_dir(Path(options.state))
     except StateDirError as failure:
@@ -135,20 +167,41 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket) -> int:
 
     host, port = door.getsockname()[:2]
     settings = ApiSettings(host=host, port=port)
-    server = make_server(create_app(yard, settings), settings)
+    app = create_app(yard, settings)
+    server = make_server(app, settings, partial(_ready, yard, state_dir, app.state.login_link))
     yard.loop.open(_first_facts(yard.ledger))
     try:
         _let_the_owner_in(state_dir, yard.ledger, yard.url)
         state_dir.write_private(
             "daemon.json", {"pid": os.getpid(), "url": yard.url, "version": __version__}
         )
-        gc.collect()
-        gc.freeze()  # what lives since the start lives to the end: never look at it again
         server.run(sockets=[door])
+    except _Leave:
+        pass  # the server has ended by itself, and then raised the signal again
     finally:
         yard.loop.close()
         yard.ledger.close()
+    log.info("stopped; jobs that run go on")
+    if sys.stdout.isatty():
+        print("Madang is down; running jobs go on: madang up finds them again")
     return 70 if yard.loop.failure else 0
+
+
+def _ready(yard: DaemonYard, state_dir: StateDir, login_link: Callable[[str], str]) -> None:
+    """The first request may come: say so. The link logs in whoever has it: a terminal only."""
+    gc.freeze()  # what lives since the start lives to the end: never look at it again
+    gc.enable()
+    log.info("version %s is ready at %s, process %d", __version__, yard.url, os.getpid())
+    if not sys.stdout.isatty():
+        return
+    print(
+        f"Madang {__version__} is ready at {yard.url}, its records are in {state_dir.path}",
+        f"open it once with  {login_link(getpass.getuser())}",
+        "  (the link works for a minute; `madang web` prints another)",
+        "stop it with Ctrl-C; running jobs go on",
+        sep="\n",
+        flush=True,
+    )
 
 
 def _first_facts(ledger: Ledger) -> list[Fact]:

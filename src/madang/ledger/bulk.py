@@ -4,6 +4,7 @@ SQLite executes one prepared statement per row, a function call away. PostgreSQL
 one JSON document, a record set there: one round trip, and arrays would take longer to be quoted.
 Both are written in SQLAlchemy Core; SQLite's is compiled once and then given tuples, since a
 thousand rows take longer through the compiler's parameters than through the database.
+PostgreSQL's are made when one is written to: its dialect would cost every start an import.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from madang.core.codec import dumps
@@ -29,7 +30,7 @@ class Bulk:
     """One statement over many rows; each row maps the statement's columns to values."""
 
     by_row: sa.ClauseElement
-    by_document: sa.Executable
+    by_document: Callable[[], sa.Executable]  # makes it
 
     def write(self, connection: sa.Connection, rows: Sequence[Row]) -> int:
         """Write the rows; how many the database touched."""
@@ -49,7 +50,7 @@ class Bulk:
             return self._write_document(connection, rows[:half]) + self._write_document(
                 connection, rows[half:]
             )
-        return connection.execute(self.by_document, {DOCUMENT: document}).rowcount
+        return connection.execute(_by_document(self), {DOCUMENT: document}).rowcount
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,17 @@ def _compiled(bulk: Bulk) -> _Compiled:
     return _Compiled(str(compiled), itemgetter(*names))
 
 
+@cache
+def _by_document(bulk: Bulk) -> sa.Executable:
+    return bulk.by_document()
+
+
 def inserting(table: sa.Table) -> Bulk:
     """Insert whole rows."""
     names = [column.name for column in table.columns]
     return Bulk(
         sqlite.insert(table).values({name: sa.bindparam(_bound(name)) for name in names}),
-        postgresql.insert(table).from_select(names, sa.select(_document(table, names))),
+        lambda: sa.insert(table).from_select(names, sa.select(_document(table, names))),
     )
 
 
@@ -84,36 +90,52 @@ def upserting(table: sa.Table, key: str) -> Bulk:
     names = [column.name for column in table.columns]
     rest = [name for name in names if name != key]
     one = sqlite.insert(table).values({name: sa.bindparam(_bound(name)) for name in names})
-    all = postgresql.insert(table).from_select(names, sa.select(_document(table, names)))
+
+    def by_document() -> sa.Executable:
+        from sqlalchemy.dialects import postgresql
+
+        rows = postgresql.insert(table).from_select(names, sa.select(_document(table, names)))
+        return rows.on_conflict_do_update(
+            index_elements=[key], set_={name: rows.excluded[name] for name in rest}
+        )
+
     return Bulk(
         one.on_conflict_do_update(
             index_elements=[key], set_={name: one.excluded[name] for name in rest}
         ),
-        all.on_conflict_do_update(
-            index_elements=[key], set_={name: all.excluded[name] for name in rest}
-        ),
+        by_document,
     )
 
 
 def updating(table: sa.Table, key: str, names: Sequence[str]) -> Bulk:
     """Set the named columns of the row with this key."""
-    rows = _document(table, [key, *names])
+
+    def by_document() -> sa.Executable:
+        rows = _document(table, [key, *names])
+        return (
+            sa.update(table)
+            .where(table.c[key] == rows.c[key])
+            .values({name: rows.c[name] for name in names})
+        )
+
     return Bulk(
         sa.update(table)
         .where(table.c[key] == sa.bindparam(_bound(key)))
         .values({name: sa.bindparam(_bound(name)) for name in names}),
-        sa.update(table)
-        .where(table.c[key] == rows.c[key])
-        .values({name: rows.c[name] for name in names}),
+        by_document,
     )
 
 
 def deleting(table: sa.Table, keys: Sequence[str]) -> Bulk:
     """Delete the rows with these keys."""
-    rows = _document(table, keys)
+
+    def by_document() -> sa.Executable:
+        rows = _document(table, keys)
+        return sa.delete(table).where(*[table.c[key] == rows.c[key] for key in keys])
+
     return Bulk(
         sa.delete(table).where(*[table.c[key] == sa.bindparam(_bound(key)) for key in keys]),
-        sa.delete(table).where(*[table.c[key] == rows.c[key] for key in keys]),
+        by_document,
     )
 
 
@@ -124,7 +146,7 @@ def _bound(name: str) -> str:
 def _document(table: sa.Table, names: Sequence[str]) -> sa.TableValuedAlias:
     """`json_to_recordset(:document) AS rows(x BIGINT, y TEXT)`."""
     columns = [sa.column(name, _element(table.c[name])) for name in names]
-    document = sa.cast(sa.bindparam(DOCUMENT, type_=sa.Text), postgresql.JSON)
+    document = sa.cast(sa.bindparam(DOCUMENT, type_=sa.Text), sa.JSON)
     rows = sa.func.json_to_recordset(document).table_valued(*columns, name="rows")
     return rows.render_derived(with_types=True)
 

@@ -28,8 +28,9 @@ def _text(name: str) -> sa.Column[str]:
 
 
 def _partial(name: str, *columns: str, where: str, unique: bool = False) -> sa.Index:
-    clause = sa.text(where)
-    return sa.Index(name, *columns, unique=unique, sqlite_where=clause, postgresql_where=clause)
+    # Migrations make the index, on PostgreSQL too. A `postgresql_where` beside would say nothing
+    # more, and make SQLAlchemy import that dialect for every SQLite ledger.
+    return sa.Index(name, *columns, unique=unique, sqlite_where=sa.text(where))
 
 
 lead = sa.Table(
