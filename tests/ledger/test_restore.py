@@ -210,6 +210,20 @@ def test_a_promise_outlives_a_restart(yard):
     check(again.state)
 
 
+def test_a_promise_made_turns_after_the_submission_is_written(yard):
+    yard.controller.state.policy = HASTY
+    yard.run(*[yard.job("old", members=4, checkpoints=True) for _ in range(4)])
+    yard.controller.state.policy = DEFAULT  # which moves nobody aside
+    yard.turn(ev.JobSubmitted(yard.job("young", members=8)))
+    assert yard.ledger.load().nominations == ()
+    yard.controller.state.policy = HASTY
+    yard.now_ms += 1_000
+    yard.turn(ev.NodeCordoned("n0", True), ev.NodeCordoned("n0", False))
+    assert list(yard.controller.state.nominations) == ["young-5"]
+
+    assert reread(yard.ledger).nominations == yard.controller.state.nominations
+
+
 def test_a_fleet_is_restored_at_once(new_file):
     with closing(open_ledger(f"sqlite:///{new_file()}")) as ledger:
         yard = Yard(ledger).open(nodes=100)

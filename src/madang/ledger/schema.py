@@ -3,8 +3,9 @@
 - `lead` has one row: who leads, and the counters that a turn moves. Its lock makes turns serial.
 - `journal` is append-only: one line per event, `seq` without gaps.
 - `jobs`, `requests`, `allocations`, `nodes`, `projects` are the state's rows. JSON bodies are made
-  by `core.codec`; the columns beside them are there to be searched. What never changes
-  (`requests`, `fixed`) is kept apart from what does, so that an update writes little.
+  by `core.codec`; the columns beside them are there to be searched. A request is in a
+  table of its own, so that no update writes it again; an allocation's `fixed` part is at least
+  not encoded again.
 - `holdings` says which member holds which device; `devices` is their sum, kept by triggers and
   checked by the database, so that no device can be promised twice whatever the code does.
 - `tokens` holds digests only.
