@@ -4,19 +4,17 @@ Skips with a clear word where there is no Chromium, no Playwright or no built pa
 """
 
 import shutil
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from double import PAGE, Double, Yard
-from look import chromium
 from playwright.sync_api import Browser, Page
+
+from tests.browser.double import PAGE, Double
+from tests.browser.invented import Yard
+from tests.browser.look import chromium
 
 
 @pytest.fixture(scope="session")

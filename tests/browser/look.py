@@ -1,6 +1,6 @@
 """Takes pictures of every page, to be looked at. Not a test: run it, then open the files.
 
-python tests/browser/look.py OUT [--only fleet-1024-dark ...]
+python -m tests.browser.look OUT [--only fleet-1024-dark ...]
 """
 
 import argparse
@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from double import Double, Yard
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.browser.double import Double
+from tests.browser.invented import Yard
 
 # Chromium without its background calls; software GL, as a remote desktop or CI has it.
 FLAGS = [

@@ -4,8 +4,10 @@ import re
 from typing import Any
 
 import pytest
-from double import Double, Yard
 from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.double import Double
+from tests.browser.invented import Yard
 
 pytestmark = pytest.mark.browser
 
