@@ -85,7 +85,7 @@ function Line(props: { project: ProjectView; longest: number; asked: number }) {
         ) : quota ? (
           percent(used / quota)
         ) : null}
-        {props.asked > 0 && <small>{t('usage.waiting', { n: count(props.asked) })}</small>}
+        {props.asked > 0 && <small>{t('usage.waiting', { units: devices(props.asked) })}</small>}
       </span>
     </li>
   );
