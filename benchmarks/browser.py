@@ -1,6 +1,6 @@
 """How fast the page is, in headless Chromium with software GL: first picture, regrouping.
 
-    python benchmarks/browser.py [--gpus 5120 10240]
+    python -m benchmarks.browser [--gpus 5120 10240]
 
 A frame is the time between two animation frames while squares fly (600 ms); 16.7 ms is the
 screen's own pace. `shown` is from navigation until the map has its names.
@@ -9,14 +9,12 @@ Needs the built page.
 
 import argparse
 import statistics
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "browser"))
-
-from double import Double, Yard
-from look import chromium
 from playwright.sync_api import Page
+
+from tests.browser.double import Double
+from tests.browser.invented import Yard
+from tests.browser.look import chromium
 
 VIEWS = ("2", "1", "3", "1", "5", "1")
 

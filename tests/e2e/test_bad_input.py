@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import urllib.error
+from typing import Any
 
 import psutil
 import pytest
@@ -48,7 +49,7 @@ def runs(yard) -> None:
     assert yard.wait_ended([job])[job]["phase"] == "succeeded"
 
 
-def refusal(yard, path: str, body, headers: dict[str, str] | None = None) -> dict:
+def refusal(yard, path: str, body, headers: dict[str, str] | None = None) -> Any:
     """The problem that a request is answered with."""
     with pytest.raises(urllib.error.HTTPError) as refused:
         yard.ask("POST", path, body, headers)
@@ -121,7 +122,7 @@ def test_a_command_that_does_not_exist_fails_with_127_and_says_so_in_its_log(yar
 # -- the wire --------------------------------------------------------------------------------------
 
 
-def sent(yard, verb: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict]:
+def sent(yard, verb: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, Any]:
     """Status and problem of a request made by hand."""
     wire = http.client.HTTPConnection("127.0.0.1", yard.port, timeout=30)
     with contextlib.closing(wire):
