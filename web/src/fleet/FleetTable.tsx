@@ -21,7 +21,12 @@ function columns(): Column<number>[] {
   const project = (row: number): string =>
     knownJobs.value.get(jobAt(all, row) ?? '')?.project ?? '';
   return [
-    { key: 'node', title: t('col.node'), cell: (row) => <code>{nodeAt(all, row).id}</code> },
+    {
+      key: 'node',
+      title: t('col.node'),
+      width: '132px',
+      cell: (row) => <code>{nodeAt(all, row).id}</code>,
+    },
     {
       key: 'gpu',
       title: t('col.device'),
@@ -55,7 +60,12 @@ function columns(): Column<number>[] {
       },
     },
     { key: 'project', title: t('col.project'), cell: project },
-    { key: 'model', title: t('col.model'), width: '112px', cell: (row) => gpuAt(all, row).model },
+    {
+      key: 'model',
+      title: t('col.model'),
+      width: '88px',
+      cell: (row) => gpuAt(all, row).model,
+    },
     {
       key: 'util',
       title: t('col.util'),

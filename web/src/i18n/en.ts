@@ -264,7 +264,7 @@ export const en = {
   'usage.sentence': '{used} of {units} are held now, by {n} {n|project|projects}.',
   'usage.noQuota': 'no quota',
   'usage.over': '{n} above its quota',
-  'usage.waiting': '{n} waiting',
+  'usage.waiting': '{units} in the queue',
   'usage.set': 'Set a quota in a terminal:',
 
   'login.title': 'This page needs a login',

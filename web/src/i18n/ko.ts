@@ -265,7 +265,7 @@ export const ko: Record<Key, string> = {
   'usage.sentence': '{units} 중 {used}개를 프로젝트 {n}개가 지금 쓰고 있습니다.',
   'usage.noQuota': '쿼터 없음',
   'usage.over': '쿼터보다 {n}개 더',
-  'usage.waiting': '대기 {n}건',
+  'usage.waiting': '대기열에 {units}',
   'usage.set': '터미널에서 쿼터를 정합니다:',
 
   'login.title': '로그인이 필요합니다',

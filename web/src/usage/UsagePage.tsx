@@ -13,7 +13,8 @@ export default function UsagePage() {
   if (!all) return <main id="content" class="content" aria-busy="true" />;
   const sorted = [...all].sort((a, b) => b.used_gpus - a.used_gpus || byName(a.id, b.id));
   const used = sorted.reduce((sum, project) => sum + project.used_gpus, 0);
-  const longest = Math.max(1, ...sorted.map((one) => Math.max(one.used_gpus, one.quota_gpus ?? 0)));
+  // A bar is the whole yard, so that its length says how much of it is held.
+  const longest = Math.max(1, total, ...sorted.map((one) => one.quota_gpus ?? 0));
   const asked = new Map<string, number>();
   for (const job of waiting.value) {
     asked.set(job.project, (asked.get(job.project) ?? 0) + gpusOf(job));
@@ -37,7 +38,7 @@ export default function UsagePage() {
       </ul>
       <div class="usage-foot">
         <p class="quiet">{t('usage.set')}</p>
-        <Command text={`madang project set ${sorted[0]?.id ?? 'default'} --quota 64`} />
+        <Command text={`madang project set ${sorted[0]?.id ?? 'default'} --quota ${Math.max(1, Math.floor(total / 2))}`} />
       </div>
     </main>
   );
@@ -85,7 +86,7 @@ function Line(props: { project: ProjectView; longest: number; asked: number }) {
         ) : quota ? (
           percent(used / quota)
         ) : null}
-        {props.asked > 0 && <small>{t('usage.waiting', { n: count(props.asked) })}</small>}
+        {props.asked > 0 && <small>{t('usage.waiting', { units: devices(props.asked) })}</small>}
       </span>
     </li>
   );

@@ -86,7 +86,7 @@ def _log_lines(stay: Stay, member: Member, seed: int, now_ms: int) -> Iterator[s
         values = curve(seed, stay, step)
         yield (
             f"{_clock(at_ms)} step {step}/{steps} loss {values['loss']:.4f} "
-            f"lr {values['learning_rate']:.2e} {values['steps_per_s']:.2f} steps/s"
+            f"lr {values['learning_rate']:.2e} {values['steps_per_s']:.3g} steps/s"
         )
         if step % every == 0 and member.rank == 0:
             yield f"{_clock(at_ms)} checkpoint written at step {step}"
