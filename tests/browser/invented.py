@@ -346,6 +346,7 @@ class Yard:
         total = len(all_gpus)
         gpus = {"total": total, "held": held, "free": total - held, "unhealthy": unhealthy}
         return {
+            "seq": len(self.events),
             "now_ms": now_ms(),
             "version": "0.1.0",
             "cluster": "workstation" if self.slots else "seoul-1",

@@ -163,6 +163,10 @@ class Yard(Protocol):
         """Where people reach the daemon: `http://127.0.0.1:7070`."""
 
     @property
+    def last_seq(self) -> int:
+        """The last committed sequence of the journal."""
+
+    @property
     def role(self) -> str:
         """`leader` or `standby`."""
 

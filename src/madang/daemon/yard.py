@@ -57,6 +57,11 @@ class DaemonYard:
         """Why the turn loop stopped; "" while it turns."""
         return self.loop.failure
 
+    @property
+    def last_seq(self) -> int:
+        """The last committed sequence of the journal."""
+        return self.loop.last_seq
+
     async def submit(self, submissions: Sequence[Submission]) -> list[Accepted | Refused]:
         """Accepted or Refused for each submission, in order, in one commit if they fit in one.
 

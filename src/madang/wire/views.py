@@ -273,8 +273,9 @@ class GpuCountsView(BaseModel):
 
 
 class OverviewView(BaseModel):
-    """The yard in one picture."""
+    """The yard in one picture. Events after `seq` tell what has changed since."""
 
+    seq: int
     now_ms: int
     version: str
     cluster: str

@@ -76,8 +76,10 @@ class Live {
 
   private async load(): Promise<boolean> {
     try {
-      const [now, allNodes, live, ended] = await Promise.all([
-        api.overview(),
+      // First of all: what happens while the rest is fetched is told by the stream once more.
+      const now = await api.overview();
+      this.lastId = String(now.seq);
+      const [allNodes, live, ended] = await Promise.all([
         api.nodes(),
         liveJobs(),
         api.jobs({ phase: 'ended', limit: 50 }),
@@ -120,6 +122,8 @@ class Live {
       const id = typeof told.job === 'string' ? told.job : (told.job?.id ?? told.id);
       if (id) this.mark({ job: id });
     });
+    // The journal was pruned while nobody listened: only a fresh picture is true.
+    stream.addEventListener('gap', () => void this.open());
     stream.addEventListener('node', (event) => {
       this.lastId = event.lastEventId || this.lastId;
       this.mark({ nodes: true });
@@ -152,16 +156,16 @@ class Live {
   private async fetchDirty(): Promise<void> {
     const ids = [...this.dirty];
     this.dirty.clear();
-    const jobsNow = ids.length > SINGLE_FETCHES_MAX ? this.fetchMany(ids) : fetchEach(ids);
+    const fetches = [ids.length > SINGLE_FETCHES_MAX ? this.fetchMany(ids) : fetchEach(ids)];
     if (this.dirtyNodes) {
       this.dirtyNodes = false;
-      nodes.value = await api.nodes();
+      fetches.push(api.nodes().then((now) => void (nodes.value = now)));
     }
     if (this.dirtyProjects || ids.length) {
       this.dirtyProjects = false;
-      projects.value = await api.projects();
+      fetches.push(api.projects().then((now) => void (projects.value = now)));
     }
-    await jobsNow;
+    await Promise.all(fetches);
     const now = await api.overview();
     tellServerTime(now.now_ms);
     overview.value = now;

@@ -118,6 +118,8 @@ export interface Top {
 }
 
 export interface Overview {
+  /** Events after this sequence tell what has changed since. */
+  seq: number;
   now_ms: number;
   version: string;
   cluster: string;

@@ -38,8 +38,10 @@ class WholeYard:
         return answer(await self._desk.rows.read(self._overview))
 
     def _overview(self) -> wire.OverviewView:
+        seq = self._yard.last_seq  # read first: what comes meanwhile is told once more, not lost
         snapshot = self._yard.snapshot()
         return wire.OverviewView(
+            seq=seq,
             now_ms=now_ms(),
             version=self._yard.version,
             cluster=self._desk.settings.cluster,
