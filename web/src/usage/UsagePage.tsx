@@ -38,7 +38,9 @@ export default function UsagePage() {
       </ul>
       <div class="usage-foot">
         <p class="quiet">{t('usage.set')}</p>
-        <Command text={`madang project set ${sorted[0]?.id ?? 'default'} --quota ${Math.max(1, Math.floor(total / 2))}`} />
+        <Command
+          text={`madang project set ${sorted[0]?.id ?? 'default'} --quota ${Math.max(1, Math.floor(total / 2))}`}
+        />
       </div>
     </main>
   );
