@@ -9,6 +9,10 @@ class WallClock:
     def __init__(self) -> None:
         self._last_ms = 0
 
+    def not_before(self, then_ms: int) -> None:
+        """Never tell a time before `then_ms`: what the journal's last line was written at."""
+        self._last_ms = max(self._last_ms, then_ms)
+
     def __call__(self) -> int:
         self._last_ms = max(self._last_ms, time.time_ns() // 1_000_000)
         return self._last_ms

@@ -50,6 +50,7 @@ class Clock(Protocol):
     """Wall time in integer ms, never going back."""
 
     def __call__(self) -> int: ...
+    def not_before(self, then_ms: int) -> None: ...
 
 
 @dataclass(slots=True)
@@ -283,6 +284,7 @@ class TurnLoop:
         self._controller = Controller(state)
         self._next_n = loaded.next_n
         self.last_seq = loaded.last_seq
+        self.clock.not_before(loaded.last_ms)
         self._version += 1
         self._refresh_profiles()
 
