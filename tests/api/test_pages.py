@@ -72,3 +72,17 @@ def test_without_a_built_page_there_are_plain_words(tmp_path: Path):
     assert answer.status_code == 503
     assert "make page" in answer.text
     assert style.headers["content-type"].startswith("text/css")
+
+
+def test_a_page_that_is_built_anew_is_found_by_a_daemon_that_runs(tmp_path):
+    assets = tmp_path / "web" / "assets"
+    assets.mkdir(parents=True)
+    (tmp_path / "web" / "index.html").write_text("<!doctype html>")
+    (assets / "index-BzX91kQ2.js").write_text("old")
+    with serving(tmp_path, web=tmp_path / "web") as one, one.stranger() as browser:
+        assert browser.get("/assets/index-BzX91kQ2.js").text == "old"
+        (assets / "index-BzX91kQ2.js").unlink()
+        (assets / "index-CaY02lR3.js").write_text("new")
+
+        assert browser.get("/assets/index-CaY02lR3.js").text == "new"
+        assert browser.get("/assets/index-BzX91kQ2.js").status_code == 404

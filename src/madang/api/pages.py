@@ -27,7 +27,9 @@ class Pages:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder or Path(__file__).parent.parent / "_web"
-        self._files = _files(self._folder)
+        self._files: dict[str, Path] = {}
+        self._built_ns = -1
+        self._look()
 
     async def get(self, request: Request) -> Response:
         """An asset, the page, or 404. Also the answer to every unknown path."""
@@ -35,6 +37,9 @@ class Pages:
         if path == "/plain.css":
             return _file(request, STYLE, ALWAYS_ASK)
         file = self._files.get(path)
+        if file is None and path.startswith("/assets/"):
+            self._look()  # the page may have been built anew: its files have other names then
+            file = self._files.get(path)
         if file is not None and path != "/index.html":
             return _file(request, file, FOREVER if HASHED.search(path) else ALWAYS_ASK)
         if not PAGE_PATHS.match(path):
@@ -43,6 +48,14 @@ class Pages:
         if index is None:
             return HTMLResponse(_NO_PAGE, 503, {"cache-control": "no-store"})
         return _file(request, index, ALWAYS_ASK)
+
+    def _look(self) -> None:
+        """Find the page's files, if they are not those known."""
+        assets = self._folder / "assets"
+        built_ns = assets.stat().st_mtime_ns if assets.is_dir() else 0
+        if built_ns != self._built_ns:
+            self._built_ns = built_ns
+            self._files = _files(self._folder)
 
 
 def _file(request: Request, file: Path, caching: str) -> Response:
