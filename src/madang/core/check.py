@@ -34,6 +34,7 @@ def check(state: State) -> None:
     _attention(state)
     _lingering(state)
     _usage(state)
+    _nominations(state)
 
 
 def _require(claim: bool, *what: object) -> None:
@@ -197,6 +198,26 @@ def _usage(state: State) -> None:
         )
     kept = {project: milli for project, milli in state.usage_milli.items() if milli}
     _require(kept == {p: m for p, m in usage.items() if m}, "usage", usage, state.usage_milli)
+
+
+def _nominations(state: State) -> None:
+    """A promise is for a whole gang that waits, on known devices, and no two promises overlap."""
+    nodes, width = state.pool.gpu_free.shape
+    promised = np.zeros((nodes, width), np.int64)
+    for id, seats in state.nominations.items():
+        live = state.jobs.get(id)
+        _require(live is not None, "promised to nobody", id)
+        assert live is not None, "as was required"
+        _require(live.allocation is None, "promised to a job that has its place", live)
+        shape = live.job.shape
+        _require(len(seats) == live.job.members, "promise is not whole", id, seats)
+        for seat in seats:
+            _require(seat.node in state.nodes, "promise on an unknown node", id, seat)
+            _require(len(set(seat.gpus)) == shape.gpus, "promised seat", id, seat)
+            row = state.nodes[seat.node].row
+            _require(all(gpu < width for gpu in seat.gpus), "promised seat", id, seat)
+            promised[row, list(seat.gpus)] += shape.gpu_milli
+    _require_none(promised > WHOLE_GPU_MILLI, "a GPU is promised twice", state)
 
 
 def check_quota(state: State) -> None:

@@ -85,13 +85,18 @@ class Draft:
 
     def nominate(self, job: Job, places: tuple[Place, ...]) -> None:
         """Promise the job these places, which others still hold; nobody else gets them."""
-        self.promised.add(job.id)
-        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + job.milli
         self.decisions.append(
             JobNominated(
                 job.id, tuple(Seat(self.snapshot.node_ids[row], gpus) for row, gpus in places)
             )
         )
+        self.keep_promise(job, places)
+
+    def keep_promise(self, job: Job, places: Sequence[Place]) -> None:
+        """Keep what is free of the promised places from everyone else, and charge the project."""
+        self.promised.add(job.id)
+        self.pool.block(places, job.shape)
+        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + job.milli
 
     def drop_nomination(self, job: str) -> None:
         """The promise cannot be kept."""

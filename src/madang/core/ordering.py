@@ -93,13 +93,18 @@ def service_weight(policy: Policy, job: Job) -> int:
     return root if quarters >= 0 else _SCALE * _SCALE // root
 
 
+def has_lost_patience(snapshot: Snapshot, live: LiveJob) -> bool:
+    """True iff the job has waited, since it last ran, as long as the policy lets anyone wait."""
+    patience_ms, standing = snapshot.policy.patience_ms, live.standing
+    if not patience_ms or standing.running_ms:
+        return False
+    return snapshot.now_ms - (standing.waiting_ms or live.job.submitted_ms) >= patience_ms
+
+
 def _level(snapshot: Snapshot, live: LiveJob) -> int:
-    policy = snapshot.policy
-    if policy.patience_ms and not live.standing.running_ms:
-        since_ms = live.standing.waiting_ms or live.job.submitted_ms
-        if snapshot.now_ms - since_ms >= policy.patience_ms:
-            return -1
-    return level_of(policy, live.job, attained_ms(snapshot, live))
+    if has_lost_patience(snapshot, live):
+        return -1
+    return level_of(snapshot.policy, live.job, attained_ms(snapshot, live))
 
 
 def _remaining(snapshot: Snapshot, live: LiveJob) -> int:

@@ -35,7 +35,7 @@ def place(
     fits = room_for_one(pool, shape, eligible)
     if members == 1:
         row = _fullest(pool, np.flatnonzero(fits))
-        return Unplaced(0, 0) if row < 0 else (_seats(pool, row, 1, shape)[0],)
+        return Unplaced(0, 0) if row < 0 else (seats_on(pool, row, 1, shape)[0],)
     room = members_room(pool, shape, eligible, fits)
     np.minimum(room, members, out=room)
     total = int(room.sum())
@@ -43,7 +43,7 @@ def place(
         return Unplaced(total, int(np.count_nonzero(room)))
     places: list[Place] = []
     for row, count in _fewest_nodes(pool, room, members):
-        places += _seats(pool, row, count, shape)
+        places += seats_on(pool, row, count, shape)
     return tuple(places)
 
 
@@ -152,12 +152,28 @@ def eligible_rows(pool: Pool, models: tuple[int, ...]) -> Bools | None:
     return rows
 
 
+def room_on(pool: Pool, row: int, shape: Shape) -> int:
+    """How many members of `shape` one node could take now; models are not looked at."""
+    if not pool.open.item(row):
+        return 0
+    room = _FAR
+    if shape.gpus and shape.gpu_milli == WHOLE_GPU_MILLI:
+        room = pool.whole_free.item(row) // shape.gpus
+    elif shape.gpus:
+        room = int((pool.gpu_free[row] // shape.gpu_milli).sum())
+    if shape.cpu_milli:
+        room = min(room, pool.cpu_free.item(row) // shape.cpu_milli)
+    if shape.memory_mib:
+        room = min(room, pool.memory_free.item(row) // shape.memory_mib)
+    return max(0, int(room))
+
+
 def _fullest(pool: Pool, rows: NDArray[np.intp]) -> int:
     """Of some rows the first with the fewest whole devices left; -1 of none."""
     return int(rows[pool.whole_free[rows].argmin()]) if len(rows) else -1
 
 
-def _seats(pool: Pool, row: int, count: int, shape: Shape) -> list[Place]:
+def seats_on(pool: Pool, row: int, count: int, shape: Shape) -> list[Place]:
     """Devices of one node for `count` members: whole ones lowest first, shares fullest first."""
     free = pool.gpu_free[row].tolist()
     places = []

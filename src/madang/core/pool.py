@@ -4,6 +4,7 @@ N nodes, G devices of the largest node. A snapshot's pool is read-only; a what-i
 `scratch()`, one copy of the free arrays (microseconds at 100,000 GPUs), so nothing is ever undone.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -98,29 +99,42 @@ class Pool:
             self.memory_free[row] -= shape.memory_mib
 
     def block(self, places: Sequence[Place], shape: Shape) -> None:
-        """Take of the places what is free of them: a promise that is not all there yet."""
+        """Take of the places what is free of them: a promise that is not all there yet.
+
+        What is not free now is in the hands of those who leave for it, so nothing goes below 0.
+        """
         for row, gpus in places:
             for gpu in gpus:
-                left = int(self.gpu_free[row, gpu])
+                left = self.gpu_free.item(row, gpu)
                 self.whole_free[row] -= left == WHOLE_GPU_MILLI
                 self.gpu_free[row, gpu] = max(0, left - shape.gpu_milli)
-            self.cpu_free[row] -= shape.cpu_milli
-            self.memory_free[row] -= shape.memory_mib
+            self.cpu_free[row] = max(0, self.cpu_free.item(row) - shape.cpu_milli)
+            self.memory_free[row] = max(0, self.memory_free.item(row) - shape.memory_mib)
 
     def has_free(self, places: Sequence[Place], shape: Shape) -> bool:
         """True iff all the places could be taken now."""
-        trial = self.scratch()
-        for row, gpus in places:
-            if not self.open[row] or len(gpus) != shape.gpus:
-                return False
-            if any(trial.gpu_free[row, gpu] < shape.gpu_milli for gpu in gpus):
-                return False
-            trial.gpu_free[row, list(gpus)] -= shape.gpu_milli
-            trial.cpu_free[row] -= shape.cpu_milli
-            trial.memory_free[row] -= shape.memory_mib
-            if trial.cpu_free[row] < 0 or trial.memory_free[row] < 0:
-                return False
-        return True
+        members = Counter(row for row, _ in places)
+        devices = Counter((row, gpu) for row, gpus in places for gpu in gpus)
+        return (
+            all(len(gpus) == shape.gpus for _, gpus in places)
+            and all(self.gpu_free.item(at) >= n * shape.gpu_milli for at, n in devices.items())
+            and all(
+                self.open.item(row)
+                and self.cpu_free.item(row) >= n * shape.cpu_milli
+                and self.memory_free.item(row) >= n * shape.memory_mib
+                for row, n in members.items()
+            )
+        )
+
+    def could_ever_hold(self, places: Sequence[Place], shape: Shape) -> bool:
+        """True iff the nodes are open, have the devices, and have as much CPU and memory at all."""
+        members = Counter(row for row, _ in places)
+        return all(len(gpus) == shape.gpus for _, gpus in places) and all(
+            self.open.item(row)
+            and self.cpu_total.item(row) >= n * shape.cpu_milli
+            and self.memory_total.item(row) >= n * shape.memory_mib
+            for row, n in members.items()
+        )
 
     def give(self, place: Place, shape: Shape) -> None:
         """Give one member's place back. Ill devices are not part of a place: they stay at 0."""

@@ -12,7 +12,6 @@ from madang.core.controller import Controller, Step
 from madang.core.events import (
     AllocationBound,
     Fact,
-    JobEnded,
     JobSubmitted,
     MemberEnded,
     MemberStarted,
@@ -27,6 +26,7 @@ GPUS_PER_NODE = 8
 PROJECT = Project("trace")
 DONE = Exit(0)
 MOVED = Exit(0, signal=15)
+TURNS_AT_ONCE_MAX = 10_000  # at one moment of a trace; more means that something is undone forever
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +99,35 @@ class Replay:
         self.controller.step([ProjectSet(PROJECT), *seen], 0)
 
     def run(self) -> Outcome:
-        """Replay to the end."""
+        """Replay to the end.
+
+        Raises:
+            AssertionError: a job never ends, or turns do not come to rest: a bug of ours.
+        """
         now_ms = 0
-        while True:
-            due_ms = self._due_ms(now_ms)
-            if due_ms is None:
-                return self.outcome
+        while (due_ms := self._due_ms(now_ms)) is not None:
             now_ms = due_ms
             facts = [*self._ended(now_ms), *self._arrived(now_ms)]
-            while True:
-                self.outcome.turns += 1
-                facts = self._carry_out(self.controller.step(facts, now_ms), now_ms)
-                if not facts:
+            for _ in range(TURNS_AT_ONCE_MAX):
+                facts = self._carry_out(self.turn(facts, now_ms), now_ms)
+                if not facts and self.controller.due_ms(now_ms) != now_ms:
                     break
-            self.controller.state.forget_ended()
-            self.controller.state.take_changed()
+            else:
+                raise AssertionError(f"does not come to rest at {now_ms}")
+        live = self.controller.state.jobs
+        assert not live, f"never end: {list(live)[:10]}"
+        return self.outcome
+
+    def turn(self, facts: list[Fact], now_ms: int) -> Step:
+        """One turn of the controller."""
+        self.outcome.turns += 1
+        step = self.controller.step(facts, now_ms)
+        self.controller.state.forget_ended()
+        self.controller.state.take_changed()
+        return step
 
     def _due_ms(self, now_ms: int) -> int | None:
+        """When something happens next; None once there is nothing left to happen."""
         times = []
         if self._next < len(self.jobs):
             times.append(self.jobs[self._next].submit_ms)
@@ -125,7 +137,7 @@ class Replay:
             times.append(self._ends[0][0])
         due_ms = self.controller.due_ms(now_ms)
         if due_ms is not None and times:
-            times.append(max(due_ms, now_ms + 1))
+            times.append(due_ms)
         return min(times) if times else None
 
     def _is_stale(self, end: tuple[int, int, str]) -> bool:
@@ -181,7 +193,7 @@ class Replay:
                     facts += self._begin(allocation, now_ms)
                 case ReleaseAsked(allocation=id):
                     facts += self._move_aside(id, now_ms)
-                case JobEnded():
+                case _:
                     pass
         return facts
 

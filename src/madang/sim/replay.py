@@ -24,6 +24,7 @@ from madang.sim.traces import TraceError, rows_of, write_text
 
 COLUMNS = ("submit", "duration", "gpus")
 LARGE_GPUS = 8
+GPUS_PER_NODE_MAX = 64
 DEFAULT_POLICY = "madang"
 DAY_MS = 86_400_000
 PLOT_POINTS = 400
@@ -82,9 +83,10 @@ def cluster_of(text: str) -> tuple[int, int]:
         TraceError: it is not of that form.
     """
     nodes, _, per_node = text.partition("x")
-    if not (nodes.isdigit() and per_node.isdigit() and int(nodes) and 1 <= int(per_node) <= 64):
-        raise TraceError(f"--nodes must be NODESxGPUS, for example 78x8; got {text!r}")
-    return int(nodes), int(per_node)
+    form = all(word.isascii() and word.isdigit() and len(word) < 7 for word in (nodes, per_node))
+    if form and int(nodes) and 1 <= int(per_node) <= GPUS_PER_NODE_MAX:
+        return int(nodes), int(per_node)
+    raise TraceError(f"--nodes must be NODESxGPUS, for example 78x8; got {text!r}")
 
 
 def run(

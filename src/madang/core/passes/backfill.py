@@ -6,19 +6,20 @@ if the reservation still fits beside it (EASY: Lifka, JSSPP 1995; with many rese
 conservative: Mu'alem & Feitelson, TPDS 2001). At the granularity of single devices.
 """
 
+from bisect import insort
 from dataclasses import dataclass
 
 import numpy as np
 
 from madang.core.draft import Draft
+from madang.core.events import AllocationBound
 from madang.core.lifecycle import LIVELY
 from madang.core.model import WHOLE_GPU_MILLI, Job, Shape
 from madang.core.ordering import ordered
-from madang.core.passes.start import BINDS_PER_TURN_MAX, model_codes
-from madang.core.placement import Unplaced, eligible_rows, place
+from madang.core.passes.start import BINDS_PER_TURN_MAX, fits_when_empty, model_codes
+from madang.core.placement import Unplaced, eligible_rows, members_room, place, room_on
 from madang.core.policy import Misfit
-from madang.core.pool import Place, Pool
-from madang.core.snapshot import Snapshot
+from madang.core.pool import Bools, Place, Pool
 
 NEVER_MS = np.iinfo(np.int64).max
 OVERDUE_FACTOR = 2  # what has outrun its estimate is expected to take as long again
@@ -45,30 +46,34 @@ def backfill(draft: Draft) -> None:
         if not draft.may_start(job_id):
             continue
         job = draft.snapshot.jobs[job_id].job
-        shape = (job.shape, job.members, job.estimate_ms)
-        if shape in unplaced:
+        request = (job.shape, job.members, expected_ms(job))
+        if request in unplaced:
             continue
         if timeline.start_now(job):
             if len(draft.decisions) >= BINDS_PER_TURN_MAX:
                 return
-            continue
-        if len(timeline.reservations) < policy.reservations:
-            timeline.reserve(job)
-        else:
-            unplaced.add(shape)
+        elif len(timeline.reservations) >= policy.reservations:
+            unplaced.add(request)
+        elif not timeline.reserve(job) and fits_when_empty(draft.snapshot, job):
+            return  # nobody knows when it can start, so nobody knows who would delay it
+
+
+def expected_ms(job: Job) -> int:
+    """How long the job is expected to run: its estimate, else its time limit; 0 if nobody knows."""
+    return job.estimate_ms or job.time_limit_ms
 
 
 def expected_end_ms(job: Job, begin_ms: int, now_ms: int) -> int:
-    """When a job that began then is expected to end: by its estimate, else by its time limit."""
-    expected_ms = job.estimate_ms or job.time_limit_ms
-    if not expected_ms:
+    """When a job that began then is expected to end, NEVER_MS if nobody knows; after now."""
+    length_ms = expected_ms(job)
+    if not length_ms:
         return NEVER_MS
     ran_ms = now_ms - begin_ms
-    if ran_ms >= expected_ms:
-        expected_ms = ran_ms * OVERDUE_FACTOR + 1
+    if ran_ms >= length_ms:
+        length_ms = ran_ms * OVERDUE_FACTOR + 1
         if job.time_limit_ms:
-            expected_ms = max(min(expected_ms, job.time_limit_ms), ran_ms + 1)
-    return begin_ms + expected_ms
+            length_ms = max(min(length_ms, job.time_limit_ms), ran_ms + 1)
+    return begin_ms + length_ms
 
 
 class Timeline:
@@ -79,7 +84,8 @@ class Timeline:
         self.now_ms = draft.snapshot.now_ms
         self.reservations: list[Stay] = []
         self._beside: list[Pool] = []  # per reservation: what is left at its beginning
-        self._stays: list[Stay] | None = None  # built when the first reservation needs it
+        self._stays: list[Stay] = []  # by their end
+        self._has_stays = False  # read when the first reservation needs them
 
     def start_now(self, job: Job) -> bool:
         """Bind the job if there is room that no reservation needs."""
@@ -95,60 +101,117 @@ class Timeline:
         self.draft.bind(job, places)
         for at in held:
             self._beside[at].take(places, job.shape)
-        if self._stays is not None:
-            self._stays.append(Stay(self.now_ms, end_ms, places, job.shape))
+        if self._has_stays and end_ms != NEVER_MS:
+            insort(self._stays, Stay(self.now_ms, end_ms, places, job.shape), key=_end_ms)
         return True
 
-    def reserve(self, job: Job) -> Stay | None:
-        """The earliest stay that the job can be promised; None if nobody can say when."""
-        if self._stays is None:
-            self._stays = _running(self.draft)
-        length_ms = (job.estimate_ms or job.time_limit_ms) or NEVER_MS - self.now_ms
+    def reserve(self, job: Job) -> bool:
+        """Keep the job the earliest stay that it can be promised; False if nobody can say when."""
+        if not self._has_stays:
+            self._stays, self._has_stays = _stays(self.draft), True
+        length_ms = expected_ms(job) or NEVER_MS - self.now_ms
         eligible = eligible_rows(self.draft.view, model_codes(self.draft.snapshot, job))
-        ends = sorted({s.end_ms for s in (*self._stays, *self.reservations)} - {NEVER_MS})
-        for begin_ms in ends:
-            end_ms = min(begin_ms + length_ms, NEVER_MS)
-            pool = self._free_through(begin_ms, end_ms)
-            places = place(pool, job.shape, job.members, eligible)
-            if isinstance(places, Unplaced):
+        free, given = self.draft.view.scratch(), 0
+        gaps = Gaps(free, job, eligible)
+        for begin_ms in self._ends():
+            while given < len(self._stays) and self._stays[given].end_ms <= begin_ms:
+                gaps.give(self._stays[given])
+                given += 1
+            if gaps.missing > 0:
                 continue
-            stay = Stay(begin_ms, end_ms, places, job.shape)
-            self._keep(stay)
-            return stay
-        return None
+            end_ms = min(begin_ms + length_ms, NEVER_MS)
+            pool = self._without_reservations(free, begin_ms, end_ms)
+            places = place(pool, job.shape, job.members, eligible)
+            if not isinstance(places, Unplaced):
+                self._keep(Stay(begin_ms, end_ms, places, job.shape), free)
+                return True
+        return False
 
-    def _keep(self, stay: Stay) -> None:
-        self.reservations.append(stay)
-        self._beside = [self._free_through(r.begin_ms, r.begin_ms + 1) for r in self.reservations]
+    def _ends(self) -> list[int]:
+        """When something ends, in order."""
+        ends = {stay.end_ms for stay in (*self._stays, *self.reservations)}
+        return sorted(ends - {NEVER_MS})
 
-    def _free_through(self, begin_ms: int, end_ms: int) -> Pool:
-        """What is free from `begin_ms` until `end_ms`, given the ends and the reservations."""
-        assert self._stays is not None, "reservations come after the stays were read"
-        pool = self.draft.view.scratch()
-        for stay in self._stays:
-            if stay.end_ms <= begin_ms:
-                for one in stay.places:
-                    pool.give(one, stay.shape)
-        for kept in self.reservations:
-            if kept.begin_ms < end_ms and begin_ms < kept.end_ms:
-                pool.block(kept.places, kept.shape)
+    def _without_reservations(self, free: Pool, begin_ms: int, end_ms: int) -> Pool:
+        """What is free of this without what is reserved for some time between."""
+        overlapping = [r for r in self.reservations if r.begin_ms < end_ms and begin_ms < r.end_ms]
+        pool = free.scratch() if overlapping else free
+        for kept in overlapping:
+            pool.block(kept.places, kept.shape)
         return pool
 
+    def _keep(self, stay: Stay, free: Pool) -> None:
+        """Add the reservation. `free` is what has been given back at its beginning."""
+        for kept, beside in zip(self.reservations, self._beside, strict=True):
+            if stay.begin_ms <= kept.begin_ms < stay.end_ms:
+                beside.block(stay.places, stay.shape)
+        left = self._without_reservations(free, stay.begin_ms, stay.begin_ms + 1).scratch()
+        left.block(stay.places, stay.shape)
+        self.reservations.append(stay)
+        self._beside.append(left)
 
-def _running(draft: Draft) -> list[Stay]:
-    """The stays of everything that holds devices in this draft."""
-    snapshot: Snapshot = draft.snapshot
+
+class Gaps:
+    """How many of a gang's members have no room in a pool that fills with what is given back."""
+
+    def __init__(self, pool: Pool, job: Job, eligible: Bools | None) -> None:
+        self._pool, self._job, self._eligible = pool, job, eligible
+        self._room = np.minimum(members_room(pool, job.shape, eligible), job.members).tolist()
+        self.missing = job.members - sum(self._room)
+
+    def give(self, stay: Stay) -> None:
+        """Give a stay's places back to the pool."""
+        for one in stay.places:
+            self._pool.give(one, stay.shape)
+        for row in {row: None for row, _ in stay.places}:
+            if self._eligible is None or self._eligible.item(row):
+                here = min(room_on(self._pool, row, self._job.shape), self._job.members)
+                self.missing -= here - self._room[row]
+                self._room[row] = here
+
+
+def _end_ms(stay: Stay) -> int:
+    return stay.end_ms
+
+
+def _stays(draft: Draft) -> list[Stay]:
+    """What holds devices in this draft and is expected to end, by its end.
+
+    What is promised to somebody is not free when those who hold it leave.
+    """
+    snapshot = draft.snapshot
+    promised = {
+        (row, gpu)
+        for id in snapshot.nominations
+        if id in draft.promised
+        for row, gpus in draft.places_of(snapshot.nominations[id])
+        for gpu in gpus
+    }
+    running = [
+        allocation
+        for id, allocation in snapshot.allocations.items()
+        if (live := snapshot.jobs.get(allocation.job)) is not None and live.allocation == id
+    ]
+    bound = [one.allocation for one in draft.decisions if isinstance(one, AllocationBound)]
     stays = []
-    for allocation in snapshot.allocations.values():
-        live = snapshot.jobs.get(allocation.job)
-        if live is None or live.allocation != allocation.id:
+    for allocation in (*running, *bound):
+        job = snapshot.jobs[allocation.job].job
+        if allocation.state in LIVELY:
+            begin_ms = allocation.running_ms or allocation.bound_ms
+            end_ms = expected_end_ms(job, begin_ms, snapshot.now_ms)
+        else:
+            begin_ms = allocation.releasing_ms
+            end_ms = begin_ms + job.grace_ms
+        if end_ms == NEVER_MS:
             continue
-        begin_ms = allocation.running_ms or allocation.bound_ms
-        end_ms = expected_end_ms(live.job, begin_ms, snapshot.now_ms)
-        if allocation.state not in LIVELY:
-            end_ms = allocation.releasing_ms + live.job.grace_ms
-        places = tuple(draft.held_places(allocation))
+        places = tuple(
+            [
+                (row, tuple([gpu for gpu in gpus if (row, gpu) not in promised]))
+                for row, gpus in draft.held_places(allocation)
+            ]
+        )
         stays.append(Stay(begin_ms, max(end_ms, snapshot.now_ms + 1), places, allocation.shape))
+    stays.sort(key=_end_ms)
     return stays
 
 

@@ -1,9 +1,14 @@
 """Honour: a job that was promised devices gets them once all have left; till then nobody else does.
 
-A promise is void when its job is stopped, or a node or device of it is not there any more.
+A promise is void when its node or a device of it is not there any more, when its project may not
+hold that much any more, or when nobody is left whose leaving it could wait for.
 """
 
+from collections.abc import Sequence
+
 from madang.core.draft import Draft
+from madang.core.model import AllocationState
+from madang.core.pool import Place
 
 
 def honour(draft: Draft) -> None:
@@ -13,15 +18,27 @@ def honour(draft: Draft) -> None:
     """
     snapshot = draft.snapshot
     for job_id in sorted(snapshot.nominations, key=lambda id: snapshot.jobs[id].job.seq):
-        live, seats = snapshot.jobs[job_id], snapshot.nominations[job_id]
+        live = snapshot.jobs[job_id]
         if live.standing.stop_asked:
-            continue  # settle ends it in this plan, and its promise with it
-        places = draft.places_of(seats)
-        whole = all(len(gpus) == live.job.shape.gpus for _, gpus in places)
-        there = whole and all(snapshot.pool.open[row] for row, _ in places)
-        if not there or not draft.within_quota(live.job):
+            continue  # the settle pass has ended it, and its promise with it
+        job, places = live.job, draft.places_of(snapshot.nominations[job_id])
+        still_runs = snapshot.still_runs(job_id)
+        if not snapshot.pool.could_ever_hold(places, job.shape) or not draft.within_quota(job):
             draft.drop_nomination(job_id)
-        elif draft.view.has_free(places, live.job.shape) and not snapshot.still_runs(job_id):
-            draft.bind(live.job, tuple(places))
+        elif draft.view.has_free(places, job.shape) and not still_runs:
+            draft.bind(job, tuple(places))
+        elif still_runs or _somebody_leaves(draft, places):
+            draft.keep_promise(job, places)
         else:
-            draft.pool.block(places, live.job.shape)
+            draft.drop_nomination(job_id)
+
+
+def _somebody_leaves(draft: Draft, places: Sequence[Place]) -> bool:
+    """True iff an allocation on one of these nodes has been asked to end."""
+    rows = {row for row, _ in places}
+    return any(
+        row in rows
+        for id, allocation in draft.snapshot.allocations.items()
+        if allocation.state is AllocationState.RELEASING or id in draft.releasing
+        for row, _ in draft.held_places(allocation)
+    )

@@ -1,16 +1,29 @@
 """Rebalance: those whose turn it is take the devices of those whose turn it is not.
 
 For each waiting job in order: the running jobs that come after it are tried from the last in the
-order upwards until the whole gang fits; of those only the ones that sit where it was placed are
-asked to leave, so that nobody is stopped in vain. The hole is promised in the same plan.
+order upwards until the whole gang fits; of those, only the ones without whom it would not fit
+where it was placed are asked to leave, so that nobody is stopped in vain. The hole is promised in
+the same plan.
 Only jobs that checkpoint, and that have run for the policy's least time, can be moved aside.
 """
+
+from collections import Counter
+from itertools import chain
+
+import numpy as np
 
 from madang.core.draft import Draft
 from madang.core.model import Allocation, AllocationState, Job, ReleaseReason
 from madang.core.ordering import Key, key_of, ordered
 from madang.core.passes.start import model_codes
-from madang.core.placement import Unplaced, eligible_rows, place
+from madang.core.placement import (
+    Unplaced,
+    eligible_rows,
+    members_room,
+    place,
+    room_on,
+    seats_on,
+)
 from madang.core.pool import Place, Pool
 
 Movable = tuple[Key, Allocation]
@@ -31,7 +44,7 @@ def rebalance(draft: Draft) -> None:
             return
         job = snapshot.jobs[job_id].job
         # What found no room among these victims finds none among fewer.
-        if (job.shape, job.members) in failed or not draft.within_quota(job):
+        if (job.shape, job.members) in failed or not draft.may_start(job_id):
             continue
         if not _make_room(draft, job, key, movable):
             failed.add((job.shape, job.members))
@@ -53,60 +66,52 @@ def _movable(draft: Draft) -> list[Movable]:
 
 
 def _make_room(draft: Draft, job: Job, key: Key, movable: list[Movable]) -> bool:
-    """Promise the job a place, victims and all, or change nothing."""
+    """Promise the job a place, victims and all, or change nothing. False iff there is none."""
     eligible = eligible_rows(draft.view, model_codes(draft.snapshot, job))
     trial = draft.view.scratch()
+    room = np.minimum(members_room(trial, job.shape, eligible), job.members)
+    missing = job.members - int(room.sum())
+    if missing <= 0:
+        return True  # the start pass has not come to it yet
     victims: list[Allocation] = []
-    freed = int(trial.gpu_free.sum())
     for victim_key, allocation in reversed(movable):
         if victim_key <= key:
             return False
-        _give_back(draft, trial, allocation)
         victims.append(allocation)
-        freed += allocation.shape.milli * len(allocation.seats)
-        if freed < job.milli:
-            continue
-        places = place(trial, job.shape, job.members, eligible)
-        if not isinstance(places, Unplaced):
-            _promise(draft, job, places, victims, movable)
+        held = draft.held_places(allocation)
+        for one in held:
+            trial.give(one, allocation.shape)
+        for row in {row: None for row, _ in held}:
+            if eligible is None or eligible.item(row):
+                here = min(room_on(trial, row, job.shape), job.members)
+                missing -= here - int(room[row])
+                room[row] = here
+        if missing <= 0:
+            places = place(trial, job.shape, job.members, eligible)
+            assert not isinstance(places, Unplaced), f"counted room that is not there: {job}"
+            _promise(draft, job, trial, places, victims)
+            leaving = draft.releasing
+            movable[:] = [one for one in movable if one[1].id not in leaving]
             return True
     return False
 
 
 def _promise(
-    draft: Draft,
-    job: Job,
-    places: tuple[Place, ...],
-    victims: list[Allocation],
-    movable: list[Movable],
+    draft: Draft, job: Job, trial: Pool, places: tuple[Place, ...], victims: list[Allocation]
 ) -> None:
-    wanted = {(row, gpu) for row, gpus in places for gpu in gpus}
-    leaving = [v for v in victims if _overlaps(draft, v, wanted)]
-    for victim in leaving:
+    """Ask for the leave of those without whom there is no room on these nodes, and of no others.
+
+    `trial` is the pool without any of the victims, who are last in the order first.
+    """
+    members = Counter(row for row, _ in places)
+    for victim in reversed(victims):
+        held = draft.held_places(victim)
+        trial.take(held, victim.shape)
+        if all(room_on(trial, row, job.shape) >= count for row, count in members.items()):
+            continue  # the gang fits beside it
+        for one in held:
+            trial.give(one, victim.shape)
         live = draft.snapshot.jobs[victim.job]
         draft.release(victim.id, ReleaseReason.PREEMPTED, live.job.grace_ms)
-        _give_back(draft, draft.pool, victim)
-    gone = {victim.id for victim in leaving}
-    movable[:] = [one for one in movable if one[1].id not in gone]
-    draft.nominate(job, places)
-    # What the victims leave beside the hole is free only when seen to be.
-    draft.pool.block(places, job.shape)
-    for victim in leaving:
-        _take_the_rest(draft, victim, wanted)
-
-
-def _overlaps(draft: Draft, allocation: Allocation, wanted: set[tuple[int, int]]) -> bool:
-    held = draft.held_places(allocation)
-    return any((row, gpu) in wanted for row, gpus in held for gpu in gpus)
-
-
-def _give_back(draft: Draft, pool: Pool, allocation: Allocation) -> None:
-    for one in draft.held_places(allocation):
-        pool.give(one, allocation.shape)
-
-
-def _take_the_rest(draft: Draft, victim: Allocation, wanted: set[tuple[int, int]]) -> None:
-    for row, gpus in draft.held_places(victim):
-        rest = tuple(gpu for gpu in gpus if (row, gpu) not in wanted)
-        if rest:
-            draft.pool.block([(row, rest)], victim.shape)
+    seats = [seats_on(trial, row, count, job.shape) for row, count in members.items()]
+    draft.nominate(job, tuple(chain.from_iterable(seats)))

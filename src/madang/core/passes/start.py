@@ -3,7 +3,8 @@
 A job held back by its own project's quota lets others pass; a job held back by capacity lets pass
 only jobs that could never use the models it waits for, so that large gangs are not starved. A job
 that would not fit if every open node were empty waits for a node, not for its turn, and lets all
-pass.
+pass. Under a policy that lets those behind pass a misfit, one that has lost its patience holds them
+back all the same: nothing that ends is taken before it.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from madang.core.draft import Draft
 from madang.core.live import Lane
 from madang.core.model import Job, Shape
-from madang.core.ordering import Key, ordered
+from madang.core.ordering import Key, has_lost_patience, ordered
 from madang.core.placement import Unplaced, could_hold, eligible_rows, place
 from madang.core.policy import Misfit
 from madang.core.snapshot import Snapshot
@@ -61,7 +62,8 @@ def walk(draft: Draft, until: Key | None = None) -> Walk:
         so_far.unplaced.add((job.shape, job.members))
         if snapshot.policy.misfit is Misfit.STOP:
             break
-        if snapshot.policy.misfit is Misfit.HOLD and fits_when_empty(snapshot, job):
+        holds = snapshot.policy.misfit is Misfit.HOLD or has_lost_patience(snapshot, live)
+        if holds and fits_when_empty(snapshot, job):
             so_far.held_back |= competes_for
             so_far.holders.append((competes_for, job_id))
             if all(bits & so_far.held_back for bits in competing.values()):
