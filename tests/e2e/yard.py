@@ -129,8 +129,9 @@ class LiveYard:
 
     def environment(self) -> dict[str, str]:
         """The tests' own, with the sources on the path and no other daemon named."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("MADANG_")}
-        kept.pop("PYTHONDONTWRITEBYTECODE", None)  # or each daemon compiles all it imports
+        # The last: or each daemon compiles all it imports.
+        dropped = {"MADANG_STATE", "MADANG_URL", "MADANG_TOKEN", "PYTHONDONTWRITEBYTECODE"}
+        kept = {k: v for k, v in os.environ.items() if k not in dropped}
         kept["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), kept.get("PATH", "")))
         paths = (str(REPOSITORY / "src"), kept.get("PYTHONPATH", ""))
         return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
