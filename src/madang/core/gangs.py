@@ -32,6 +32,7 @@ from madang.core.topology import (
     UNKNOWN_LEVEL,
     Rows,
     Tree,
+    depth_of,
     fewest,
     level_of,
     most_of,
@@ -89,10 +90,11 @@ def place_gang(
     Args:
         eligible: (N,) rows that may be used at all; None means every row.
     """
-    terms = terms_of(job, policy, len(pool.domains), now_ms)
+    depth = depth_of(pool.domains)
+    terms = terms_of(job, policy, depth, now_ms)
     if terms is None:
         return Unplaced(0, 0)
-    if not len(pool.domains) and terms.is_plain and terms.least == terms.members:
+    if not depth and terms.is_plain and terms.least == terms.members:
         return place(pool, shape, job.members, eligible)
     room = np.minimum(members_room(pool, shape, eligible), terms.members)
     rows = np.flatnonzero(room)
@@ -238,7 +240,7 @@ class Seating:
         if level not in self._in_use:
             totals = np.zeros(len(self.tree.parents[level]), np.int64)
             if level != ROOT:
-                codes = self.pool.domains[level - 1]
+                codes = self.pool.domains[:, level - 1]
                 known = (codes >= 0) & (codes < len(totals))
                 used = (self.pool.gpu_usable - self.pool.whole_free)[known].astype(np.int64)
                 np.add.at(totals, codes[known], used)
@@ -253,7 +255,8 @@ def could_hold_gang(
 
     A limit on switches that ends some day is not looked at.
     """
-    terms = terms_of(job, policy, len(pool.domains), NEVER_MS if job.switches_wait_ms else 0)
+    now_ms = NEVER_MS if job.switches_wait_ms else 0
+    terms = terms_of(job, policy, depth_of(pool.domains), now_ms)
     if terms is None:
         return False
     if not could_hold(pool, devices, shape, terms.least, rows):

@@ -89,15 +89,20 @@ class Tree:
         return np.flatnonzero(self.above(lower, level) == domain)
 
 
+def depth_of(domains: SmallInts) -> int:
+    """How many levels the tree has; 0 where no node names any."""
+    return domains.shape[1] if (domains >= 0).any() else 0
+
+
 def tree_of(domains: SmallInts, rows: Rows, *, shared: int = -1) -> Tree:
     """The tree of these rows of a pool.
 
     Args:
-        domains: (D, N) codes, outermost first; -1 where a node has no name.
+        domains: (N, D) codes, outermost first; -1 where a node has no name.
         shared: a level at which the nodes without a name count as one domain; -1 for none.
     """
     ids = [np.zeros(len(rows), np.int64)]
-    for level, codes in enumerate(domains, 1):
+    for level, codes in enumerate(domains.T[: depth_of(domains)], 1):
         here = codes[rows].astype(np.int64)
         unnamed = here < 0
         if unnamed.any():
