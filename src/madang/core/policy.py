@@ -32,6 +32,8 @@ class Policy:
     `levels` name the network tree's levels from the root down (Node.domains); `within` is the one
     that holds a gang of several nodes unless its job says otherwise ("": anywhere).
     `fair_half_life_ms`: past usage counts half after so long (0: usage has no say).
+    `placement` names how one member chooses among nodes (scoring/); data that a node lacks counts
+    in steps of `fetch_step_mib`, before that.
     A job that has waited `patience_ms` since it last ran goes first, so that nobody starves.
     """
 
@@ -49,6 +51,8 @@ class Policy:
     levels: tuple[str, ...] = ("block", "leaf")
     within: str = ""
     fair_half_life_ms: int = 0
+    placement: str = "madang"
+    fetch_step_mib: int = 1024
 
 
 DEFAULT = Policy("default")

@@ -75,6 +75,8 @@ class State(NodeFold):
             domains=self.domains,
             held_milli=self.held_milli,
             measured=self.measured,
+            suspects=self.suspects,
+            cached=self.cached,
         )
 
     @property

@@ -35,10 +35,10 @@ def rebalance(draft: Draft) -> None:
             return
         job = snapshot.jobs[job_id].job
         # What found no room among these victims finds none among fewer.
-        if likeness(job) in failed or not draft.may_start(job_id):
+        if likeness(snapshot, job) in failed or not draft.may_start(job_id):
             continue
         if not _make_room(draft, job, key, movable):
-            failed.add(likeness(job))
+            failed.add(likeness(snapshot, job))
 
 
 def _movable(draft: Draft) -> list[Movable]:

@@ -10,16 +10,14 @@ back all the same: nothing that ends is taken before it.
 from dataclasses import dataclass, field
 
 from madang.core.draft import Draft
-from madang.core.live import Lane
+from madang.core.lanes import Lanes
 from madang.core.model import Job
 from madang.core.ordering import Key, has_lost_patience, ordered
 from madang.core.placement import Unplaced
 from madang.core.policy import Misfit
 from madang.core.seating import fits_when_empty, likeness, seat
-from madang.core.snapshot import Snapshot
 
 BINDS_PER_TURN_MAX = 4096  # a turn stays short; the rest is placed in the next one
-_CPU_ONLY = 1  # bit 0; model code c is bit c + 1: CPU-only jobs queue among themselves
 
 
 def start(draft: Draft) -> None:
@@ -45,29 +43,29 @@ def walk(draft: Draft, until: Key | None = None) -> Walk:
     """Start, in order, whom there is room for, up to the job of the key `until` (not included)."""
     snapshot = draft.snapshot
     so_far = Walk()
-    competing = {lane: competing_models(snapshot, lane) for lane in snapshot.waiting}
+    lanes = Lanes(snapshot)
     for key, job_id in ordered(snapshot):
         if until is not None and key >= until:
             break
         live = snapshot.jobs[job_id]
         job = live.job
-        competes_for = competing[job.shape.models if job.shape.gpus else None]
+        competes_for = lanes.of(job)
         if competes_for & so_far.held_back:
             continue
-        if not draft.may_start(job_id) or likeness(job) in so_far.unplaced:
+        if not draft.may_start(job_id) or likeness(snapshot, job) in so_far.unplaced:
             continue
         if _bound(draft, job):
             if len(draft.decisions) >= BINDS_PER_TURN_MAX:
                 break
             continue
-        so_far.unplaced.add(likeness(job))
+        so_far.unplaced.add(likeness(snapshot, job))
         if snapshot.policy.misfit is Misfit.STOP:
             break
         holds = snapshot.policy.misfit is Misfit.HOLD or has_lost_patience(snapshot, live)
         if holds and fits_when_empty(snapshot, job):
             so_far.held_back |= competes_for
             so_far.holders.append((competes_for, job_id))
-            if all(bits & so_far.held_back for bits in competing.values()):
+            if lanes.all_held(so_far.held_back):
                 break
     return so_far
 
@@ -78,16 +76,3 @@ def _bound(draft: Draft, job: Job) -> bool:
         return False
     draft.bind(job, seated)
     return True
-
-
-def competing_models(snapshot: Snapshot, lane: Lane) -> int:
-    """Bit set of what the jobs of a lane wait for: bit 0 CPUs alone, bit c + 1 model code c."""
-    if lane is None:
-        return _CPU_ONLY
-    if not lane:
-        return (1 << (len(snapshot.models) + 1)) - 2
-    bits = 0
-    for model in lane:
-        if model in snapshot.models:
-            bits |= 2 << snapshot.models[model]
-    return bits
