@@ -8,11 +8,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from madang.core.gangs import (
+    NEVER_MS,
+    SEGMENTS,
+    SWITCHES,
+    binding,
+    could_hold_gang,
+    least_members,
+    level_name,
+    segments_nest,
+    terms_of,
+)
 from madang.core.model import UNLIMITED, Job, Shape
 from madang.core.placement import could_hold, eligible_rows, room_if_empty
+from madang.core.pool import Bools
 from madang.core.seating import model_codes, rows_for
 from madang.core.settings import Zone
 from madang.core.snapshot import Snapshot
+from madang.core.topology import ANYWHERE, NODE, UNKNOWN_LEVEL, depth_of, level_of
 from madang.core.zones import shut, size_of, zones_of
 
 Numbers = tuple[tuple[str, int | str], ...]
@@ -41,7 +54,7 @@ def judge(snapshot: Snapshot, job: Job) -> Rejected | None:
                 ("project", project.id),
             ),
         )
-    barred = _barred(snapshot, job)
+    barred = _terms(snapshot, job) or _barred(snapshot, job)
     if barred is not None or not snapshot.pool.nodes:
         return barred
     refused = [_refused(snapshot, job, shape) for shape in job.shapes]
@@ -51,6 +64,19 @@ def judge(snapshot: Snapshot, job: Job) -> Rejected | None:
 
 def _is_unknown(refused: Rejected | None) -> bool:
     return refused is not None and refused.code == "unknown_model"
+
+
+def _terms(snapshot: Snapshot, job: Job) -> Rejected | None:
+    """What no tree of switches could honour: segments that do not nest, levels nobody knows."""
+    if not segments_nest(job):
+        sizes = " and ".join(str(segment.members) for segment in job.segments)
+        return Rejected("segments", (("members", job.members), ("segments", sizes)))
+    levels = snapshot.policy.levels
+    for name in (job.within or ANYWHERE, *(segment.level for segment in job.segments)):
+        if level_of(levels, len(levels), name) == UNKNOWN_LEVEL:
+            known = " ".join((ANYWHERE, *levels, NODE))
+            return Rejected("unknown_level", (("asked", name), ("known", known)))
+    return None
 
 
 def _barred(snapshot: Snapshot, job: Job) -> Rejected | None:
@@ -95,8 +121,8 @@ def _refused(snapshot: Snapshot, job: Job, shape: Shape) -> Rejected | None:
     eligible = rows_for(snapshot, pool, job, shape)
     if eligible is not None and not eligible.any() and not shape.models:
         return None  # its zone has no nodes yet
-    if could_hold(pool, pool.gpu_count, shape, job.members, eligible):
-        return None
+    if could_hold(pool, pool.gpu_count, shape, least_members(job), eligible):
+        return _network(snapshot, job, shape, eligible)
     rows = np.ones(pool.nodes, np.bool_) if eligible is None else eligible
     room = room_if_empty(pool, pool.gpu_count, shape, job.members)[rows]
     return Rejected(
@@ -111,5 +137,33 @@ def _refused(snapshot: Snapshot, job: Job, shape: Shape) -> Rejected | None:
             ("gpus_max", int(pool.gpu_count[rows].max(initial=0))),
             ("cpu_milli_max", int(pool.cpu_total[rows].max(initial=0))),
             ("memory_mib_max", int(pool.memory_total[rows].max(initial=0))),
+        ),
+    )
+
+
+def _network(snapshot: Snapshot, job: Job, shape: Shape, eligible: Bools | None) -> Rejected | None:
+    """The yard could hold the gang, but not as near together as it must be."""
+    pool, policy = snapshot.pool, snapshot.policy
+    if job.members == 1 or could_hold_gang(pool, pool.gpu_count, job, shape, policy, eligible):
+        return None
+    depth = depth_of(pool.domains)
+    terms = terms_of(job, policy, depth, NEVER_MS if job.switches_wait_ms else 0)
+    room = room_if_empty(pool, pool.gpu_count, shape, job.members)
+    if eligible is not None:
+        room[~eligible] = 0
+    found = binding(pool, terms, room) if terms is not None else None
+    assert terms is not None, f"levels were looked at before: {job}"
+    assert found is not None, f"does not fit, but nothing binds: {job}"
+    codes = {SEGMENTS: "segments_too_large", SWITCHES: "switches_too_few"}
+    row = snapshot.nodes[snapshot.node_ids[found.row]].node.domains if found.row >= 0 else ()
+    return Rejected(
+        codes.get(found.code, "domain_too_small"),
+        (
+            ("members", found.least),
+            ("members_max", found.room),
+            ("level", level_name(policy.levels, depth, found.level)),
+            ("domain", row[found.level - 1] if 0 < found.level <= len(row) else ""),
+            ("switches", job.switches),
+            ("by_default", int(terms.by_default)),
         ),
     )

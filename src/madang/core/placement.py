@@ -62,20 +62,20 @@ def place_one(
 
 
 def spread(
-    pool: Pool, shape: Shape, members: int, nodes: int, eligible: Bools | None = None
+    pool: Pool, shape: Shape, members: range, nodes: int, eligible: Bools | None = None
 ) -> tuple[Place, ...] | Unplaced:
     """One (row, devices) per member: over so many nodes as far as there are any, then packed.
 
-    One member goes to each of the `nodes` fullest nodes that take one; the others join them while
+    As many members as there is room for, one of the numbers of `members`. One goes to each of the `nodes` fullest nodes that take one; the others join them while
     there is room, and go to the fewest further nodes then. Ranks of one node are consecutive.
     """
-    room = np.minimum(members_room(pool, shape, eligible), members)
+    room = np.minimum(members_room(pool, shape, eligible), members.stop - 1)
     total, rows = int(room.sum()), np.flatnonzero(room)
-    if total < members:
+    if total < members.start:
         return Unplaced(total, len(rows))
     order = rows[np.lexsort((rows, pool.whole_free[rows]))]
     counts = dict.fromkeys(order[:nodes].tolist(), 1)
-    left = members - len(counts)
+    left = min(total, members.stop - 1) - len(counts)
     for row in counts:
         joining = min(int(room[row]) - 1, left)
         counts[row] += joining

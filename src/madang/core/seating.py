@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from madang.core.gangs import could_hold_gang, gang_likeness, least_members, place_gang
 from madang.core.model import Category, Job, Seat, Shape
 from madang.core.placement import (
     Unplaced,
     could_hold,
     eligible_rows,
     members_room,
-    place,
     place_one,
     room_on,
     spread,
@@ -58,35 +58,30 @@ def seat(snapshot: Snapshot, pool: Pool, job: Job) -> Seated | Unplaced:
 
 def likeness(snapshot: Snapshot, job: Job) -> object:
     """Jobs that are alike in this fit together or not at all: all that `seat` reads of a job."""
-    asked = (job.shape, job.members, job.members > 1 and job.category)
+    asked = (job.shape, gang_likeness(job))
     if _is_plain(job) and not snapshot.settings.zones:
         return asked
-    return (
-        *asked,
-        *(job.fallbacks, job.members_min, job.segments, job.exclusive),
-        *(job.within, job.within_soft, job.switches),
-        job.switches and job.submitted_ms + job.switches_wait_ms,
-        *(job.data, spread_of(job), job.zone, job.project),
-    )
+    return (*asked, job.fallbacks, job.exclusive, job.data, spread_of(job), job.zone, job.project)
 
 
 def _is_plain(job: Job) -> bool:
     """True iff the job asks for nothing but members of one shape."""
     return not (
         job.fallbacks
-        or job.members_min
-        or job.segments
         or job.exclusive
-        or job.within
-        or job.switches
         or job.data
         or job.zone
-        or (job.members > 1 and (job.spread_nodes or job.category is Category.SERVING))
+        or (job.members > 1 and spread_of(job) > 1)
     )
 
 
 def spread_of(job: Job) -> int:
-    """Over how many nodes the job's members go if there are so many; 1 if it packs."""
+    """Over how many nodes the job's members go if there are so many; 1 if it packs.
+
+    A job that asks for nearness (`within`, `switches`, segments) gets that, and no spread.
+    """
+    if job.members == 1 or job.within or job.switches or job.segments:
+        return 1
     asked = job.spread_nodes or (SERVING_NODES if job.category is Category.SERVING else 1)
     return min(asked, job.members)
 
@@ -149,10 +144,10 @@ def _placed(
         return place_one(pool, shape, rows, turns)
     if turns is not None:
         for circle in _circles(pool, turns, rows):
-            places = _inside(pool, job, shape, circle)
+            places = _inside(snapshot, pool, job, shape, circle)
             if not isinstance(places, Unplaced):
                 return places
-    return _inside(pool, job, shape, rows)
+    return _inside(snapshot, pool, job, shape, rows)
 
 
 def _circles(pool: Pool, turns: Ints, rows: Bools | None) -> list[Bools]:
@@ -165,11 +160,14 @@ def _circles(pool: Pool, turns: Ints, rows: Bools | None) -> list[Bools]:
     return [there & (turns <= level) for level in levels[:CIRCLES_MAX].tolist()]
 
 
-def _inside(pool: Pool, job: Job, shape: Shape, rows: Bools | None) -> tuple[Place, ...] | Unplaced:
+def _inside(
+    snapshot: Snapshot, pool: Pool, job: Job, shape: Shape, rows: Bools | None
+) -> tuple[Place, ...] | Unplaced:
     nodes = spread_of(job)
     if nodes > 1:
-        return spread(pool, shape, job.members, nodes, rows)
-    return place(pool, shape, job.members, rows)
+        members = range(least_members(job), job.members + 1)
+        return spread(pool, shape, members, nodes, rows)
+    return place_gang(pool, job, shape, rows, snapshot.now_ms, snapshot.policy)
 
 
 # -- what passes ask besides -----------------------------------------------------------------------
@@ -181,7 +179,11 @@ def fits_when_empty(snapshot: Snapshot, job: Job) -> bool:
     for shape in job.shapes:
         eligible = rows_for(snapshot, pool, job, shape)
         rows = pool.open if eligible is None else pool.open & eligible
-        if could_hold(pool, pool.gpu_usable, shape, job.members, rows):
+        if job.members == 1:
+            fits = could_hold(pool, pool.gpu_usable, shape, 1, rows)
+        else:
+            fits = could_hold_gang(pool, pool.gpu_usable, job, shape, snapshot.policy, rows)
+        if fits:
             return True
     return False
 
@@ -204,13 +206,14 @@ class Gaps:
     def __init__(self, snapshot: Snapshot, pool: Pool, job: Job) -> None:
         self.pool = pool
         self._members = job.members
+        least = least_members(job)
         self._shapes: list[tuple[Shape, Bools | None, list[int]]] = []
         self._missing: list[int] = []
         for shape in job.shapes:
             eligible = rows_for(snapshot, pool, job, shape)
             room = np.minimum(members_room(pool, shape, eligible), job.members).tolist()
             self._shapes.append((shape, eligible, room))
-            self._missing.append(job.members - sum(room))
+            self._missing.append(least - sum(room))
 
     @property
     def missing(self) -> int:
