@@ -205,10 +205,10 @@ def _blocked(snapshot: Snapshot, job: Job, key: QueueKey) -> Why:
     earliest_ms, basis = _earliest(snapshot, job)
     if isinstance(placed, Unplaced):
         if (bound := binds_now(snapshot, draft.view, job)) is not None:
-            words, numbers = bound
+            words, figures = bound
             text = f"needs {size(job.members, job.shape)}: {words}"
             text += f"; {count} ahead of it" * (count > 0)
-            return Why("network", text, (*numbers, ("ahead", count)), earliest_ms, basis)
+            return Why("network", text, (*figures, ("ahead", count)), earliest_ms, basis)
         return _no_room(snapshot, job, placed, count, (earliest_ms, basis))
     if ahead:
         first = snapshot.jobs[ahead[0]].job
@@ -239,9 +239,9 @@ def _short_of_quota(snapshot: Snapshot, job: Job) -> Why | None:
 def _out_of_service(snapshot: Snapshot, job: Job) -> Why:
     """The job fits in the yard, but not in the nodes that are open now."""
     if (bound := binds_when_empty(snapshot, job)) is not None:
-        words, numbers = bound
+        words, figures = bound
         text = f"needs {size(job.members, job.shape)}; of the nodes in service, {words}"
-        return Why("out_of_service", text, numbers)
+        return Why("out_of_service", text, figures)
     eligible = rows_for(snapshot, snapshot.pool, job.shape)
     room = room_when_empty(snapshot.pool, job.shape, job.members, eligible)
     closed = int(np.count_nonzero(~snapshot.pool.open))
