@@ -35,6 +35,8 @@ OF: dict[object, st.SearchStrategy[typing.Any]] = {
     str: TEXT,
     bool: st.booleans(),
     int | str: SAFE | TEXT,
+    int | None: SAFE | st.none(),
+    str | None: TEXT | st.none(),
     Shape: SHAPES,
 }
 
