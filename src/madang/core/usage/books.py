@@ -82,6 +82,7 @@ class Books:
         self.since_ms = since_ms  # what ended before is not written down
         self.at_ms = 0
         self.events = 0
+        self.begins_ms = 0  # before this, nothing is known: the journal was pruned
         self.strangers = 0  # events about what these books never saw begin: a pruned journal
         self.keys: list[Key] = []
         self._codes: dict[Key, int] = {}
@@ -161,6 +162,7 @@ class Books:
             later = (ends >= before_ms).nonzero()[0]
             rows.drop_first(int(later[0]) if len(later) else len(ends))
         self.since_ms = max(self.since_ms, before_ms)
+        self.begins_ms = max(self.begins_ms, before_ms)
 
     def rows(self) -> int:
         """How many rows the books hold, which is what they weigh."""

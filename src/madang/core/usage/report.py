@@ -243,14 +243,14 @@ def _columns(
     books: Books, tables: _Tables, window: tuple[int, int], groups: _Groups
 ) -> dict[str, Ints]:
     """Each amount but the capacity, per group."""
-    since_ms, until_ms = window
+    until_ms = window[1]
     measured = books.measured.table()
     wasted = _within(books.wasted.table(), 1, window)
     failed = wasted[:, 3] == FAILED
     ended = _within(books.ended.table(), 1, window)
     submitted = _within(books.submitted.table(), 1, window)
     still = tables.waited
-    still = still[(still[:, 1] < until_ms) & ((still[:, 2] > until_ms) | (still[:, 2] == until_ms))]
+    still = still[(still[:, 1] < until_ms) & (still[:, 2] >= until_ms)]
     columns = {
         "held_gpu_us": _integral(tables.held, window, groups),
         "stranded_gpu_us": _integral(tables.stranded, window, groups),
