@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from madang.core.events import Event
 from madang.core.model import WHOLE_GPU_MILLI
 from madang.core.state import State
 from madang.core.usage.books import Books
@@ -13,7 +14,7 @@ from madang.core.usage.report import BY, BadWindow, report
 from madang.sim.run import _Play as Play
 from madang.sim.scenario import scenario
 
-Journal = list  # of (at_ms, event)
+Journal = list[tuple[int, Event]]
 
 
 def played(seed: int) -> Journal:

@@ -1,9 +1,9 @@
 """The books: the journal folded into rows of who held what, who waited, and what was lost.
 
 `apply(event, at_ms)` takes the journal's events in their order. Rows are stretches in GPU-milli, so
-that a report may cut them at any time; `held` with `open_held` is, to the millisecond, the integral of what `State` charges to each project, and with
-`stranded` that of all that it has in allocations. The fold mirrors `state.py` in what
-frees a device, and in nothing else.
+that a report may cut them at any time; `held` with `open_held` is, to the millisecond, the integral
+of what `State` charges to each project, and with `stranded` that of all that it has in allocations.
+The fold mirrors `state.py` in what frees a device, and in nothing else.
 
 Memory: what is live, and 32 to 48 bytes for each stretch that ended after `since_ms`.
 """
@@ -119,7 +119,9 @@ class Books:
         for stay in self._stays.values():
             if stay.charged is not charged:
                 continue
-            rows += [(code, stay.begin_ms, stay.tail_ms, milli) for code, milli in stay.tail.items()]
+            rows += [
+                (code, stay.begin_ms, stay.tail_ms, milli) for code, milli in stay.tail.items()
+            ]
             still: dict[int, int] = {}
             for rank, code in enumerate(stay.codes):
                 if stay.held >> rank & 1:

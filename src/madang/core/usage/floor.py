@@ -13,11 +13,12 @@ from collections import Counter, deque
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from madang.core.model import WHOLE_GPU_MILLI, Node, Shape
-from madang.core.usage.rows import Ints, Rows
+from madang.core.usage.rows import Rows
 
-SAMPLE_MS = 600_000  # the curve of a month has 4,320 points; a report shows 400 of them
+SAMPLE_MS = 300_000  # a month has 8,640 samples; a report shows 400 of them
 MIX_JOBS_MAX = 1_000  # "recent": so many submissions, days rather than months
 KINDS_MAX = 16  # of the mix that a sample looks at; the rest is noise
 
@@ -43,7 +44,7 @@ class Floor:
         self.samples = Rows(4)
         self.places: list[tuple[str, str]] = []  # code → (model, zone)
         self._codes: dict[tuple[str, str], int] = {}
-        self._held = np.zeros((16, 8), np.int64)
+        self._held = np.zeros((16, 8), np.int32)
         self._usable = np.zeros((16, 8), np.bool_)
         self._rows = 0
         self._mix: deque[tuple[int, int, int]] = deque(maxlen=MIX_JOBS_MAX)
@@ -97,7 +98,7 @@ class Floor:
         if rows <= have_rows and gpus <= have_gpus:
             return
         shape = (2 * have_rows if rows > have_rows else have_rows, max(gpus, have_gpus))
-        held, usable = np.zeros(shape, np.int64), np.zeros(shape, np.bool_)
+        held, usable = np.zeros(shape, np.int32), np.zeros(shape, np.bool_)
         held[:have_rows, :have_gpus], usable[:have_rows, :have_gpus] = self._held, self._usable
         self._held, self._usable = held, usable
 
@@ -133,7 +134,7 @@ class Floor:
         """Time goes on: sample what stands, if a sample is due."""
         if now_ms < self._next_ms:
             return
-        if self._stirred and self._next_ms:
+        if self._stirred and self.nodes:
             self.samples.add(self._next_ms, *self.picture())
             self._stirred = False
         # Nothing stirs between two events: the next sample is of what the coming ones make.
@@ -154,18 +155,21 @@ class Floor:
         return [(gpus, milli, count) for (gpus, milli), count in most]
 
 
-def stuck_milli(free: Ints, kinds: list[tuple[int, int, int]]) -> int:
+def stuck_milli(free: NDArray[np.integer], kinds: list[tuple[int, int, int]]) -> int:
     """FGD's F of the free devices (N, G), for (gpus, gpu_milli, how often) of the members asked."""
     total = sum(count for _, _, count in kinds)
     if not total:
         return 0
-    whole = free == WHOLE_GPU_MILLI
-    wholes, all_free = whole.sum(axis=1), int(free.sum())
+    wholes = (free == WHOLE_GPU_MILLI).sum(axis=1)
+    nodes = np.bincount(wholes, minlength=free.shape[1] + 1).tolist()  # by their whole free GPUs
+    all_free = int(free.sum())
     expected = 0
     for gpus, milli, count in kinds:
         if milli < WHOLE_GPU_MILLI:
             useful = int(free[free >= milli].sum())
         else:
-            useful = int(wholes[wholes >= gpus].sum()) * WHOLE_GPU_MILLI
+            useful = WHOLE_GPU_MILLI * sum(
+                number * nodes[number] for number in range(gpus, len(nodes))
+            )
         expected += count * (all_free - useful)
     return expected // total

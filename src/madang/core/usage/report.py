@@ -272,13 +272,15 @@ def _columns(
 
 
 def _within(table: Ints, column: int, window: tuple[int, int]) -> Ints:
+    """The rows whose moment in that column lies in the window."""
     return table[(table[:, column] >= window[0]) & (table[:, column] < window[1])]
 
 
 def _spans_ms(table: Ints, window: tuple[int, int]) -> Ints:
     """(rows,) how much of each row's stretch lies in the window."""
     begins = np.maximum(table[:, 1], window[0])
-    return np.maximum(np.minimum(table[:, 2], window[1]) - begins, 0)
+    spans: Ints = np.maximum(np.minimum(table[:, 2], window[1]) - begins, 0)
+    return spans
 
 
 def _integral(table: Ints, window: tuple[int, int], groups: _Groups) -> Ints:
@@ -311,9 +313,7 @@ def _first_waits(waited: Ints, window: tuple[int, int], groups: _Groups) -> list
     of = groups.of[started[:, 0]]
     order = np.argsort(of, kind="stable")
     edges = np.searchsorted(of[order], np.arange(len(groups.words) + 1))
-    return [
-        waits_of(waits[order[edges[at] : edges[at + 1]]]) for at in range(len(groups.words))
-    ]
+    return [waits_of(waits[order[edges[at] : edges[at + 1]]]) for at in range(len(groups.words))]
 
 
 def waits_of(waits_ms: Ints) -> Waits:
@@ -328,6 +328,8 @@ def waits_of(waits_ms: Ints) -> Waits:
 def _points(books: Books, since_ms: int, until_ms: int) -> tuple[Point, ...]:
     """The samples in the window, thinned out evenly, and how things stood at its begin."""
     samples = books.floor.samples.table()
+    if since_ms <= books.at_ms < until_ms:
+        samples = np.vstack([samples, [[books.at_ms, *books.floor.picture()]]])
     before = samples[samples[:, 0] < since_ms][-1:]
     inside = _within(samples, 0, (since_ms, until_ms))
     if len(before):
