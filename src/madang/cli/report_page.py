@@ -38,11 +38,13 @@ def usage_page(main: Document, parts: Mapping[str, Document]) -> str:
     sections: list[Section] = [_yard(main)]
     sections += [_days(parts["day"]), _bars(parts["project"], "project")]
     sections += [
-        _bars(parts[name], name) for name in ("model", "size", "zone") if _many(parts[name])
+        _bars(parts[name], name) for name in ("model", "size", "zone") if _many(parts[name], name)
     ]
     sections += [_waits(parts[name], name) for name in ("size", "model", "project")]
     sections += [
-        _waits(parts[name], name) for name in ("provisioning", "category") if _many(parts[name])
+        _waits(parts[name], name)
+        for name in ("provisioning", "category")
+        if _many(parts[name], name)
     ]
     sections.append(_lost(total))
     sections.append(_whole(main))
@@ -73,8 +75,9 @@ def _when(at_ms: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at_ms / 1000))
 
 
-def _many(part: Document) -> bool:
-    return len(part["lines"]) > 1
+def _many(part: Document, name: str) -> bool:
+    """True iff there is something to compare; `(any)` is what a job that waits does not know."""
+    return sum(line["group"][name] != "(any)" for line in part["lines"]) > 1
 
 
 # -- over time -----------------------------------------------------------------------------------
@@ -123,7 +126,7 @@ def _days(part: Document) -> Bars:
     rows = [(line["group"]["day"], _parts(line)) for line in part["lines"]][-62:]
     return Bars(
         title="Day by day",
-        about="What was asked for: held, and waited for in vain until then.",
+        about="What was asked for on each day (UTC): what was given, and what was waited for.",
         unit="GPU·hours",
         parts=PARTS,
         rows=tuple(rows),
@@ -132,12 +135,15 @@ def _days(part: Document) -> Bars:
 
 # -- who -----------------------------------------------------------------------------------------
 
-PARTS = ("held", "wasted or failed", "waited for")
+PARTS = ("held", "held, measured idle", "wasted or failed", "waited for")
 
 
 def _parts(line: Document) -> tuple[float, ...]:
-    lost = min(line["wasted_gpu_h"] + line["failed_gpu_h"], line["held_gpu_h"])
-    return (line["held_gpu_h"] - lost, lost, line["waited_gpu_h"])
+    """What was held, apart by what became of it, and what was waited for."""
+    left = line["held_gpu_h"]
+    idle = min(line["measured_gpu_h"] - line["used_gpu_h"], left)
+    lost = min(line["wasted_gpu_h"] + line["failed_gpu_h"], left - idle)
+    return (left - idle - lost, idle, lost, line["waited_gpu_h"])
 
 
 def _bars(part: Document, name: str) -> Bars:
@@ -150,7 +156,7 @@ def _bars(part: Document, name: str) -> Bars:
         rows.append((f"{len(rest)} others", tuple(map(sum, zip(*sums, strict=True)))))
     return Bars(
         title=NAMES[name],
-        about="Solid is work that counted; waited for is GPUs asked × time until they were given.",
+        about="Waited for is GPUs asked × the time until they were given.",
         unit="GPU·hours",
         parts=PARTS,
         rows=tuple(rows),
