@@ -73,14 +73,19 @@ def _devices(state: State) -> None:
         _require(live.row == row and state.node_ids[row] == id == live.node.id, "row", live)
         _require(is_open[row] == (live.state is NodeState.READY), "open", live)
         marked = live.state is NodeState.CORDONED
-        _require(live.cordoned == marked or live.state is NodeState.LOST, "cordoned", live)
+        away = live.state in (NodeState.LOST, NodeState.REMOVED)
+        _require(live.cordoned == marked or away, "cordoned", live)
         _require(state.on_node[id].keys() == on_node[id], "on_node", id, on_node[id])
 
 
 def _usable(state: State) -> NDArray[np.bool_]:
     """(N, G) the devices that exist and are healthy."""
-    nodes, width = state.pool.gpu_free.shape
-    bits = np.fromiter((live.node.usable for live in state.nodes.values()), np.uint64, nodes)
+    width = state.pool.gpu_free.shape[1]
+    there = [
+        live.node.usable if live.state is not NodeState.REMOVED else 0
+        for live in state.nodes.values()
+    ]
+    bits = np.array(there, np.uint64)
     return (bits[:, None] >> np.arange(width, dtype=np.uint64) & np.uint64(1)).astype(np.bool_)
 
 
@@ -188,16 +193,23 @@ def _lingering(state: State) -> None:
 def _usage(state: State) -> None:
     """Usage is what live jobs hold."""
     usage: dict[str, int] = {}
+    parts: dict[tuple[str, str, str], int] = {}
     for allocation in state.allocations.values():
         live = state.jobs.get(allocation.job)
         if live is None or live.allocation != allocation.id:
             continue  # what a dead node still holds is not charged
-        members = sum(allocation.holds(rank) for rank in range(len(allocation.seats)))
+        held_seats = [s for rank, s in enumerate(allocation.seats) if allocation.holds(rank)]
+        members = len(held_seats)
+        for seat in held_seats:
+            part = (live.job.project, state.nodes[seat.node].node.group, live.job.provisioning)
+            parts[part] = parts.get(part, 0) + allocation.shape.milli
         usage[allocation.project] = (
             usage.get(allocation.project, 0) + members * allocation.shape.milli
         )
     kept = {project: milli for project, milli in state.usage_milli.items() if milli}
     _require(kept == {p: m for p, m in usage.items() if m}, "usage", usage, state.usage_milli)
+    held = {key: milli for key, milli in state.held_milli.items() if milli}
+    _require(held == {k: m for k, m in parts.items() if m}, "held", parts, state.held_milli)
 
 
 def _nominations(state: State) -> None:
