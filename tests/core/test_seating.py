@@ -12,7 +12,7 @@ from madang.core import events as ev
 from madang.core.check import InvariantBroken, check
 from madang.core.model import Category, Job, Node, Project, Shape
 from madang.core.placement import Unplaced
-from madang.core.seating import Gaps, likeness, seat, shape_at, spread_of
+from madang.core.seating import Gaps, likeness_in, seat, shape_at, spread_of
 from madang.core.settings import Zone
 from madang.core.state import State
 from tests.core.yard import Yard, after, text
@@ -479,7 +479,7 @@ def test_jobs_that_are_alike_fit_together_or_not_at_all(nodes, one, other):
     state = state_of(nodes)
     first, second = job_of(one, 1), job_of({**other, "shape": one["shape"]}, 2)
     snapshot = state.view(0)
-    if likeness(snapshot, first) == likeness(snapshot, second):
+    if likeness_in(snapshot, first) == likeness_in(snapshot, second):
         assert seat(snapshot, state.pool, first) == seat(snapshot, state.pool, second)
 
 

@@ -66,8 +66,9 @@ def spread(
 ) -> tuple[Place, ...] | Unplaced:
     """One (row, devices) per member: over so many nodes as far as there are any, then packed.
 
-    As many members as there is room for, one of the numbers of `members`. One goes to each of the `nodes` fullest nodes that take one; the others join them while
-    there is room, and go to the fewest further nodes then. Ranks of one node are consecutive.
+    As many members as there is room for, one of the numbers of `members`. One goes to each of the
+    `nodes` fullest nodes that take one; the others join them while there is room, and go to the
+    fewest further nodes then. Ranks of one node are consecutive.
     """
     room = np.minimum(members_room(pool, shape, eligible), members.stop - 1)
     total, rows = int(room.sum()), np.flatnonzero(room)

@@ -56,12 +56,17 @@ def seat(snapshot: Snapshot, pool: Pool, job: Job) -> Seated | Unplaced:
     return least
 
 
-def likeness(snapshot: Snapshot, job: Job) -> object:
-    """Jobs that are alike in this fit together or not at all: all that `seat` reads of a job."""
+def likeness(job: Job) -> object:
+    """Jobs of a project that are alike in it fit together or not at all: all that `seat` reads."""
     asked = (job.shape, gang_likeness(job))
-    if _is_plain(job) and not snapshot.settings.zones:
+    if _is_plain(job):
         return asked
-    return (*asked, job.fallbacks, job.exclusive, job.data, spread_of(job), job.zone, job.project)
+    return (*asked, job.fallbacks, job.exclusive, job.data, spread_of(job), job.zone)
+
+
+def likeness_in(snapshot: Snapshot, job: Job) -> object:
+    """The same for jobs of any projects: a zone may be open to one and shut to another."""
+    return (job.project, likeness(job)) if snapshot.settings.zones else likeness(job)
 
 
 def _is_plain(job: Job) -> bool:
