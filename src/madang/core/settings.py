@@ -121,7 +121,24 @@ class Used:
         return self.project
 
 
-Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Used
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What placement has learned of the requests up to job number `seq` (learning.py), as text.
+
+    Kept by the fold, not set by operators; the one of its kind.
+    """
+
+    id: str
+    seq: int
+    mix: str
+    tables: str
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+
+Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Used | Learned
 
 
 @dataclass(slots=True)
@@ -135,6 +152,7 @@ class Settings:
     budgets: dict[str, DisruptionBudget] = field(default_factory=dict)
     factors: dict[str, Factors] = field(default_factory=dict)
     used: dict[str, Used] = field(default_factory=dict)
+    learned: dict[str, Learned] = field(default_factory=dict)
 
     def put(self, setting: Setting) -> bool:
         """True iff it was news."""
@@ -174,6 +192,7 @@ KINDS: dict[str, type] = {
     "budgets": DisruptionBudget,
     "factors": Factors,
     "used": Used,
+    "learned": Learned,
 }
 KIND_OF: dict[type, str] = {type_: kind for kind, type_ in KINDS.items()}
 assert tuple(KINDS) == tuple(one.name for one in fields(Settings)), "a mapping for each kind"

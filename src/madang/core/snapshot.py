@@ -5,6 +5,7 @@ Arrays and mappings are read-only views of the state, which nothing writes to wh
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 from madang.core.events import JobMeasured
@@ -13,6 +14,7 @@ from madang.core.live import Lane, LiveJob, LiveNode, QueueKey
 from madang.core.model import Allocation, Job, NodeState, Project, ReleaseReason, Seat, Standing
 from madang.core.policy import Policy
 from madang.core.pool import Pool
+from madang.core.scoring import Policy as PlacementPolicy
 from madang.core.settings import Settings
 
 
@@ -26,8 +28,8 @@ class Snapshot:
     it, `lingering` a job to older attempts that may still run on nodes that were lost.
     `held_milli` splits what projects hold by (project, machine group, provisioning); `zones` and
     `domains` name the codes in the pool; `measured` is what sensors say of running jobs.
-    `suspects` are the nodes that something speaks against; `cached` maps an image or data set to
-    the rows that have it.
+    `scorer` says how good a node is for one member. `suspects` are the nodes that something speaks
+    against; `cached` maps an image or data set to the rows that have it.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
@@ -57,6 +59,7 @@ class Snapshot:
     measured: Mapping[str, JobMeasured]
     line: Line
     sinks: Sequence[tuple[int, str]]
+    scorer: PlacementPolicy
     suspects: Mapping[str, None]
     cached: Mapping[str, Mapping[int, None]]
 
@@ -108,6 +111,7 @@ class Snapshot:
             domains=dict(self.domains),
             held_milli=dict(self.held_milli),
             measured=dict(self.measured),
+            scorer=copy(self.scorer),
             suspects=dict(self.suspects),
             cached={name: dict(rows) for name, rows in self.cached.items()},
         )

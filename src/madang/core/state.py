@@ -79,6 +79,7 @@ class State(NodeFold):
             measured=self.measured,
             line=self.line,
             sinks=self.sinks,
+            scorer=self.learner.policy(self.policy.placement, self.pool, self.models),
             suspects=self.suspects,
             cached=self.cached,
         )
@@ -110,6 +111,7 @@ class State(NodeFold):
             return False
         live = self.jobs[job.id] = LiveJob(job, Standing())
         self._enqueue(live)
+        self.learn(job)
         self.changed.jobs[job.id] = None
         return True
 
@@ -435,6 +437,8 @@ class State(NodeFold):
         if self.policy == event.policy:
             return False
         self._settle_uses()
+        if event.policy.placement != self.policy.placement:
+            self.keep_learned(self.learner.restart())
         self.policy = event.policy
         self._settle_uses()
         self.changed.settings["policy", ""] = None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from madang.core import events as ev
 from madang.core.fair import used_at
 from madang.core.keys import sinks_ms
+from madang.core.learning import LEARNING, Learner
 from madang.core.line import Ask, Line, drop
 from madang.core.live import Changed, Lane, LiveJob, LiveNode, QueueKey
 from madang.core.model import (
@@ -22,7 +23,7 @@ from madang.core.policy import DEFAULT, Policy
 from madang.core.pool import Pool, Taken, avoided, empty_pool, widened
 from madang.core.quotas import Book, HeldKey
 from madang.core.seating import likeness
-from madang.core.settings import KIND_OF, Settings, Used
+from madang.core.settings import KIND_OF, Learned, Settings, Used
 
 SINKS_AHEAD_MS_MAX = 400 * 86_400_000  # levels further off matter to nobody
 
@@ -37,7 +38,7 @@ class StateRows:
 
     def __init__(self) -> None:
         self._roomy: Pool = empty_pool()  # the arrays, with rows to spare for nodes to come
-        self.pool: Pool = self._roomy  # views of the rows there are
+        self.pool: Pool = self._roomy.followed()  # views of the rows there are
         self._read_only: Pool | None = None  # the same arrays for passes, made when first asked for
         self.jobs: dict[str, LiveJob] = {}
         self.allocations: dict[str, Allocation] = {}
@@ -75,6 +76,7 @@ class StateRows:
         self.domains: dict[tuple[str, ...], int] = {}
         # GPU-milli by project, machine group and provisioning; the parts of `usage_milli`.
         self.held_milli: dict[HeldKey, int] = {}
+        self.learner = Learner()
         self.suspects: dict[str, None] = {}  # nodes that something speaks against
         self.cached: dict[str, dict[int, None]] = {}  # image or data set → rows that have it
         self._cached_on: dict[int, tuple[str, ...]] = {}
@@ -148,6 +150,18 @@ class StateRows:
             self.held_milli[key] = self.held_milli.get(key, 0) + milli
             self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
 
+    def learn(self, job: Job) -> None:
+        """Placement learns of a job that was submitted."""
+        if self.policy.placement not in LEARNING:
+            self.learner.seen = job.seq
+        elif self.learner.observe(job):
+            self.keep_learned(self.learner.refresh(self.pool, self.models))
+
+    def keep_learned(self, learned: Learned) -> None:
+        """What was learned becomes a row."""
+        self.settings.put(learned)
+        self.changed.settings[KIND_OF[Learned], learned.key] = None
+
     # -- rows of the pool ----------------------------------------------------------------------
 
     def grow(self, *, nodes: int, gpus: int, levels: int = 1) -> None:
@@ -161,7 +175,7 @@ class StateRows:
             )
         elif nodes == self.pool.nodes:
             return
-        self.pool, self._read_only = self._roomy.rows(nodes), None
+        self.pool, self._read_only = self._roomy.rows(nodes).followed(), None
 
     def write_row(self, live: LiveNode, taken: Taken) -> None:
         """Write the node's row of the pool, given what its members hold."""
