@@ -34,6 +34,7 @@ from madang.api.routes.jobs import jobs_router
 from madang.api.routes.login import login_router
 from madang.api.routes.logs import logs_router
 from madang.api.routes.nodes import nodes_router
+from madang.api.routes.tenancy import tenancy_router
 from madang.api.routes.terminal import terminal_router
 from madang.api.routes.yard import yard_router
 from madang.api.settings import ApiSettings
@@ -84,6 +85,7 @@ def _app(desk: Desk) -> FastAPI:
         code_router(desk),
         nodes_router(desk),
         yard_router(desk),
+        tenancy_router(desk),
         login_router(desk),
     )
     for router in routers:
