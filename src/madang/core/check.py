@@ -3,9 +3,12 @@
 Derived data are computed again from the allocations alone and compared with what the fold kept.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from madang.core.gangs import least_members
 from madang.core.keys import queue_key
 from madang.core.lifecycle import LIVELY, phase_of
 from madang.core.line import Line
@@ -15,7 +18,9 @@ from madang.core.model import (
     WHOLE_GPU_MILLI,
     Allocation,
     AllocationState,
+    Job,
     NodeState,
+    Seat,
 )
 from madang.core.quotas import Book, limit_of
 from madang.core.state import State
@@ -115,9 +120,14 @@ def _gangs(state: State) -> None:
             # Only what a lost node may still hold outlives its job's interest in it.
             _require(allocation.state is AllocationState.RELEASING, "left behind", allocation)
             continue
-        _require(len(allocation.seats) == live.job.members, "gang is not whole", allocation)
+        _require(_is_whole(live.job, allocation.seats), "gang is not whole", allocation)
         _require(allocation.job not in running, "two attempts", allocation.job)
         running[allocation.job] = id
+
+
+def _is_whole(job: Job, seats: Sequence[Seat]) -> bool:
+    """All members, or of an elastic gang as many as it starts with."""
+    return least_members(job) <= len(seats) <= job.members
 
 
 def _one_allocation(state: State, allocation: Allocation) -> None:
@@ -158,6 +168,12 @@ def _jobs(state: State) -> None:
         if live.allocation is None and live.standing.not_before_ms
     ]
     _require(sorted(backoffs) == state.backoffs, "backoffs", backoffs, state.backoffs)
+    insisting = [
+        (live.job.insists_until_ms, id)
+        for id, live in state.jobs.items()
+        if live.allocation is None and live.job.insists_until_ms
+    ]
+    _require(sorted(insisting) == state.insisting, "insisting", insisting, state.insisting)
     deadlines = [
         (a.running_ms + live.job.time_limit_ms, a.id)
         for a in state.allocations.values()
@@ -242,7 +258,7 @@ def _nominations(state: State) -> None:
         assert live is not None, "as was required"
         _require(live.allocation is None, "promised to a job that has its place", live)
         shape = live.job.shape
-        _require(len(seats) == live.job.members, "promise is not whole", id, seats)
+        _require(_is_whole(live.job, seats), "promise is not whole", id, seats)
         for seat in seats:
             _require(seat.node in state.nodes, "promise on an unknown node", id, seat)
             _require(len(set(seat.gpus)) == shape.gpus, "promised seat", id, seat)

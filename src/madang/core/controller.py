@@ -55,8 +55,8 @@ class Controller:
     def due_ms(self, now_ms: int) -> int | None:
         """When the next turn is needed if no fact comes before: `now_ms` if at once, None if never.
 
-        Back-offs and time limits end without any fact; what one turn decides (a job back in the
-        queue) may be for the next to go on with.
+        Back-offs, time limits and waits for few switches end without any fact; what one turn
+        decides (a job back in the queue) may be for the next to go on with.
         """
         state = self.state
         if state.stirs != self._planned_stirs or state.needs_attention:
@@ -65,6 +65,9 @@ class Controller:
         after = bisect_right(state.backoffs, (self._planned_ms, "\U0010ffff"))
         if after < len(state.backoffs):
             due.append(state.backoffs[after][0])
+        if state.insisting:
+            after = bisect_right(state.insisting, (self._planned_ms, "\U0010ffff"))
+            due += [until_ms for until_ms, _ in state.insisting[after : after + 1]]
         if (change_ms := next_change_ms(state, self._planned_ms)) is not None:
             due.append(change_ms)
         return max(now_ms, min(due)) if due else None

@@ -9,6 +9,7 @@ from madang.core.events import (
     NominationDropped,
     ReleaseAsked,
 )
+from madang.core.gangs import least_members
 from madang.core.model import UNLIMITED, Allocation, AllocationState, Job, ReleaseReason, Seat
 from madang.core.pool import Place, Pool
 from madang.core.quotas import Book, open_to
@@ -92,7 +93,8 @@ class Draft:
     def bind(self, job: Job, seated: Seated) -> None:
         """Give the job these places, one per member in rank order."""
         shape, places = seated.shape, seated.places
-        assert len(places) == job.members, f"a gang is placed whole: {job} {places}"
+        assert least_members(job) <= len(places), f"a gang is placed whole: {job} {places}"
+        assert len(places) <= job.members, f"more members than asked: {job} {places}"
         self.bound.add(job.id)
         attempt = self.snapshot.jobs[job.id].standing.attempt + 1
         self.pool.take(places, shape)

@@ -101,7 +101,10 @@ def _restore_queue(state: State) -> None:
         state.line.add(state.policy, live)
         if live.standing.not_before_ms:
             state.backoffs.append((live.standing.not_before_ms, live.job.id))
+        if live.job.insists_until_ms:
+            state.insisting.append((live.job.insists_until_ms, live.job.id))
     state.backoffs.sort()
+    state.insisting.sort()
 
 
 def _restore_attention(state: State, allocation: Allocation) -> None:

@@ -218,12 +218,16 @@ class State(NodeFold):
         self.line.add(self.policy, live)
         if live.standing.not_before_ms:
             insort(self.backoffs, (live.standing.not_before_ms, live.job.id))
+        if live.job.insists_until_ms:
+            insort(self.insisting, (live.job.insists_until_ms, live.job.id))
         self.stirs += 1
 
     def _unqueue(self, live: LiveJob) -> None:
         self.line.remove(self.policy, live)
         if live.standing.not_before_ms:
             drop(self.backoffs, (live.standing.not_before_ms, live.job.id))
+        if live.job.insists_until_ms:
+            drop(self.insisting, (live.job.insists_until_ms, live.job.id))
 
     # -- allocations ---------------------------------------------------------------------------
 

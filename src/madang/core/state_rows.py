@@ -50,6 +50,7 @@ class StateRows:
         self.queue: list[tuple[QueueKey, str]] = self.line.queue
         self.waiting: dict[Lane, int] = self.line.waiting
         self.backoffs: list[tuple[int, str]] = []  # (not_before_ms, waiting job), sorted
+        self.insisting: list[tuple[int, str]] = []  # (until ms, waiting job): on few switches
         self.deadlines: list[tuple[int, str]] = []
         self.sinks: list[
             tuple[int, str]
