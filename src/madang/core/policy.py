@@ -41,6 +41,9 @@ class Policy:
     counts half after `fair_half_life_ms` (0: usage has no say) and puts a project's jobs back by
     `fair_lag_ms` at most; `fair_month_pct` of its month's GPU time is added to its usage, and
     `fair_util_pct` of the share of its GPUs that its past jobs left idle (fair.py).
+
+    `placement` names how one member chooses among nodes (scoring/); data that a node lacks counts
+    in steps of `fetch_step_mib`, before that.
     """
 
     name: str
@@ -61,6 +64,8 @@ class Policy:
     fair_lag_ms: int = 0
     fair_month_pct: int = 0
     fair_util_pct: int = 0
+    placement: str = "madang"
+    fetch_step_mib: int = 1024
 
 
 DEFAULT = Policy("default")

@@ -26,6 +26,8 @@ class Snapshot:
     it, `lingering` a job to older attempts that may still run on nodes that were lost.
     `held_milli` splits what projects hold by (project, machine group, provisioning); `zones` and
     `domains` name the codes in the pool; `measured` is what sensors say of running jobs.
+    `suspects` are the nodes that something speaks against; `cached` maps an image or data set to
+    the rows that have it.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
@@ -55,6 +57,8 @@ class Snapshot:
     measured: Mapping[str, JobMeasured]
     line: Line
     sinks: Sequence[tuple[int, str]]
+    suspects: Mapping[str, None]
+    cached: Mapping[str, Mapping[int, None]]
 
     def still_runs(self, job_id: str) -> str:
         """The older attempt of a waiting job that still runs where it can be seen, or "".
@@ -104,4 +108,6 @@ class Snapshot:
             domains=dict(self.domains),
             held_milli=dict(self.held_milli),
             measured=dict(self.measured),
+            suspects=dict(self.suspects),
+            cached={name: dict(rows) for name, rows in self.cached.items()},
         )

@@ -79,6 +79,8 @@ class State(NodeFold):
             measured=self.measured,
             line=self.line,
             sinks=self.sinks,
+            suspects=self.suspects,
+            cached=self.cached,
         )
 
     @property

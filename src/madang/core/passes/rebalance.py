@@ -17,7 +17,7 @@ from madang.core.placement import Unplaced, room_on, seats_on
 from madang.core.pool import Pool
 from madang.core.quotas import open_to
 from madang.core.rights import Claim, Rights
-from madang.core.seating import Gaps, Seated, likeness, seat
+from madang.core.seating import Gaps, Seated, likeness_in, seat
 from madang.core.settings import ANY
 
 Movable = tuple[Key, Allocation]
@@ -38,7 +38,7 @@ def rebalance(draft: Draft) -> None:
         if not draft.may_start(job_id):
             continue
         claim = rights.claim(job)
-        ask = (likeness(job), job.project if claim.groups else "")
+        ask = (likeness_in(snapshot, job), job.project if claim.groups else "")
         if ask in failed or not (claim.groups or claim.key < movable[-1][0]):
             continue
         if not _make_room(draft, claim, movable):
