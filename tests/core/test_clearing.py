@@ -171,9 +171,14 @@ def test_of_many_who_share_a_node_the_cheapest_make_room():
 @pytest.mark.parametrize("gpus", [1, GPUS])
 def test_nobody_leaves_a_node_that_takes_no_more(gpus):
     pool = pool_of(2)
-    holders = [Stays(1, Shape(GPUS), ((0, (0, 1, 2, 3)),)), Stays(9, Shape(GPUS), ((1, (0, 1, 2, 3)),))]
+    holders = [
+        Stays(1, Shape(GPUS), ((0, (0, 1, 2, 3)),)),
+        Stays(9, Shape(GPUS), ((1, (0, 1, 2, 3)),)),
+    ]
     for holder in holders:
         pool.take(holder.places, holder.shape)
     pool.open[0] = False
 
-    assert cheapest_on_one(Field(holders), pool, np.ones(2, np.bool_), Shape(gpus), all_rows(pool)) == [1]
+    assert cheapest_on_one(
+        Field(holders), pool, np.ones(2, np.bool_), Shape(gpus), all_rows(pool)
+    ) == [1]

@@ -111,7 +111,7 @@ class Field:
         ]
 
     def shared(self, pool: Pool, active: Bools) -> list[tuple[int, tuple[int, ...]]]:
-        """(row, holders) of each device that is free whole once all these, active ones, have left."""
+        """(row, holders) of each device that is whole once these, all of them active, have left."""
         found = []
         for (row, gpu), who in sorted(self._sharers.items()):
             if not all(active.item(number) for number in who):
@@ -353,9 +353,7 @@ def least_costs(field: Field, pool: Pool, active: Bools, shape: Shape, rows: Boo
 class Gang:
     """The search for room for `members` members of one shape; domain by domain."""
 
-    def __init__(
-        self, field: Field, pool: Pool, active: Bools, shape: Shape, members: int
-    ) -> None:
+    def __init__(self, field: Field, pool: Pool, active: Bools, shape: Shape, members: int) -> None:
         self.field, self.pool, self.active = field, pool, active
         self.shape, self.members = shape, members
         self._room = np.minimum(members_room(pool, shape), members)
@@ -364,6 +362,10 @@ class Gang:
             in_parts: field.items(pool, active, in_parts=in_parts) for in_parts in (False, True)
         }
         self._offers = {in_parts: self._offered(in_parts) for in_parts in (False, True)}
+
+    def without(self, spared: Bools) -> "Gang":
+        """The same search if these holders (V,) stay."""
+        return Gang(self.field, self.pool, self.active & ~spared, self.shape, self.members)
 
     def _room_if_gone(self) -> Ints:
         """(N,) members that fit at most once everybody active has left; shares are guessed high."""
@@ -436,6 +438,8 @@ class Gang:
         """
         best_cost, best = FAR, list[int]()
         missing = self.members - int(self._room[rows].sum())
+        if missing <= 0:
+            return []
         for in_parts in (False, True):
             offered = self._offers[in_parts]
             here = rows[offered.rows]

@@ -17,6 +17,13 @@ class Misfit(StrEnum):
     RESERVE = "reserve"  # it gets a start time; those behind may start if that holds (backfill)
 
 
+class Victims(StrEnum):
+    """Who of those that a waiting job may displace is moved aside for it."""
+
+    CHEAPEST = "cheapest"  # the set that costs the least work (impact.py)
+    LAST = "last"  # the last of the order first, whatever it costs
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How waiting jobs are chosen. Times are ms.
@@ -32,6 +39,8 @@ class Policy:
     `levels` name the network tree's levels from the root down (Node.domains); `within` is the one
     that holds a gang of several nodes unless its job says otherwise ("": anywhere).
     `fair_half_life_ms`: past usage counts half after so long (0: usage has no say).
+    `victims` is how those are chosen that are moved aside; under CHEAPEST a job that serves users
+    counts `serving_weight` times its cost.
     A job that has waited `patience_ms` since it last ran goes first, so that nobody starves.
     """
 
@@ -49,6 +58,8 @@ class Policy:
     levels: tuple[str, ...] = ("block", "leaf")
     within: str = ""
     fair_half_life_ms: int = 0
+    victims: Victims = Victims.CHEAPEST
+    serving_weight: int = 10
 
 
 DEFAULT = Policy("default")
