@@ -13,7 +13,7 @@ that cost the least there. Least run times and disruption budgets bind: whoever 
 is no victim at all. Every pass that makes room uses this.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,11 +67,18 @@ def restart_ms(job: Job, allocation: Allocation) -> int:
 
 
 def lost_ms(snapshot: Snapshot, live: LiveJob, allocation: Allocation) -> int:
-    """Run time that a stop now would throw away: since the last checkpoint seen, else the start."""
+    """Run time that a stop now would throw away: since the last checkpoint seen, or the start.
+
+    A job that says it checkpoints, but was never seen to, is believed as far as the policy does.
+    """
     if allocation.state is not AllocationState.RUNNING:
         return 0
-    saved_ms = live.standing.checkpoint_ms if live.job.checkpoints else 0
-    return max(0, snapshot.now_ms - max(allocation.running_ms, saved_ms))
+    ran_ms = snapshot.now_ms - allocation.running_ms
+    if not live.job.checkpoints:
+        return ran_ms
+    if not live.standing.checkpoint_ms:
+        return min(ran_ms, snapshot.policy.unseen_ms_max)
+    return min(ran_ms, max(0, snapshot.now_ms - live.standing.checkpoint_ms))
 
 
 def impact_gpu_ms(snapshot: Snapshot, allocation: Allocation) -> int:
@@ -151,8 +158,12 @@ def cheapest_room(draft: Draft, job: Job, victims: Iterable[Allocation]) -> Room
 class Clearing:
     """Everybody who may be stopped in this draft, laid out once and asked for many jobs."""
 
-    def __init__(self, draft: Draft, allocations: Iterable[Allocation]) -> None:
+    def __init__(
+        self, draft: Draft, allocations: Iterable[Allocation], weights: Mapping[str, int] | None = None
+    ) -> None:
+        """`weights`: what the cost of an allocation is multiplied by; 1 where nothing is said."""
         self.draft = draft
+        self._weights = weights or {}
         self.allowance = Allowance(draft.snapshot, draft.releasing)
         self.victims = [
             self._victim(allocation)
@@ -175,7 +186,7 @@ class Clearing:
         return Victim(
             allocation=allocation,
             places=tuple(self.draft.held_places(allocation)),
-            cost=cost_of(snapshot.policy, live, bill),
+            cost=min(cost_of(snapshot.policy, live, bill) * self._weights.get(allocation.id, 1), COST_MAX),
             bill_gpu_ms=bill,
             grace_ms=live.job.grace_ms,
             budget=budget,

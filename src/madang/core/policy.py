@@ -60,6 +60,7 @@ class Policy:
     fair_half_life_ms: int = 0
     victims: Victims = Victims.CHEAPEST
     serving_weight: int = 10
+    unseen_ms_max: int = 0
 
 
 DEFAULT = Policy("default")

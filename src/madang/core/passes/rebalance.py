@@ -60,10 +60,17 @@ def _key_of_movable(one: Movable) -> Key:
 
 
 def _cheapest_first(draft: Draft, waiting: list[tuple[Key, str]], movable: list[Movable]) -> None:
-    clearing = Clearing(draft, [allocation for _, allocation in movable])
+    # Of those who cost the same the last of the order goes first.
+    import os
+    tiers = sorted({key[:-2] for key, _ in movable})
+    rank = {tier: len(tiers) - 1 - at for at, tier in enumerate(tiers)}
+    f = os.environ.get("F", "lin")
+    w = {"lin": lambda k: 1 + k, "pow2": lambda k: 2**k, "pow8": lambda k: 8**min(k, 8), "none": lambda k: 1}[f]
+    weights = {allocation.id: w(rank[key[:-2]]) for key, allocation in movable}
+    clearing = Clearing(draft, [allocation for _, allocation in reversed(movable)], weights)
     key_of_victim = {allocation.id: key for key, allocation in movable}
-    keys = [key_of_victim[victim.allocation.id] for victim in clearing.victims]
-    numbers = np.arange(len(keys))
+    keys = [key_of_victim[victim.allocation.id] for victim in reversed(clearing.victims)]
+    numbers = np.arange(len(keys) - 1, -1, -1)
     failed: dict[object, int] = {}  # what found no room among the victims from there on
     cleared = 0
     for key, job_id in waiting:
