@@ -8,6 +8,7 @@ faults ask nobody.
 """
 
 from collections.abc import Collection, Mapping
+from copy import copy
 
 from madang.core.live import LiveJob
 from madang.core.model import Allocation, AllocationState, Job, ReleaseReason
@@ -69,6 +70,12 @@ class Allowance:
         jobs = snapshot.jobs.values()
         down = down_by_budget(self._budgets, jobs, snapshot.allocations, releasing)
         self.left = {id: budget.down_max - down[id] for id, budget in self._budgets.items()}
+
+    def copy(self) -> "Allowance":
+        """One for a what-if."""
+        other = copy(self)
+        other.left = dict(self.left)
+        return other
 
     def budget(self, job: Job) -> str:
         """The budget the job counts under, "" for none."""

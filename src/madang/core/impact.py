@@ -159,7 +159,10 @@ class Clearing:
     """Everybody who may be stopped in this draft, laid out once and asked for many jobs."""
 
     def __init__(
-        self, draft: Draft, allocations: Iterable[Allocation], weights: Mapping[str, int] | None = None
+        self,
+        draft: Draft,
+        allocations: Iterable[Allocation],
+        weights: Mapping[str, int] | None = None,
     ) -> None:
         """`weights`: what the cost of an allocation is multiplied by; 1 where nothing is said."""
         self.draft = draft
@@ -171,6 +174,7 @@ class Clearing:
             if may_be_stopped(draft, allocation)
         ]
         self.field = Field(self.victims)
+        self._cleared = 0
         self._stays = np.ones(len(self.victims), np.bool_)
         self._counts: dict[str, Ints] = {}
         for number, victim in enumerate(self.victims):
@@ -186,21 +190,27 @@ class Clearing:
         return Victim(
             allocation=allocation,
             places=tuple(self.draft.held_places(allocation)),
-            cost=min(cost_of(snapshot.policy, live, bill) * self._weights.get(allocation.id, 1), COST_MAX),
+            cost=min(
+                cost_of(snapshot.policy, live, bill) * self._weights.get(allocation.id, 1), COST_MAX
+            ),
             bill_gpu_ms=bill,
             grace_ms=live.job.grace_ms,
             budget=budget,
             members=up_of(allocation) if budget else 0,
         )
 
-    def room_for(self, job: Job, displaceable: Bools | None = None) -> Room | None:
+    def room_for(
+        self, job: Job, displaceable: Bools | None = None, pool: Pool | None = None
+    ) -> Room | None:
         """The cheapest room for the job, in the first of its shapes that can have any.
 
         Args:
             displaceable: (V,) those of `victims` that the job may displace; None: all.
+            pool: what is free and open to it; None: all that its quotas leave open.
         """
         draft = self.draft
-        seated = seat(draft.snapshot, draft.view, job)
+        pool = draft.room_for(job) if pool is None else pool
+        seated = seat(draft.snapshot, pool, job)
         if isinstance(seated, Seated):
             return Room(seated, ())
         active = self._stays if displaceable is None else self._stays & displaceable
@@ -208,7 +218,7 @@ class Clearing:
             return None
         for shape in shapes_of(job):
             alone = replace(job, shape=shape, fallbacks=()) if job.fallbacks else job
-            room = _Search(self, alone, active).room()
+            room = _Search(self, alone, active, pool).room()
             if room is not None:
                 return room
         return None
@@ -225,6 +235,12 @@ class Clearing:
             )
             self._stays[self.victims.index(victim)] = False
         self.draft.nominate(job, room.seated)
+        self._cleared += 1
+
+    @property
+    def is_done(self) -> bool:
+        """True iff nobody is left who may be stopped, or enough were for one turn."""
+        return self._cleared >= CLEARED_PER_TURN_MAX or not self._stays.any()
 
     @property
     def limits(self) -> list[Limit]:
@@ -235,9 +251,9 @@ class Clearing:
 class _Search:
     """One job of one shape before the holders that it may displace."""
 
-    def __init__(self, clearing: Clearing, job: Job, active: Bools) -> None:
+    def __init__(self, clearing: Clearing, job: Job, active: Bools, pool: Pool) -> None:
         self.clearing, self.job = clearing, job
-        self.field, self.pool = clearing.field, clearing.draft.view
+        self.field, self.pool = clearing.field, pool
         self.snapshot = clearing.draft.snapshot
         self.limits = clearing.limits
         self.active = active.copy()

@@ -1,53 +1,86 @@
-"""Rebalance: those whose turn it is take the devices of those whose turn it is not.
+"""Rebalance: those who have a right to devices take them from those they have a right over.
 
-For each waiting job in order, room is made for its whole gang or not at all: by the victims that
-cost the least work (impact.py), or, under the policies of the literature, by the last of the order
-first. Those without whom the gang fits as well are left in peace; the others are told for whom they
-leave and what it costs, and the hole is promised in the same plan.
+First whoever is within a guarantee takes back what was lent, then the waiting jobs in turn
+(rights.py). Room is made for a whole gang or not at all: by the victims that cost the least work
+(impact.py), or, under the policies of the literature, by the last of the order first. Those without
+whom the gang fits as well are left in peace; the others are told for whom they leave and what it
+costs, and the hole is promised in the same plan.
 """
 
-from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterator
 from itertools import chain
 
 import numpy as np
 
 from madang.core.budgets import Allowance
 from madang.core.draft import Draft
-from madang.core.impact import CLEARED_PER_TURN_MAX, Clearing, impact_gpu_ms, may_be_stopped
-from madang.core.model import Allocation, Job, ReleaseReason
-from madang.core.ordering import Key, key_of, ordered
+from madang.core.impact import Clearing, impact_gpu_ms, may_be_stopped
+from madang.core.model import Allocation, ReleaseReason
+from madang.core.ordering import Key, Turns, key_of
 from madang.core.placement import Unplaced, room_on, seats_on
 from madang.core.policy import Victims
-from madang.core.pool import Pool
+from madang.core.pool import Bools, Pool
+from madang.core.quotas import open_to
+from madang.core.rights import Claim, Rights
 from madang.core.seating import Gaps, Seated, likeness, seat
+from madang.core.settings import ANY
 
+TRIED_PER_TURN_MAX = 256  # kinds of jobs that room is looked for; so a turn stays short
 Movable = tuple[Key, Allocation]
 
 
 def rebalance(draft: Draft) -> None:
     """Emit JobNominated and the ReleaseAsked of its victims for whoever's turn it is."""
-    if not draft.snapshot.policy.preempts:
+    snapshot, rights = draft.snapshot, Rights.of(draft)
+    if not snapshot.queue or not rights.any_preemption():
         return
-    waiting = [(key, id) for key, id in ordered(draft.snapshot) if draft.may_start(id)]
-    if not waiting:
+    movable = _movable(draft)
+    if not movable:
         return
-    movable = _movable(draft, waiting[0][0])
-    if draft.snapshot.policy.victims is Victims.LAST:
-        _last_first(draft, waiting, movable)
-    else:
-        _cheapest_first(draft, waiting, movable)
+    last = snapshot.policy.victims is Victims.LAST
+    way = _LastFirst(draft, movable) if last else _CheapestFirst(draft, movable)
+    failed: set[object] = set()
+    for job_id in chain(_entitled(draft), _in_turn(draft)):
+        job = snapshot.jobs[job_id].job
+        if not draft.may_start(job_id):
+            continue
+        claim = rights.claim(job)
+        # What found no room among these victims finds none among fewer.
+        ask = (likeness(job), job.project if claim.groups else "")
+        if ask in failed or not (claim.groups or claim.key < way.last_key):
+            continue
+        if not way.make_room(claim):
+            failed.add(ask)
+        if way.is_done or len(failed) == TRIED_PER_TURN_MAX:
+            return
 
 
-def _movable(draft: Draft, first: Key) -> list[Movable]:
-    """(key, allocation) of those that may be moved aside for the first who waits, in order."""
+def _entitled(draft: Draft) -> list[str]:
+    """The waiting jobs of those who have guarantees, in turn; whether one is within is seen later.
+
+    It changes with every promise made.
+    """
+    book = draft.book
+    if not book.has_guarantees:
+        return []
+    turns = Turns(draft.snapshot, draft.usage_milli, book.guaranteed_projects())
+    return [id for id in turns if book.entitled_groups(draft.snapshot.jobs[id].job)]
+
+
+def _in_turn(draft: Draft) -> Iterator[str]:
+    if draft.snapshot.policy.preempts:
+        yield from Turns(draft.snapshot, draft.usage_milli)
+
+
+def _movable(draft: Draft) -> list[Movable]:
+    """(key, allocation) of the running jobs that have run their least time, in order."""
     snapshot = draft.snapshot
-    movable: list[Movable] = []
-    for allocation in snapshot.allocations.values():
-        if may_be_stopped(draft, allocation):
-            live = snapshot.jobs[allocation.job]
-            if live.job.checkpoints and (key := key_of(snapshot, live)) > first:
-                movable.append((key, allocation))
+    movable = [
+        (key_of(snapshot, snapshot.jobs[allocation.job]), allocation)
+        for allocation in snapshot.allocations.values()
+        if may_be_stopped(draft, allocation)
+    ]
     movable.sort(key=_key_of_movable)
     return movable
 
@@ -56,101 +89,122 @@ def _key_of_movable(one: Movable) -> Key:
     return one[0]
 
 
-# -- the cheapest ------------------------------------------------------------------------------
+def _allowed(draft: Draft, claim: Claim, pool: Pool) -> Pool:
+    """Of a what-if what the job's quotas leave open to it, and its guarantee if it is within."""
+    full = draft.book.full_groups(claim.waiting, claim.waiting.milli)
+    return open_to(draft.snapshot, pool, full, claim.groups or (ANY,))
 
 
-def _cheapest_first(draft: Draft, waiting: list[tuple[Key, str]], movable: list[Movable]) -> None:
-    # Of those who cost the same the last of the order goes first.
-    import os
-    tiers = sorted({key[:-2] for key, _ in movable})
-    rank = {tier: len(tiers) - 1 - at for at, tier in enumerate(tiers)}
-    f = os.environ.get("F", "lin")
-    w = {"lin": lambda k: 1 + k, "pow2": lambda k: 2**k, "pow8": lambda k: 8**min(k, 8), "none": lambda k: 1}[f]
-    weights = {allocation.id: w(rank[key[:-2]]) for key, allocation in movable}
-    clearing = Clearing(draft, [allocation for _, allocation in reversed(movable)], weights)
-    key_of_victim = {allocation.id: key for key, allocation in movable}
-    keys = [key_of_victim[victim.allocation.id] for victim in reversed(clearing.victims)]
-    numbers = np.arange(len(keys) - 1, -1, -1)
-    failed: dict[object, int] = {}  # what found no room among the victims from there on
-    cleared = 0
-    for key, job_id in waiting:
-        after = bisect_right(keys, key)
-        if after == len(keys) or cleared == CLEARED_PER_TURN_MAX:
-            return
-        job = draft.snapshot.jobs[job_id].job
-        # What found no room among these victims finds none among fewer.
-        if failed.get(likeness(job), after + 1) <= after or not draft.may_start(job_id):
-            continue
-        room = clearing.room_for(job, numbers >= after)
-        if room is None:
-            failed[likeness(job)] = after
-        elif room.victims:
-            clearing.clear(job, room)
-            cleared += 1
+class _CheapestFirst:
+    """Those are moved aside who cost the least work.
 
-
-# -- the last of the order ---------------------------------------------------------------------
-
-
-def _last_first(draft: Draft, waiting: list[tuple[Key, str]], movable: list[Movable]) -> None:
-    """Victims are tried from the last of the order upwards until the whole gang fits."""
-    failed: set[object] = set()
-    for key, job_id in waiting:
-        if not movable or key >= movable[-1][0]:
-            return
-        job = draft.snapshot.jobs[job_id].job
-        # What found no room among these victims finds none among fewer.
-        if likeness(job) in failed or not draft.may_start(job_id):
-            continue
-        if not _make_room(draft, job, key, movable):
-            failed.add(likeness(job))
-
-
-def _make_room(draft: Draft, job: Job, key: Key, movable: list[Movable]) -> bool:
-    """Promise the job a place, victims and all, or change nothing. False iff there is none."""
-    trial = draft.view.scratch()
-    gaps = Gaps(draft.snapshot, trial, job)
-    if gaps.missing <= 0 and not isinstance(seat(draft.snapshot, trial, job), Unplaced):
-        return True  # the start pass has not come to it yet
-    victims: list[Allocation] = []
-    allowance = Allowance(draft.snapshot, draft.releasing)
-    for victim_key, allocation in reversed(movable):
-        if victim_key <= key:
-            return False
-        owner = draft.snapshot.jobs[allocation.job].job
-        if not allowance.allows(owner, allocation):
-            continue
-        allowance.charge(owner, allocation)
-        victims.append(allocation)
-        gaps.give(draft.held_places(allocation), allocation.shape)
-        if gaps.missing > 0:
-            continue
-        seated = seat(draft.snapshot, trial, job)
-        if not isinstance(seated, Unplaced):
-            _promise(draft, job, trial, seated, victims)
-            leaving = draft.releasing
-            movable[:] = [one for one in movable if one[1].id not in leaving]
-            return True
-    return False
-
-
-def _promise(
-    draft: Draft, job: Job, trial: Pool, seated: Seated, victims: list[Allocation]
-) -> None:
-    """Ask for the leave of those without whom there is no room on these nodes, and of no others.
-
-    `trial` is the pool without any of the victims, who are last in the order first.
+    Who is not the last of the order will soon take somebody else's place in turn, so he counts once
+    more for each rank behind him. Of those who cost the same the last of the order goes first.
     """
-    shape, members = seated.shape, Counter(row for row, _ in seated.places)
-    for victim in reversed(victims):
-        held = draft.held_places(victim)
-        trial.take(held, victim.shape)
-        if all(room_on(trial, row, shape) >= count for row, count in members.items()):
-            continue  # the gang fits beside it
-        for one in held:
-            trial.give(one, victim.shape)
-        grace_ms = draft.snapshot.jobs[victim.job].job.grace_ms
-        bill = impact_gpu_ms(draft.snapshot, victim)
-        draft.release(victim.id, ReleaseReason.PREEMPTED, grace_ms, by=job.id, bill_gpu_ms=bill)
-    seats = [seats_on(trial, row, count, shape) for row, count in members.items()]
-    draft.nominate(job, Seated(shape, tuple(chain.from_iterable(seats))))
+
+    def __init__(self, draft: Draft, movable: list[Movable]) -> None:
+        self.draft = draft
+        movable = movable[::-1]
+        ranks = {
+            rank: at for at, rank in enumerate(dict.fromkeys(_rank(key) for key, _ in movable))
+        }
+        weights = {allocation.id: 1 + ranks[_rank(key)] for key, allocation in movable}
+        self.clearing = Clearing(draft, [allocation for _, allocation in movable], weights)
+        self.last_key = movable[0][0]
+
+    @property
+    def is_done(self) -> bool:
+        """True iff nobody is left to be moved aside."""
+        return self.clearing.is_done
+
+    def make_room(self, claim: Claim) -> bool:
+        """Promise the job a place, victims and all, or change nothing. False iff there is none."""
+        clearing, job = self.clearing, claim.waiting
+        pool = _allowed(self.draft, claim, self.draft.view)
+        room = clearing.room_for(job, self._displaceable(claim), pool)
+        if room is not None and room.victims:
+            clearing.clear(job, room)
+        return room is not None
+
+    def _displaceable(self, claim: Claim) -> Bools:
+        found = [bool(claim.over(victim.allocation)) for victim in self.clearing.victims]
+        return np.array(found, np.bool_)
+
+
+def _rank(key: Key) -> Key:
+    """What of a key ranks jobs: not when they came."""
+    return key[:-2]
+
+
+class _LastFirst:
+    """Victims are tried from the last of the order upwards until the whole gang fits."""
+
+    def __init__(self, draft: Draft, movable: list[Movable]) -> None:
+        self.draft, self.movable = draft, movable
+        self.allowance = Allowance(draft.snapshot, draft.releasing)
+
+    @property
+    def last_key(self) -> Key:
+        return self.movable[-1][0]
+
+    @property
+    def is_done(self) -> bool:
+        """True iff nobody is left to be moved aside."""
+        return not self.movable
+
+    def make_room(self, claim: Claim) -> bool:
+        """Promise the job a place, victims and all, or change nothing. False iff there is none."""
+        snapshot, job = self.draft.snapshot, claim.waiting
+        trial = self.draft.view.scratch()
+        allowed = _allowed(self.draft, claim, trial)
+        gaps = Gaps(snapshot, trial, job)
+        if gaps.missing <= 0 and not isinstance(seat(snapshot, allowed, job), Unplaced):
+            return True  # the start pass has not come to it yet
+        victims: list[Allocation] = []
+        down = self.allowance.copy()
+        for victim_key, allocation in reversed(self.movable):
+            if not claim.groups and victim_key <= claim.key:
+                return False
+            owner = snapshot.jobs[allocation.job].job
+            if not claim.over(allocation) or not down.allows(owner, allocation):
+                continue
+            down.charge(owner, allocation)
+            victims.append(allocation)
+            gaps.give(self.draft.held_places(allocation), allocation.shape)
+            if gaps.missing > 0:
+                continue
+            seated = seat(snapshot, allowed, job)
+            if not isinstance(seated, Unplaced):
+                self._promise(claim, trial, seated, victims)
+                return True
+        return False
+
+    def _promise(
+        self, claim: Claim, trial: Pool, seated: Seated, victims: list[Allocation]
+    ) -> None:
+        """Ask for the leave of those without whom there is no room on these nodes, of no others.
+
+        `trial` is the pool without any of the victims, who are last in the order first.
+        """
+        draft, shape = self.draft, seated.shape
+        members = Counter(row for row, _ in seated.places)
+        for victim in reversed(victims):
+            held = draft.held_places(victim)
+            trial.take(held, victim.shape)
+            if all(room_on(trial, row, shape) >= count for row, count in members.items()):
+                continue  # the gang fits beside it
+            for one in held:
+                trial.give(one, victim.shape)
+            owner, bill = draft.snapshot.jobs[victim.job].job, impact_gpu_ms(draft.snapshot, victim)
+            self.allowance.charge(owner, victim)
+            draft.release(
+                victim.id,
+                ReleaseReason.PREEMPTED,
+                owner.grace_ms,
+                by=claim.waiting.id,
+                bill_gpu_ms=bill,
+            )
+        seats = [seats_on(trial, row, count, shape) for row, count in members.items()]
+        draft.nominate(claim.waiting, Seated(shape, tuple(chain.from_iterable(seats))))
+        leaving = draft.releasing
+        self.movable = [one for one in self.movable if one[1].id not in leaving]
