@@ -7,6 +7,7 @@ state keeps them in one `Settings`, the ledger in one table.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
+from madang.core.hypernodes import Topology
 from madang.core.model import UNLIMITED, Shape
 
 ANY = "*"
@@ -105,7 +106,7 @@ class Factors:
         return self.project
 
 
-Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors
+Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Topology
 
 
 @dataclass(slots=True)
@@ -118,6 +119,7 @@ class Settings:
     reservations: dict[str, Reservation] = field(default_factory=dict)
     budgets: dict[str, DisruptionBudget] = field(default_factory=dict)
     factors: dict[str, Factors] = field(default_factory=dict)
+    topologies: dict[str, Topology] = field(default_factory=dict)
 
     def put(self, setting: Setting) -> bool:
         """True iff it was news."""
@@ -156,6 +158,7 @@ KINDS: dict[str, type] = {
     "reservations": Reservation,
     "budgets": DisruptionBudget,
     "factors": Factors,
+    "topologies": Topology,
 }
 KIND_OF: dict[type, str] = {type_: kind for kind, type_ in KINDS.items()}
 assert tuple(KINDS) == tuple(one.name for one in fields(Settings)), "a mapping for each kind"

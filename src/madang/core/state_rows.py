@@ -4,10 +4,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from madang.core import events as ev
+from madang.core.hypernodes import TREE, Placer
 from madang.core.live import Changed, Lane, LiveJob, LiveNode, QueueKey
 from madang.core.model import (
     Allocation,
     Job,
+    Node,
     NodeState,
     Project,
     ReleaseReason,
@@ -61,6 +63,7 @@ class StateRows:
         self.ended_jobs: dict[str, LiveJob] = {}
         self.ended_allocations: dict[str, Allocation] = {}
         self.changed = Changed()
+        self._placer: Placer | None = None  # of the declared tree, made when first needed
 
     def is_newest(self, allocation: Allocation) -> bool:
         """True iff a live job still goes by this allocation."""
@@ -103,8 +106,31 @@ class StateRows:
         pool.zone[row] = self.zones.setdefault(node.zone, len(self.zones))
         pool.suspicion[row] = live.suspicion
         pool.open[row] = live.state is NodeState.READY
-        pool.domains[row] = -1
-        for level in range(len(node.domains)):
-            path = node.domains[: level + 1]
-            pool.domains[row, level] = self.domains.setdefault(path, len(self.domains))
+        self._write_domains(row, self.domains_of(node))
         pool.write_row(row, node, taken)
+
+    # -- the network tree ----------------------------------------------------------------------
+
+    def domains_of(self, node: Node) -> tuple[str, ...]:
+        """Where the node lies: as the declared tree says, or else as the node itself does."""
+        tree = self.settings.topologies.get(TREE)
+        if tree is None:
+            return node.domains
+        if self._placer is None or self._placer.topology is not tree:
+            self._placer = Placer(tree)
+        return self._placer.domains_of(node)
+
+    def write_domains(self) -> None:
+        """Place every node anew: the tree is another one."""
+        found = [self.domains_of(live.node) for live in self.nodes.values()]
+        deepest = max(map(len, found), default=1)
+        self.grow(nodes=self.pool.nodes, gpus=0, levels=deepest)
+        for row, domains in enumerate(found):
+            self._write_domains(row, domains)
+
+    def _write_domains(self, row: int, domains: tuple[str, ...]) -> None:
+        self.pool.domains[row] = -1
+        for level, name in enumerate(domains):
+            if name:
+                path = domains[: level + 1]
+                self.pool.domains[row, level] = self.domains.setdefault(path, len(self.domains))
