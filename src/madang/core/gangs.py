@@ -253,6 +253,23 @@ class Seating:
         return self._in_use[level]
 
 
+def keeps_terms(pool: Pool, job: Job, rows: Sequence[int], now_ms: int, policy: Policy) -> bool:
+    """True iff a gang whose ranks sit on these rows keeps its hard terms in the tree as it is."""
+    if job.members == 1:
+        return True
+    terms = terms_of(job, policy, depth_of(pool.domains), now_ms)
+    if terms is None or len(rows) % terms.units[ROOT]:
+        return False
+    seats = np.asarray(rows)
+    tree = tree_of(pool.domains, seats, shared=terms.shared)
+    for level, unit in enumerate(terms.units):
+        domains = tree.ids[level] if level < tree.nodes else seats
+        runs = domains.reshape(-1, len(seats) if level == terms.within else unit)
+        if (runs != runs[:, :1]).any():
+            return False
+    return not terms.switches or len(set(tree.ids[terms.leaf].tolist())) <= terms.switches
+
+
 def least_members(job: Job) -> int:
     """The fewest members that the job starts with, in whole segments."""
     if not job.members_min and not job.segments:

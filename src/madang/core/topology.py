@@ -93,8 +93,9 @@ class Tree:
 
 
 def depth_of(domains: SmallInts) -> int:
-    """How many levels the tree has; 0 where no node names any."""
-    return domains.shape[1] if (domains >= 0).any() else 0
+    """How many levels the tree has, down to the deepest that any node names; 0 if none does."""
+    named = (domains >= 0).any(axis=0)
+    return int(np.flatnonzero(named).max(initial=-1)) + 1
 
 
 def tree_of(domains: SmallInts, rows: Rows, *, shared: int = -1) -> Tree:
