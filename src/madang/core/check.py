@@ -3,19 +3,30 @@
 Derived data are computed again from the allocations alone and compared with what the fold kept.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from madang.core.gangs import least_members
+from madang.core.keys import queue_key
 from madang.core.lifecycle import LIVELY, phase_of
-from madang.core.live import Lane, LiveJob, lane_of, queue_key
+from madang.core.line import Line
+from madang.core.live import Lane, LiveJob, lane_of
 from madang.core.model import (
     UNLIMITED,
     WHOLE_GPU_MILLI,
     Allocation,
     AllocationState,
+    Job,
     NodeState,
+    Seat,
 )
+from madang.core.quotas import Book, limit_of
 from madang.core.state import State
+from madang.core.state_rows import ask_of
+
+RUNNING = AllocationState.RUNNING
 
 
 class InvariantBroken(AssertionError):
@@ -31,6 +42,7 @@ def check(state: State) -> None:
     _devices(state)
     _gangs(state)
     _jobs(state)
+    _line(state)
     _attention(state)
     _lingering(state)
     _usage(state)
@@ -108,9 +120,14 @@ def _gangs(state: State) -> None:
             # Only what a lost node may still hold outlives its job's interest in it.
             _require(allocation.state is AllocationState.RELEASING, "left behind", allocation)
             continue
-        _require(len(allocation.seats) == live.job.members, "gang is not whole", allocation)
+        _require(_is_whole(live.job, allocation.seats), "gang is not whole", allocation)
         _require(allocation.job not in running, "two attempts", allocation.job)
         running[allocation.job] = id
+
+
+def _is_whole(job: Job, seats: Sequence[Seat]) -> bool:
+    """All members, or of an elastic gang as many as it starts with."""
+    return least_members(job) <= len(seats) <= job.members
 
 
 def _one_allocation(state: State, allocation: Allocation) -> None:
@@ -132,7 +149,7 @@ def _jobs(state: State) -> None:
     keys = [key for key, _ in state.queue]
     _require(keys == sorted(keys), "queue is not in order", keys)
     for key, id in state.queue:
-        _require(key == queue_key(state.jobs[id].job), "queue key", id)
+        _require(key == queue_key(state.policy, state.jobs[id]), "queue key", id)
     lanes: dict[Lane, int] = {}
     for id, live in state.jobs.items():
         allocation = state.allocations.get(live.allocation) if live.allocation else None
@@ -151,12 +168,31 @@ def _jobs(state: State) -> None:
         if live.allocation is None and live.standing.not_before_ms
     ]
     _require(sorted(backoffs) == state.backoffs, "backoffs", backoffs, state.backoffs)
+    insisting = [
+        (live.job.insists_until_ms, id)
+        for id, live in state.jobs.items()
+        if live.allocation is None and live.job.insists_until_ms
+    ]
+    _require(sorted(insisting) == state.insisting, "insisting", insisting, state.insisting)
     deadlines = [
         (a.running_ms + live.job.time_limit_ms, a.id)
         for a in state.allocations.values()
         if a.state is AllocationState.RUNNING and (live := state.jobs[a.job]).job.time_limit_ms
     ]
     _require(sorted(deadlines) == state.deadlines, "deadlines", deadlines, state.deadlines)
+
+
+def _line(state: State) -> None:
+    """The line by lots is the queue, grouped; who loses patience when is known of all who wait."""
+    again = Line(ask_of)
+    for _, id in state.queue:
+        again.add(state.policy, state.jobs[id])
+    line = state.line
+    _require(line.lots == again.lots, "lots", line.lots, again.lots)
+    _require(line.patience == again.patience, "patience", line.patience, again.patience)
+    _require(line.niced == again.niced, "niced", line.niced, again.niced)
+    sinking = [at for at in state.sinks if state.allocations[at[1]].state is RUNNING]
+    _require(sinking == sorted(state.sinks), "sinks", state.sinks)
 
 
 def _attention(state: State) -> None:
@@ -222,7 +258,7 @@ def _nominations(state: State) -> None:
         assert live is not None, "as was required"
         _require(live.allocation is None, "promised to a job that has its place", live)
         shape = live.job.shape
-        _require(len(seats) == live.job.members, "promise is not whole", id, seats)
+        _require(_is_whole(live.job, seats), "promise is not whole", id, seats)
         for seat in seats:
             _require(seat.node in state.nodes, "promise on an unknown node", id, seat)
             _require(len(set(seat.gpus)) == shape.gpus, "promised seat", id, seat)
@@ -233,8 +269,14 @@ def _nominations(state: State) -> None:
 
 
 def check_quota(state: State) -> None:
-    """Nothing above quota; call it where no quota was lowered."""
+    """Nothing above quota or limit; call it where none was lowered."""
     for id, project in state.projects.items():
         if project.quota_milli != UNLIMITED:
             used = state.usage_milli.get(id, 0)
             _require(used <= project.quota_milli, "over quota", project, used)
+    book = Book(state)
+    for quota in book.quotas.values():
+        limit_milli = limit_of(quota)
+        if limit_milli != UNLIMITED:
+            held_milli = book.held_of(quota)
+            _require(held_milli <= limit_milli, "above a limit", quota, held_milli)
