@@ -12,8 +12,9 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from madang.core import events as ev
+from madang.core.classes import Preemptible, class_of
 from madang.core.controller import Controller, Step
-from madang.core.model import Allocation, AllocationState, Exit, NodeState
+from madang.core.model import Allocation, AllocationState, Exit, Job, NodeState
 from madang.core.policy import Policy
 from madang.core.usage.books import restart_ms
 from madang.sim.history import FOREVER_MS, STOPPED_BY_OTHERS, History, Run
@@ -58,6 +59,9 @@ class Rerun(Stage):
 
     def __init__(self, history: History, policy: Policy | None, *, oracle: bool = False) -> None:
         state = history.state()
+        # Classes are given at submission: a table that is not the recorded one gives others.
+        rows = policy.classes if policy is not None else state.policy.classes
+        self._classes = rows if rows != state.policy.classes else None
         if policy is not None:
             state.apply(ev.PolicySet(policy), history.since_ms)
             state.take_changed()
@@ -146,12 +150,28 @@ class Rerun(Stage):
         match fact:
             case ev.PolicySet() if self._keeps_policy:
                 return []
-            case ev.JobSubmitted(job) if self._oracle:
-                length_ms = sum(run.length_ms for run in self.history.courses[job.id].runs)
-                told_ms = length_ms if length_ms < FOREVER_MS else job.estimate_ms
-                return [ev.JobSubmitted(replace(job, estimate_ms=max(1, told_ms)))]
+            case ev.JobSubmitted(job):
+                return [ev.JobSubmitted(self._as_submitted(job))]
             case _:
                 return [fact]
+
+    def _as_submitted(self, job: Job) -> Job:
+        """The job as it would have been submitted under the policy: its class may be another."""
+        if self._classes is not None:
+            of = class_of(self._classes, job.provisioning, job.category, job.purpose)
+            checkpointed = of.preemptible is Preemptible.CHECKPOINTED and job.checkpoints
+            job = replace(
+                job,
+                priority=of.priority,
+                preemptible=checkpointed or of.preemptible is Preemptible.ALWAYS,
+                head_start_ms=of.head_start_ms,
+                run_ms_min=of.run_ms_min,
+            )
+        if self._oracle:
+            length_ms = sum(run.length_ms for run in self.history.courses[job.id].runs)
+            told_ms = length_ms if length_ms < FOREVER_MS else job.estimate_ms
+            job = replace(job, estimate_ms=max(1, told_ms))
+        return job
 
     # -- what happens inside ----------------------------------------------------------------------
 

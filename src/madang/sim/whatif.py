@@ -7,13 +7,13 @@ error of the method; only what the third differs from the second by is the polic
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from madang.core.events import Event
-from madang.core.policies import POLICIES
+from madang.core.policies import POLICIES, policy_of
 from madang.core.policy import DEFAULT, Policy
 from madang.core.usage.books import Books
 from madang.core.usage.keys import SIZE_NAMES
@@ -35,6 +35,13 @@ NAMED = {"default": DEFAULT, **POLICIES}
 
 class NothingToReplay(ValueError):
     """The journal has nothing in that window; the text says what there is."""
+
+
+def policy_of_file(stated: Mapping[str, Any], file: str) -> Policy:
+    """The policy that a validated file states; named after the file if it goes by a known name."""
+    policy = policy_of(stated)
+    is_other = policy.name in NAMED and NAMED[policy.name] != policy
+    return replace(policy, name=file) if is_other else policy
 
 
 @dataclass(frozen=True, slots=True)
