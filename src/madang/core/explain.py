@@ -19,6 +19,7 @@ from madang.core.explain_network import (
 )
 from madang.core.lanes import Lanes
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
+from madang.core.nearest import Change, Turn, nearest
 from madang.core.ordering import Turns
 from madang.core.passes.start import walk
 from madang.core.placement import Unplaced, members_room, room_when_empty
@@ -385,7 +386,9 @@ def try_job(snapshot: Snapshot, job: Job, rejected: Rejected | None) -> Trial:
     """What would happen to the job if it were submitted now, behind everyone of its class."""
     if rejected is not None:
         words = guide(job, rejected, snapshot.models)
-        return Trial("never", words.text, (), words.tries)
+        known = job.project in snapshot.projects
+        nearer = _nearest_words(snapshot.joined(job), job) if known else ()
+        return Trial("never", words.text, (), (*words.tries, *nearer))
     snapshot = snapshot.joined(job)
     reason = _blocked(snapshot, job)
     if reason.code == "next":
@@ -397,7 +400,7 @@ def try_job(snapshot: Snapshot, job: Job, rejected: Rejected | None) -> Trial:
         return Trial(
             "starts_now", f"starts now on {shown}{f' and {more} more' * (more > 0)}", places
         )
-    text, tries = _said(reason.text, snapshot.models), _what_fits_now(snapshot, job)
+    text, tries = _said(reason.text, snapshot.models), _nearest_words(snapshot, job)
     return Trial("waits", text, (), tries, earliest_ms=reason.earliest_ms)
 
 
@@ -409,19 +412,35 @@ def _placed_behind(snapshot: Snapshot, job: Job) -> tuple[Place, ...]:
     return placed.places
 
 
-def _what_fits_now(snapshot: Snapshot, job: Job) -> tuple[str, ...]:
-    eligible = rows_for(snapshot, snapshot.pool, job, job.shape)
-    rows = snapshot.pool.open if eligible is None else snapshot.pool.open & eligible
-    tries = []
-    room = int(np.minimum(members_room(snapshot.pool, job.shape, eligible), job.members).sum())
-    if 1 <= room < job.members:
-        tries.append(f"--members {room} fits in what is free now")
-    most = int(snapshot.pool.whole_free[rows].max(initial=0))
-    if 1 <= most < job.shape.gpus:
-        tries.append(f"--gpus {most} per member fits in what is free now")
-    if job.shape.models:
-        anything = replace(job, shape=replace(job.shape, models=()))
-        anywhere = seat(snapshot, snapshot.pool, anything)
-        if not isinstance(anywhere, Unplaced):
-            tries.append("any GPU model: leave --profile out")
-    return tuple(tries)
+def tries_now(snapshot: Snapshot, job_id: str) -> tuple[str, ...]:
+    """What is nearest to a waiting job and would start now; nothing for one that does not wait.
+
+    Raises:
+        KeyError: the job is not live.
+    """
+    live = snapshot.jobs[job_id]
+    if live.standing.phase is not Phase.WAITING or live.standing.not_before_ms > snapshot.now_ms:
+        return ()
+    return _nearest_words(snapshot, live.job)
+
+
+def _nearest_words(snapshot: Snapshot, job: Job) -> tuple[str, ...]:
+    if not snapshot.pool.nodes:
+        return ()
+    changes = nearest(Turn(snapshot, job.id), job)
+    return tuple(_said(_change_words(change), snapshot.models) for change in changes)
+
+
+def _change_words(change: Change) -> str:
+    match change.option:
+        case "--members --gpus":
+            members, gpus = change.value.split()
+            return f"--members {members} --gpus {gpus} would start now: as many GPUs, other members"
+        case "--switches" | "--spread" | "--exclusive" | "--zone":
+            return f"without {change.option} it would start now"
+        case "segments":
+            return "without segments it would start now"
+        case "all":
+            return f"without {change.value} it would start now"
+        case _:
+            return f"{change.option} {change.value}".rstrip() + " would start now"
