@@ -17,20 +17,16 @@ from madang.core.explain_network import (
     binds_when_empty,
     network_guide,
 )
-from madang.core.fair import Shares
-from madang.core.keys import overdue_ms
-from madang.core.live import lane_of
+from madang.core.explain_order import gpus_word, holders_word, limit_words, turn_words
+from madang.core.lanes import Lanes
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
-from madang.core.ordering import Turns, has_lost_patience
-from madang.core.passes.start import competing_models, walk
+from madang.core.ordering import Turns
+from madang.core.passes.start import walk
 from madang.core.placement import Unplaced, members_room, room_when_empty
 from madang.core.pool import Place, Pool
-from madang.core.quotas import Book, limit_of
 from madang.core.seating import fits_when_empty, rows_for, seat
-from madang.core.settings import ANY, Quota
 from madang.core.snapshot import Snapshot
 
-HOLDERS_SHOWN_MAX = 3
 NODES_SHOWN_MAX = 8
 CPU_SLOT_MODEL = "cpu"  # the model of devices on a machine without GPUs
 
@@ -91,10 +87,6 @@ def size(members: int, shape: Shape) -> str:
     return (f"{members} members × {each}" if members != 1 else each) + kind
 
 
-def _gpus(milli: int | str) -> str:
-    return f"{int(milli) / WHOLE_GPU_MILLI:g}"
-
-
 def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
     """The words for a rejection in a yard of these device models."""
     n = dict(rejected.numbers)
@@ -105,7 +97,7 @@ def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
             text = f"project {n['asked']} does not exist; there are: {n['known']}"
             tries = ("choose one with --project", "madang project set NAME --quota GPUS")
         case "over_quota":
-            quota = _gpus(n["quota_milli"])
+            quota = gpus_word(n["quota_milli"])
             text = f"{asked} asked, but project {job.project} may hold {quota} GPUs at most"
             tries = _smaller(job, int(n["quota_milli"]) // max(job.shape.milli, 1))
             if not tries:
@@ -193,9 +185,11 @@ def _why(snapshot: Snapshot, job_id: str) -> Why:
 
 def _blocked(snapshot: Snapshot, job: Job) -> Why:
     """Why the job, which waits for nothing but its turn, does not start now."""
-    short = _short_of_quota(snapshot, job) or _short_of_limit(snapshot, job)
+    short = _short_of_quota(snapshot, job)
     if short is not None:
         return short
+    if (limit := limit_words(snapshot, job)) is not None:
+        return Why("quota", *limit)
     if not snapshot.pool.nodes:
         return Why("no_nodes", "no node has reported yet")
     if not fits_when_empty(snapshot, job):
@@ -203,9 +197,10 @@ def _blocked(snapshot: Snapshot, job: Job) -> Why:
     draft = Draft(snapshot)
     holders = walk(draft, until=job.id).holders
     placed = seat(snapshot, draft.room_for(job), job)
-    mine = competing_models(snapshot, lane_of(job))
+    lanes = Lanes(snapshot)
+    mine = lanes.of(job)
     ahead = [id for bits, id in holders if bits & mine]
-    count = _count_ahead(snapshot, job.id, mine) if ahead else 0
+    count = _count_ahead(snapshot, job.id, lanes, mine) if ahead else 0
     earliest_ms, basis = _earliest(snapshot, job)
     if isinstance(placed, Unplaced):
         if (bound := binds_now(snapshot, draft.view, job)) is not None:
@@ -213,7 +208,7 @@ def _blocked(snapshot: Snapshot, job: Job) -> Why:
             text = f"needs {size(job.members, job.shape)}: {words}"
             text += f"; {count} ahead of it" * (count > 0)
             return Why("network", text, (*figures, ("ahead", count)), earliest_ms, basis)
-        return in_turn(snapshot, job, _no_room(snapshot, job, placed, count, (earliest_ms, basis)))
+        return _in_turn(snapshot, job, _no_room(snapshot, job, placed, count, (earliest_ms, basis)))
     if ahead:
         first = snapshot.jobs[ahead[0]].job
         behind = Why(
@@ -224,7 +219,7 @@ def _blocked(snapshot: Snapshot, job: Job) -> Why:
             earliest_ms,
             basis,
         )
-        return in_turn(snapshot, job, behind)
+        return _in_turn(snapshot, job, behind)
     return Why("next", "it starts with the next turn", (), snapshot.now_ms, "there is room")
 
 
@@ -235,115 +230,16 @@ def _short_of_quota(snapshot: Snapshot, job: Job) -> Why | None:
         return None
     return Why(
         "quota",
-        f"project {job.project} holds {_gpus(used_milli)} of its {_gpus(quota_milli)} GPUs; "
-        f"this job needs {_gpus(job.milli)} more{_holders(snapshot, job.project)}",
+        f"project {job.project} holds {gpus_word(used_milli)} of its {gpus_word(quota_milli)} "
+        f"GPUs; this job needs {gpus_word(job.milli)} more{holders_word(snapshot, job.project)}",
         (("used_milli", used_milli), ("quota_milli", quota_milli), ("asked_milli", job.milli)),
     )
 
 
-def _short_of_limit(snapshot: Snapshot, job: Job) -> Why | None:
-    """The limit of its project or workspace that keeps the job, and who holds what it counts."""
-    book = Book(snapshot)
-    full = book.full_groups(job, job.milli)
-    usable = [group for group in snapshot.groups if group not in full]
-    short = book.short_of(job, job.milli)
-    if short is None and full and not usable:
-        short = next(iter(full.values()))
-    if short is None:
-        return None
-    quota, limit_milli = short.quota, limit_of(short.quota)
-    borrows = " and borrows nothing" if quota.weight == 0 else ""
-    return Why(
-        "quota",
-        f"{_owner(quota)} holds {_gpus(short.held_milli)} of the {_gpus(limit_milli)} GPUs that "
-        f"{_what(quota)} may hold{borrows}; this job needs {_gpus(job.milli)} more"
-        f"{_holders_of(snapshot, book, quota)}",
-        (
-            ("quota", quota.key),
-            ("used_milli", short.held_milli),
-            ("quota_milli", limit_milli),
-            ("asked_milli", job.milli),
-        ),
-    )
-
-
-def _owner(quota: Quota) -> str:
-    return quota.owner.replace(":", " ", 1)
-
-
-def _what(quota: Quota) -> str:
-    """`it`, or `its spot jobs in group h100`."""
-    if quota.provisioning == ANY and quota.group == ANY:
-        return "it"
-    jobs = "jobs" if quota.provisioning == ANY else f"{quota.provisioning.replace('_', '-')} jobs"
-    return f"its {jobs}" + (f" in group {quota.group}" if quota.group != ANY else "")
-
-
-def _holders_of(snapshot: Snapshot, book: Book, quota: Quota) -> str:
-    """Who holds most of what the quota counts: jobs of a project, projects of a workspace."""
-    if quota.owner.startswith("project:"):
-        return _holders(snapshot, quota.owner.partition(":")[2])
-    held = sorted((-milli, id) for id, milli in book.holders_of(quota).items() if milli)
-    shown = ", ".join(f"{id} {_gpus(-milli)}" for milli, id in held[:HOLDERS_SHOWN_MAX])
-    return f" (held by {shown}{', …' if len(held) > HOLDERS_SHOWN_MAX else ''})" if held else ""
-
-
-def in_turn(snapshot: Snapshot, job: Job, why: Why) -> Why:
-    """The same, with the job's place in turn and what put it there, where others wait too."""
-    why = _with_guarantee(snapshot, job, why)
-    total = len(snapshot.queue)
-    if total < 2 or not snapshot.policy.patience_ms:
-        return why
-    place = next(at for at, id in enumerate(Turns(snapshot), start=1) if id == job.id)
-    live, policy = snapshot.jobs[job.id], snapshot.policy
-    shares, held_milli = Shares(snapshot), snapshot.usage_milli.get(job.project, 0)
-    lag_ms = shares.lag_ms(job.project, held_milli)
-    reasons = []
-    if "priority" in policy.order:
-        reasons.append(f"priority {job.priority}")
-    if job.head_start_ms:
-        reasons.append(f"a head start of {_span(job.head_start_ms)}")
-    numbers: Numbers = (("place", place), ("waiting", total), ("priority", job.priority))
-    if lag_ms and len(snapshot.line.lots) > 1:
-        charged, fair = shares.charge(job.project, held_milli)
-        percent = 100 * charged // fair if fair else 0
-        reasons.append(
-            f"project {job.project} has used {percent} % of its share, which puts it "
-            f"{_span(lag_ms)} back"
-        )
-        numbers += (("share_pct", percent), ("lag_ms", lag_ms))
-    if has_lost_patience(snapshot, live):
-        reasons = [f"it has waited for more than {_span(policy.patience_ms)} and is passed by none"]
-    else:
-        first_ms = overdue_ms(policy, live) - snapshot.now_ms
-        reasons.append(f"in {_span(first_ms)} it goes first")
-        numbers += (("first_in_ms", first_ms),)
-    because = f" ({'; '.join(reasons)})" if reasons else ""
-    text = f"{why.text}; {place} of {total} in turn{because}"
-    return replace(why, text=text, numbers=(*why.numbers, *numbers))
-
-
-def _with_guarantee(snapshot: Snapshot, job: Job, why: Why) -> Why:
-    """The same; a job within a guarantee gets back what others have borrowed, and is told so."""
-    book = Book(snapshot)
-    quota = book.guarantee_of(job)
-    if quota is None:
-        return why
-    held_milli = book.held_of(quota)
-    text = (
-        f"{why.text}; it is within the guarantee of {_owner(quota)} ({_gpus(held_milli)} of "
-        f"{_gpus(quota.guaranteed_milli)} GPUs held): what others have borrowed is given back"
-    )
-    numbers: Numbers = (("guarantee", quota.key), ("guaranteed_milli", quota.guaranteed_milli))
-    return replace(why, text=text, numbers=(*why.numbers, *numbers))
-
-
-def _span(ms: int) -> str:
-    """Two units of a time: `1d 4h`, `12h`, `35m`; `0m` below a minute."""
-    minutes = ms // 60_000
-    days, hours, minutes = minutes // 1_440, minutes // 60 % 24, minutes % 60
-    words = [f"{n}{unit}" for n, unit in ((days, "d"), (hours, "h"), (minutes, "m")) if n]
-    return " ".join(words[:2]) or "0m"
+def _in_turn(snapshot: Snapshot, job: Job, why: Why) -> Why:
+    """The same, with its guarantee and its place in turn."""
+    words, numbers = turn_words(snapshot, job)
+    return replace(why, text=why.text + words, numbers=(*why.numbers, *numbers))
 
 
 def _out_of_service(snapshot: Snapshot, job: Job) -> Why:
@@ -352,7 +248,7 @@ def _out_of_service(snapshot: Snapshot, job: Job) -> Why:
         words, figures = bound
         text = f"needs {size(job.members, job.shape)}; of the nodes in service, {words}"
         return Why("out_of_service", text, figures)
-    eligible = rows_for(snapshot, snapshot.pool, job.shape)
+    eligible = rows_for(snapshot, snapshot.pool, job, job.shape)
     room = room_when_empty(snapshot.pool, job.shape, job.members, eligible)
     closed = int(np.count_nonzero(~snapshot.pool.open))
     ill = int((snapshot.pool.gpu_count - snapshot.pool.gpu_usable).sum())
@@ -375,7 +271,7 @@ def _no_room(
     snapshot: Snapshot, job: Job, placed: Unplaced, ahead: int, earliest: tuple[int, str]
 ) -> Why:
     pool = snapshot.pool
-    eligible = rows_for(snapshot, pool, job.shape)
+    eligible = rows_for(snapshot, pool, job, job.shape)
     rows = pool.open if eligible is None else pool.open & eligible
     offered = pool.gpu_count if eligible is None else pool.gpu_count[eligible]
     free = int(pool.whole_free[rows].sum())
@@ -424,7 +320,7 @@ def _closed(nodes: int) -> str:
     return f"; {nodes} node{'s take' if nodes != 1 else ' takes'} no work" if nodes else ""
 
 
-def _count_ahead(snapshot: Snapshot, until: str, mine: int) -> int:
+def _count_ahead(snapshot: Snapshot, until: str, lanes: Lanes, mine: int) -> int:
     """How many jobs whose turn is before that one's could go and compete for the same devices."""
     count = 0
     for job_id in Turns(snapshot):
@@ -433,22 +329,11 @@ def _count_ahead(snapshot: Snapshot, until: str, mine: int) -> int:
         live = snapshot.jobs[job_id]
         if live.standing.stop_asked or live.standing.not_before_ms > snapshot.now_ms:
             continue
-        if not competing_models(snapshot, lane_of(live.job)) & mine:
+        if not lanes.of(live.job) & mine:
             continue
         if _short_of_quota(snapshot, live.job) is None and fits_when_empty(snapshot, live.job):
             count += 1
     return count
-
-
-def _holders(snapshot: Snapshot, project: str) -> str:
-    held: list[tuple[int, str]] = []
-    for allocation in snapshot.allocations.values():
-        if allocation.project == project:
-            members = sum(allocation.holds(r) for r in range(len(allocation.seats)))
-            held.append((-members * allocation.shape.milli, allocation.job))
-    held.sort()
-    shown = ", ".join(f"{job} {_gpus(-milli)}" for milli, job in held[:HOLDERS_SHOWN_MAX])
-    return f" (held by {shown}{', …' if len(held) > HOLDERS_SHOWN_MAX else ''})" if held else ""
 
 
 def _earliest(snapshot: Snapshot, job: Job) -> tuple[int, str]:
@@ -519,7 +404,7 @@ def _placed_behind(snapshot: Snapshot, job: Job) -> tuple[Place, ...]:
 
 
 def _what_fits_now(snapshot: Snapshot, job: Job) -> tuple[str, ...]:
-    eligible = rows_for(snapshot, snapshot.pool, job.shape)
+    eligible = rows_for(snapshot, snapshot.pool, job, job.shape)
     rows = snapshot.pool.open if eligible is None else snapshot.pool.open & eligible
     tries = []
     room = int(np.minimum(members_room(snapshot.pool, job.shape, eligible), job.members).sum())
