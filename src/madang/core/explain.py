@@ -17,6 +17,7 @@ from madang.core.explain_network import (
     binds_when_empty,
     network_guide,
 )
+from madang.core.explain_order import gpus_word, holders_word, limit_words, turn_words
 from madang.core.lanes import Lanes
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
 from madang.core.nearest import Change, Turn, nearest
@@ -27,7 +28,6 @@ from madang.core.pool import Place, Pool
 from madang.core.seating import fits_when_empty, rows_for, seat
 from madang.core.snapshot import Snapshot
 
-HOLDERS_SHOWN_MAX = 3
 NODES_SHOWN_MAX = 8
 CPU_SLOT_MODEL = "cpu"  # the model of devices on a machine without GPUs
 
@@ -88,10 +88,6 @@ def size(members: int, shape: Shape) -> str:
     return (f"{members} members × {each}" if members != 1 else each) + kind
 
 
-def _gpus(milli: int | str) -> str:
-    return f"{int(milli) / WHOLE_GPU_MILLI:g}"
-
-
 def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
     """The words for a rejection in a yard of these device models."""
     n = dict(rejected.numbers)
@@ -102,7 +98,7 @@ def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
             text = f"project {n['asked']} does not exist; there are: {n['known']}"
             tries = ("choose one with --project", "madang project set NAME --quota GPUS")
         case "over_quota":
-            quota = _gpus(n["quota_milli"])
+            quota = gpus_word(n["quota_milli"])
             text = f"{asked} asked, but project {job.project} may hold {quota} GPUs at most"
             tries = _smaller(job, int(n["quota_milli"]) // max(job.shape.milli, 1))
             if not tries:
@@ -193,6 +189,8 @@ def _blocked(snapshot: Snapshot, job: Job) -> Why:
     short = _short_of_quota(snapshot, job)
     if short is not None:
         return short
+    if (limit := limit_words(snapshot, job)) is not None:
+        return Why("quota", *limit)
     if not snapshot.pool.nodes:
         return Why("no_nodes", "no node has reported yet")
     if not fits_when_empty(snapshot, job):
@@ -211,10 +209,10 @@ def _blocked(snapshot: Snapshot, job: Job) -> Why:
             text = f"needs {size(job.members, job.shape)}: {words}"
             text += f"; {count} ahead of it" * (count > 0)
             return Why("network", text, (*figures, ("ahead", count)), earliest_ms, basis)
-        return _no_room(snapshot, job, placed, count, (earliest_ms, basis))
+        return _in_turn(snapshot, job, _no_room(snapshot, job, placed, count, (earliest_ms, basis)))
     if ahead:
         first = snapshot.jobs[ahead[0]].job
-        return Why(
+        behind = Why(
             "behind",
             f"{count} ahead of it {'wait' if count != 1 else 'waits'} for the same devices, "
             f"first {first.id} ({size(first.members, first.shape)})",
@@ -222,6 +220,7 @@ def _blocked(snapshot: Snapshot, job: Job) -> Why:
             earliest_ms,
             basis,
         )
+        return _in_turn(snapshot, job, behind)
     return Why("next", "it starts with the next turn", (), snapshot.now_ms, "there is room")
 
 
@@ -232,10 +231,16 @@ def _short_of_quota(snapshot: Snapshot, job: Job) -> Why | None:
         return None
     return Why(
         "quota",
-        f"project {job.project} holds {_gpus(used_milli)} of its {_gpus(quota_milli)} GPUs; "
-        f"this job needs {_gpus(job.milli)} more{_holders(snapshot, job.project)}",
+        f"project {job.project} holds {gpus_word(used_milli)} of its {gpus_word(quota_milli)} "
+        f"GPUs; this job needs {gpus_word(job.milli)} more{holders_word(snapshot, job.project)}",
         (("used_milli", used_milli), ("quota_milli", quota_milli), ("asked_milli", job.milli)),
     )
+
+
+def _in_turn(snapshot: Snapshot, job: Job, why: Why) -> Why:
+    """The same, with its guarantee and its place in turn."""
+    words, numbers = turn_words(snapshot, job)
+    return replace(why, text=why.text + words, numbers=(*why.numbers, *numbers))
 
 
 def _out_of_service(snapshot: Snapshot, job: Job) -> Why:
@@ -330,17 +335,6 @@ def _count_ahead(snapshot: Snapshot, until: str, lanes: Lanes, mine: int) -> int
         if _short_of_quota(snapshot, live.job) is None and fits_when_empty(snapshot, live.job):
             count += 1
     return count
-
-
-def _holders(snapshot: Snapshot, project: str) -> str:
-    held: list[tuple[int, str]] = []
-    for allocation in snapshot.allocations.values():
-        if allocation.project == project:
-            members = sum(allocation.holds(r) for r in range(len(allocation.seats)))
-            held.append((-members * allocation.shape.milli, allocation.job))
-    held.sort()
-    shown = ", ".join(f"{job} {_gpus(-milli)}" for milli, job in held[:HOLDERS_SHOWN_MAX])
-    return f" (held by {shown}{', …' if len(held) > HOLDERS_SHOWN_MAX else ''})" if held else ""
 
 
 def _earliest(snapshot: Snapshot, job: Job) -> tuple[int, str]:
