@@ -1,0 +1,148 @@
+"""Moving a job: who may be moved, what it costs, and where each would go on.
+
+A move stops a job that checkpoints, and promises it in the same commit devices that are free now;
+so it waits for nothing but its own end, and nobody takes its place meanwhile.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from madang.core.draft import Draft
+from madang.core.model import (
+    WHOLE_GPU_MILLI,
+    Allocation,
+    AllocationState,
+    Job,
+    ReleaseReason,
+    Standing,
+)
+from madang.core.placement import Unplaced, eligible_rows, place
+from madang.core.pool import Bools, Place, Pool
+from madang.core.snapshot import Snapshot
+
+# What a stop and a new start cost where the job does not say: (GPUs at most, ms).
+RESTARTS_MS = ((1, 7_000), (8, 30_000))
+RESTART_MS_MAX = 60_000
+UNKNOWN_MS = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """A job that may be moved. `bill_gpu_ms` is the work that its move throws away; `left_ms` how
+    long it is expected to run on (UNKNOWN_MS: nobody knows), `places` what it holds."""
+
+    allocation: Allocation
+    job: Job
+    bill_gpu_ms: int
+    left_ms: int
+    places: tuple[Place, ...]
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """The cheapest first; ties by age."""
+        return (self.bill_gpu_ms, self.job.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A mover and where it goes: one place per member in rank order."""
+
+    mover: Mover
+    places: tuple[Place, ...]
+
+
+def restart_ms(job: Job) -> int:
+    """What a stop and a new start cost the job."""
+    if job.restart_ms:
+        return job.restart_ms
+    gpus = job.milli // WHOLE_GPU_MILLI
+    return next((ms for most, ms in RESTARTS_MS if gpus <= most), RESTART_MS_MAX)
+
+
+def bill_gpu_ms(job: Job, standing: Standing, allocation: Allocation, now_ms: int) -> int:
+    """The work since the last checkpoint, and the restart, on all its GPUs."""
+    since_ms = max(allocation.running_ms, standing.checkpoint_ms)
+    lost_ms = max(0, now_ms - since_ms) + restart_ms(job)
+    return lost_ms * allocation.shape.milli * len(allocation.seats) // WHOLE_GPU_MILLI
+
+
+def movers(draft: Draft) -> dict[str, Mover]:
+    """Every job that may be moved now, by allocation."""
+    snapshot = draft.snapshot
+    found: dict[str, Mover] = {}
+    for id, allocation in snapshot.allocations.items():
+        live = snapshot.jobs.get(allocation.job)
+        if live is None or live.allocation != id or id in draft.releasing:
+            continue
+        job, standing, now_ms = live.job, live.standing, snapshot.now_ms
+        if not _may_move(snapshot, job, standing, allocation):
+            continue
+        places = tuple(draft.places_of(allocation.seats))
+        if any(len(gpus) != allocation.shape.gpus for _, gpus in places):
+            continue  # a device fell ill: it will not run much longer
+        bill = bill_gpu_ms(job, standing, allocation, now_ms)
+        found[id] = Mover(allocation, job, bill, _left_ms(job, allocation, now_ms), places)
+    return found
+
+
+def _may_move(snapshot: Snapshot, job: Job, standing: Standing, allocation: Allocation) -> bool:
+    """It checkpoints and may be moved aside, runs whole, and has had its rest."""
+    if allocation.state is not AllocationState.RUNNING or allocation.ended:
+        return False
+    if not job.checkpoints or not job.preemptible or standing.stop_asked or not job.shape.gpus:
+        return False
+    policy, now_ms = snapshot.policy, snapshot.now_ms
+    if now_ms - allocation.running_ms < max(policy.run_ms_min, job.run_ms_min):
+        return False
+    return not standing.moved_ms or now_ms - standing.moved_ms >= policy.move_rest_ms
+
+
+def _left_ms(job: Job, allocation: Allocation, now_ms: int) -> int:
+    length_ms = job.estimate_ms or job.time_limit_ms
+    if not length_ms:
+        return UNKNOWN_MS
+    return max(0, allocation.running_ms + length_ms - now_ms)
+
+
+def shut(pool: Pool, rows: Iterable[int]) -> Pool:
+    """A scratch of the pool in which some rows take nobody."""
+    is_open = pool.open.copy()
+    is_open[list(rows)] = False
+    return replace(pool.scratch(), open=is_open)
+
+
+def destinations(snapshot: Snapshot, free: Pool, leaving: Sequence[Mover]) -> list[Move] | Mover:
+    """Where each goes, of what is free now; or the first that finds no place.
+
+    `free` is a scratch, and has the places taken afterwards. The largest is placed first.
+    """
+    moves: list[Move] = []
+    for mover in sorted(leaving, key=lambda one: (-one.job.milli, one.order)):
+        places = _seated(snapshot, free, mover)
+        if places is None:
+            return mover
+        free.take(places, mover.allocation.shape)
+        moves.append(Move(mover, places))
+    return moves
+
+
+def _seated(snapshot: Snapshot, free: Pool, mover: Mover) -> tuple[Place, ...] | None:
+    shape = mover.allocation.shape
+    eligible: Bools | None = eligible_rows(
+        free, tuple([snapshot.models.get(model, -1) for model in shape.models])
+    )
+    places = place(free, shape, len(mover.allocation.seats), eligible)
+    return None if isinstance(places, Unplaced) else places
+
+
+def carry_out(draft: Draft, moves: Iterable[Move], by: str) -> None:
+    """Promise each its destination and ask it to leave, in one plan."""
+    for move in moves:
+        draft.move(move.mover.job, move.mover.allocation.id, move.places)
+        draft.release(
+            move.mover.allocation.id,
+            ReleaseReason.MOVED,
+            move.mover.job.grace_ms,
+            by=by,
+            bill_gpu_ms=move.mover.bill_gpu_ms,
+        )
