@@ -29,6 +29,9 @@ class Policy:
     Levels (the key `level`) grow with the service a job has attained, as in multi-level feedback
     (Tiresias, NSDI 2019, with two levels; here as many as it takes): level L begins at
     `level_ms · level_factor^(L-1)`. Service counts as `run time · gpus^(service_gpus_quarters/4)`.
+    `levels` name the network tree's levels from the root down (Node.domains); `within` is the one
+    that holds a gang of several nodes unless its job says otherwise ("": anywhere).
+    `fair_half_life_ms`: past usage counts half after so long (0: usage has no say).
     A job that has waited `patience_ms` since it last ran goes first, so that nobody starves.
     """
 
@@ -43,6 +46,9 @@ class Policy:
     service_gpus_quarters: int = 4
     patience_ms: int = 0
     run_ms_min: int = 0
+    levels: tuple[str, ...] = ("block", "leaf")
+    within: str = ""
+    fair_half_life_ms: int = 0
 
 
 DEFAULT = Policy("default")
