@@ -16,10 +16,11 @@ from madang.core.events import AllocationBound
 from madang.core.lifecycle import LIVELY
 from madang.core.model import WHOLE_GPU_MILLI, Job, Shape
 from madang.core.ordering import ordered
-from madang.core.passes.start import BINDS_PER_TURN_MAX, fits_when_empty, model_codes
-from madang.core.placement import Unplaced, eligible_rows, members_room, place, room_on
+from madang.core.passes.start import BINDS_PER_TURN_MAX
+from madang.core.placement import Unplaced
 from madang.core.policy import Misfit
-from madang.core.pool import Bools, Place, Pool
+from madang.core.pool import Place, Pool
+from madang.core.seating import Gaps, fits_when_empty, likeness, seat
 
 NEVER_MS = np.iinfo(np.int64).max
 OVERDUE_FACTOR = 2  # what has outrun its estimate is expected to take as long again
@@ -46,7 +47,7 @@ def backfill(draft: Draft) -> None:
         if not draft.may_start(job_id):
             continue
         job = draft.snapshot.jobs[job_id].job
-        request = (job.shape, job.members, expected_ms(job))
+        request = (likeness(job), expected_ms(job))
         if request in unplaced:
             continue
         if timeline.start_now(job):
@@ -94,15 +95,15 @@ class Timeline:
         pool = self.draft.view
         for at in held:
             pool = _least(pool, self._beside[at])
-        eligible = eligible_rows(pool, model_codes(self.draft.snapshot, job))
-        places = place(pool, job.shape, job.members, eligible)
-        if isinstance(places, Unplaced):
+        seated = seat(self.draft.snapshot, pool, job)
+        if isinstance(seated, Unplaced):
             return False
-        self.draft.bind(job, places)
+        self.draft.bind(job, seated)
         for at in held:
-            self._beside[at].take(places, job.shape)
+            self._beside[at].take(seated.places, seated.shape)
         if self._has_stays and end_ms != NEVER_MS:
-            insort(self._stays, Stay(self.now_ms, end_ms, places, job.shape), key=_end_ms)
+            stay = Stay(self.now_ms, end_ms, seated.places, seated.shape)
+            insort(self._stays, stay, key=_end_ms)
         return True
 
     def reserve(self, job: Job) -> bool:
@@ -110,20 +111,19 @@ class Timeline:
         if not self._has_stays:
             self._stays, self._has_stays = _stays(self.draft), True
         length_ms = expected_ms(job) or NEVER_MS - self.now_ms
-        eligible = eligible_rows(self.draft.view, model_codes(self.draft.snapshot, job))
         free, given = self.draft.view.scratch(), 0
-        gaps = Gaps(free, job, eligible)
+        gaps = Gaps(self.draft.snapshot, free, job)
         for begin_ms in self._ends():
             while given < len(self._stays) and self._stays[given].end_ms <= begin_ms:
-                gaps.give(self._stays[given])
+                gaps.give(self._stays[given].places, self._stays[given].shape)
                 given += 1
             if gaps.missing > 0:
                 continue
             end_ms = min(begin_ms + length_ms, NEVER_MS)
             pool = self._without_reservations(free, begin_ms, end_ms)
-            places = place(pool, job.shape, job.members, eligible)
-            if not isinstance(places, Unplaced):
-                self._keep(Stay(begin_ms, end_ms, places, job.shape), free)
+            seated = seat(self.draft.snapshot, pool, job)
+            if not isinstance(seated, Unplaced):
+                self._keep(Stay(begin_ms, end_ms, seated.places, seated.shape), free)
                 return True
         return False
 
@@ -149,25 +149,6 @@ class Timeline:
         left.block(stay.places, stay.shape)
         self.reservations.append(stay)
         self._beside.append(left)
-
-
-class Gaps:
-    """How many of a gang's members have no room in a pool that fills with what is given back."""
-
-    def __init__(self, pool: Pool, job: Job, eligible: Bools | None) -> None:
-        self._pool, self._job, self._eligible = pool, job, eligible
-        self._room = np.minimum(members_room(pool, job.shape, eligible), job.members).tolist()
-        self.missing = job.members - sum(self._room)
-
-    def give(self, stay: Stay) -> None:
-        """Give a stay's places back to the pool."""
-        for one in stay.places:
-            self._pool.give(one, stay.shape)
-        for row in {row: None for row, _ in stay.places}:
-            if self._eligible is None or self._eligible.item(row):
-                here = min(room_on(self._pool, row, self._job.shape), self._job.members)
-                self.missing -= here - self._room[row]
-                self._room[row] = here
 
 
 def _end_ms(stay: Stay) -> int:
