@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from madang.core.admission import Rejected, judge
 from madang.core.events import Decision, Event, Fact, JobRejected, JobSubmitted
 from madang.core.model import Job
+from madang.core.night import has_night, next_look_ms
 from madang.core.ordering import next_change_ms
 from madang.core.passes.start import BINDS_PER_TURN_MAX
 from madang.core.plan import plan
@@ -70,6 +71,9 @@ class Controller:
             due.append(state.backoffs[after][0])
         if state.policy.preempts and state.queue:
             due += self._order_changes_ms(now_ms)
+        due += [hole.until_ms for hole in state.settings.holes.values()]
+        if has_night(state.policy) and state.allocations:
+            due.append(next_look_ms(state.policy, state.planned_ms, now_ms))
         return max(now_ms, min(due)) if due else None
 
     def _order_changes_ms(self, now_ms: int) -> list[int]:
@@ -84,11 +88,12 @@ class Controller:
         due_ms = self.due_ms(now_ms)
         if due_ms is None or due_ms > now_ms:
             return []
-        stirs = self.state.stirs
-        decisions = plan(self.state.snapshot(now_ms))
+        state, stirs = self.state, self.state.stirs
+        decisions = plan(state.snapshot(now_ms))
         was_cut = len(decisions) >= BINDS_PER_TURN_MAX
         self._planned_stirs = _NEVER_PLANNED if was_cut else stirs
         self._planned_ms = now_ms
+        state.planned(now_ms)
         return decisions
 
     def judge(self, job: Job) -> Rejected | None:

@@ -48,12 +48,20 @@ class Draft:
         """A decision that takes no device."""
         self.decisions.append(decision)
 
-    def release(self, allocation: str, reason: ReleaseReason, grace_ms: int) -> None:
+    def release(
+        self,
+        allocation: str,
+        reason: ReleaseReason,
+        grace_ms: int,
+        *,
+        by: str = "",
+        bill_gpu_ms: int = 0,
+    ) -> None:
         """Ask an allocation to end, once a plan."""
         if allocation in self.releasing:
             return
         self.releasing.add(allocation)
-        self.decisions.append(ReleaseAsked(allocation, reason, grace_ms))
+        self.decisions.append(ReleaseAsked(allocation, reason, grace_ms, by, bill_gpu_ms))
 
     def within_quota(self, job: Job) -> bool:
         """True iff the job fits in what its project may still hold."""
@@ -95,11 +103,27 @@ class Draft:
         )
         self.keep_promise(job, seated)
 
+    def move(self, job: Job, seated: Seated) -> None:
+        """Promise a running job another place, free now. It is charged for the one it leaves."""
+        assert self.snapshot.jobs[job.id].allocation is not None, f"has nothing to leave: {job}"
+        self.nominate(job, seated)
+
     def keep_promise(self, job: Job, seated: Seated) -> None:
-        """Keep what is free of the promised places from everyone else, and charge the project."""
+        """Keep what is free of the promised places from everyone else, and charge the project.
+
+        A job that moves is charged here only for what it does not hold any more elsewhere.
+        """
         self.promised.add(job.id)
         self.pool.block(seated.places, seated.shape)
-        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + job.milli
+        milli = job.milli - self._held_milli(job.id)
+        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
+
+    def _held_milli(self, job_id: str) -> int:
+        live = self.snapshot.jobs[job_id]
+        if live.allocation is None:
+            return 0
+        held = self.snapshot.allocations[live.allocation]
+        return sum(held.holds(rank) for rank in range(len(held.seats))) * held.shape.milli
 
     def drop_nomination(self, job: str) -> None:
         """The promise cannot be kept."""

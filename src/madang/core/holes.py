@@ -15,8 +15,9 @@ import numpy as np
 from madang.core.draft import Draft
 from madang.core.model import Shape
 from madang.core.moving import Move, Mover, destinations, movers
-from madang.core.placement import eligible_rows, members_room, room_on, seats_on
+from madang.core.placement import members_room, room_on, seats_on
 from madang.core.pool import Ints, Place, Pool
+from madang.core.seating import rows_for
 from madang.core.settings import Hole
 
 DOMAINS_MAX = 64  # of those whose rows could be emptied, the cheapest to empty are looked into
@@ -64,9 +65,9 @@ def plan_hole(draft: Draft, hole: Hole) -> HolePlan | NoHole:
         return _impossible(search, groups, emptied)
     candidates.sort(key=lambda one: one[:2])
     for _, _, rows in candidates[:DOMAINS_MAX]:
-        plan = search.moving_out(rows)
-        if plan is not None:
-            return plan
+        made = search.moving_out(rows)
+        if made is not None:
+            return made
     return NoHole("crowded", hole.members)
 
 
@@ -114,9 +115,7 @@ class _Search:
     def __init__(self, draft: Draft, hole: Hole) -> None:
         self.draft, self.hole = draft, hole
         self.movers = movers(draft)
-        models = draft.snapshot.models
-        codes = tuple([models.get(model, -1) for model in hole.shape.models])
-        self.eligible = eligible_rows(draft.view, codes)
+        self.eligible = rows_for(draft.snapshot, draft.view, hole.shape)
         self.on_row: dict[int, list[Mover]] = {}
         self.emptied = draft.view.scratch()  # what were free if all who may move had left
         for mover in self.movers.values():

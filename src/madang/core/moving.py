@@ -14,10 +14,12 @@ from madang.core.model import (
     AllocationState,
     Job,
     ReleaseReason,
+    Seat,
     Standing,
 )
-from madang.core.placement import Unplaced, eligible_rows, place
-from madang.core.pool import Bools, Place, Pool
+from madang.core.placement import Unplaced
+from madang.core.pool import Place, Pool
+from madang.core.seating import Seated, seat, shape_at
 from madang.core.snapshot import Snapshot
 
 # What a stop and a new start cost where the job does not say: (GPUs at most, ms).
@@ -45,10 +47,15 @@ class Mover:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A mover and where it goes: one place per member in rank order."""
+    """A mover and where it goes."""
 
     mover: Mover
-    places: tuple[Place, ...]
+    seated: Seated
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """One per member in rank order."""
+        return self.seated.places
 
 
 def restart_ms(job: Job) -> int:
@@ -118,27 +125,29 @@ def destinations(snapshot: Snapshot, free: Pool, leaving: Sequence[Mover]) -> li
     """
     moves: list[Move] = []
     for mover in sorted(leaving, key=lambda one: (-one.job.milli, one.order)):
-        places = _seated(snapshot, free, mover)
-        if places is None:
+        seated = _seated(snapshot, free, mover)
+        if seated is None:
             return mover
-        free.take(places, mover.allocation.shape)
-        moves.append(Move(mover, places))
+        free.take(seated.places, seated.shape)
+        moves.append(Move(mover, seated))
     return moves
 
 
-def _seated(snapshot: Snapshot, free: Pool, mover: Mover) -> tuple[Place, ...] | None:
-    shape = mover.allocation.shape
-    eligible: Bools | None = eligible_rows(
-        free, tuple([snapshot.models.get(model, -1) for model in shape.models])
-    )
-    places = place(free, shape, len(mover.allocation.seats), eligible)
-    return None if isinstance(places, Unplaced) else places
+def _seated(snapshot: Snapshot, free: Pool, mover: Mover) -> Seated | None:
+    """A place for the job as it runs now: in this shape, with so many members."""
+    shape, count = mover.allocation.shape, len(mover.allocation.seats)
+    fixed = replace(mover.job, shape=shape, fallbacks=(), members=count, members_min=0)
+    found = seat(snapshot, free, fixed)
+    if isinstance(found, Unplaced):
+        return None
+    seats = [Seat(snapshot.node_ids[row], gpus) for row, gpus in found.places]
+    return found if shape_at(snapshot, mover.job, seats) == shape else None
 
 
 def carry_out(draft: Draft, moves: Iterable[Move], by: str) -> None:
     """Promise each its destination and ask it to leave, in one plan."""
     for move in moves:
-        draft.move(move.mover.job, move.mover.allocation.id, move.places)
+        draft.move(move.mover.job, move.seated)
         draft.release(
             move.mover.allocation.id,
             ReleaseReason.MOVED,

@@ -7,7 +7,7 @@ state keeps them in one `Settings`, the ledger in one table.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
-from madang.core.model import UNLIMITED, Shape
+from madang.core.model import UNLIMITED, Seat, Shape
 
 ANY = "*"
 
@@ -105,7 +105,48 @@ class Factors:
         return self.project
 
 
-Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Room for `members` of `shape` in one domain of `within`, kept until `until_ms`.
+
+    It is for a job of `project` ("": of any) that asks for all of it. `seats` are empty until the
+    hole has been made. Asked for by people, kept with the settings because it holds as they do.
+    """
+
+    id: str
+    shape: Shape
+    members: int
+    until_ms: int
+    within: str = ""
+    project: str = ""
+    by: str = ""
+    seats: tuple[Seat, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+    @property
+    def milli(self) -> int:
+        """GPU-milli of all members."""
+        return self.members * self.shape.milli
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """What tidying up has cost in the window that began at `begin_ms`. Counted, not set."""
+
+    cause: str
+    begin_ms: int
+    moves: int = 0
+    bill_gpu_ms: int = 0
+
+    @property
+    def key(self) -> str:
+        return self.cause
+
+
+Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Hole | Night
 
 
 @dataclass(slots=True)
@@ -118,6 +159,8 @@ class Settings:
     reservations: dict[str, Reservation] = field(default_factory=dict)
     budgets: dict[str, DisruptionBudget] = field(default_factory=dict)
     factors: dict[str, Factors] = field(default_factory=dict)
+    holes: dict[str, Hole] = field(default_factory=dict)
+    nights: dict[str, Night] = field(default_factory=dict)
 
     def put(self, setting: Setting) -> bool:
         """True iff it was news."""
@@ -156,6 +199,8 @@ KINDS: dict[str, type] = {
     "reservations": Reservation,
     "budgets": DisruptionBudget,
     "factors": Factors,
+    "holes": Hole,
+    "nights": Night,
 }
 KIND_OF: dict[type, str] = {type_: kind for kind, type_ in KINDS.items()}
 assert tuple(KINDS) == tuple(one.name for one in fields(Settings)), "a mapping for each kind"

@@ -24,6 +24,8 @@ class Snapshot:
     promised to it, `lingering` a job to older attempts that may still run on nodes that were lost.
     `held_milli` splits what projects hold by (project, machine group, provisioning); `zones` and
     `domains` name the codes in the pool; `measured` is what sensors say of running jobs.
+    `idle` are jobs whose last measurement calls for something; `planned_ms` is when the last plan
+    was made (0: none since the start), by which passes that look now and then know if it is time.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
@@ -51,6 +53,8 @@ class Snapshot:
     domains: Mapping[tuple[str, ...], int]
     held_milli: Mapping[tuple[str, str, str], int]
     measured: Mapping[str, JobMeasured]
+    idle: Mapping[str, None]
+    planned_ms: int
 
     def still_runs(self, job_id: str) -> str:
         """The older attempt of a waiting job that still runs where it can be seen, or "".
@@ -90,4 +94,5 @@ class Snapshot:
             domains=dict(self.domains),
             held_milli=dict(self.held_milli),
             measured=dict(self.measured),
+            idle=dict(self.idle),
         )

@@ -57,6 +57,8 @@ class StateRows:
         # GPU-milli by project, machine group and provisioning; the parts of `usage_milli`.
         self.held_milli: dict[HeldKey, int] = {}
         self.measured: dict[str, ev.JobMeasured] = {}  # running jobs whose sensors speak
+        self.idle: dict[str, None] = {}  # jobs whose last measurement calls for something
+        self.planned_ms = 0  # when the last plan was made; the controller's, in no row
         self.ended_jobs: dict[str, LiveJob] = {}
         self.ended_allocations: dict[str, Allocation] = {}
         self.changed = Changed()

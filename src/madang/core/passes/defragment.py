@@ -17,9 +17,10 @@ from madang.core.holes import give
 from madang.core.model import WHOLE_GPU_MILLI, AllocationState, ReleaseReason, Shape
 from madang.core.moving import Move, Mover, carry_out, destinations, movers, shut
 from madang.core.night import is_due, night_begin_ms
-from madang.core.placement import eligible_rows, room_for_one
-from madang.core.pool import Ints, Pool, SmallInts
+from madang.core.placement import room_for_one
+from madang.core.pool import SmallInts
 from madang.core.scoring.fragmentation import Typical
+from madang.core.seating import rows_for
 from madang.core.typical import typical_requests, unusable
 
 DEFRAGMENT = "defragment"  # in whose name ReleaseAsked moves a job
@@ -144,9 +145,7 @@ class Scale:
     def candidates(self, restless: set[int], allowance: Allowance) -> list[Candidate]:
         """Sets that may pay, the most worth first, judged as if each could choose its node."""
         sets = [
-            (row, leaving)
-            for row, leaving in self._sets(restless)
-            if allowance.permits(leaving)
+            (row, leaving) for row, leaving in self._sets(restless) if allowance.permits(leaving)
         ]
         gains = self._gains(sets)
         found = []
@@ -177,13 +176,13 @@ class Scale:
         left = self._left_behind(sets)
         best: dict[Shape, int] = {}
         gains = []
-        for (_, leaving), gain in zip(sets, left, strict=True):
+        for (_, leaving), drop in zip(sets, left, strict=True):
             for mover in leaving:
                 shape = mover.allocation.shape
                 if shape not in best:
                     best[shape] = self._best_fill(shape)
-                gain += best[shape] * len(mover.places)
-            gains.append(gain)
+            filled = [best[mover.allocation.shape] * len(mover.places) for mover in leaving]
+            gains.append(drop + sum(filled))
         return gains
 
     def _left_behind(self, sets: Sequence[tuple[int, tuple[Mover, ...]]]) -> list[int]:
@@ -213,9 +212,9 @@ class Scale:
 
     def _best_fill(self, shape: Shape) -> int:
         """The most that F drops anywhere when one member of the shape comes."""
-        view, models = self.draft.view, self.draft.snapshot.models
-        codes = tuple([models.get(model, -1) for model in shape.models])
-        rows = np.flatnonzero(room_for_one(view, shape, eligible_rows(view, codes)))
+        view = self.draft.view
+        eligible = rows_for(self.draft.snapshot, view, shape)
+        rows = np.flatnonzero(room_for_one(view, shape, eligible))
         if not len(rows):
             return 0
         before = unusable(view, rows, self.typical)
