@@ -129,6 +129,7 @@ class State(NodeFold, UpkeepFold):
         if held is not None and held.state is AllocationState.RELEASING and shorter:
             self.strays[held.id] = None  # asked once more, with the shorter grace
         self._interrupt(live, ReleaseReason.STOP)
+        self.stirs += event.job in self.nominations  # what was kept for it may go to others
         self._show(live)
         return True
 
@@ -174,6 +175,9 @@ class State(NodeFold, UpkeepFold):
             attained_ms=live.standing.attained_ms + ran_ms,
             preemptions=live.standing.preemptions + (event.reason == ReleaseReason.PREEMPTED),
             waiting_ms=now_ms,
+            warned_ms=0,
+            idle_since_ms=0,
+            idle_until_ms=0,
         )
         self._enqueue(live)
         self.unsettled.pop(event.job, None)
@@ -246,13 +250,7 @@ class State(NodeFold, UpkeepFold):
         self._seat(live.job, allocation)
         live.allocation = allocation.id
         live.standing = replace(
-            live.standing,
-            attempt=allocation.attempt,
-            reason="",
-            not_before_ms=0,
-            warned_ms=0,
-            idle_since_ms=0,
-            idle_until_ms=0,
+            live.standing, attempt=allocation.attempt, reason="", not_before_ms=0
         )
         self._show(live)
         return True

@@ -58,6 +58,7 @@ class UpkeepFold(StateRows):
         if event.hole.id in self.settings.holes:
             return False
         self._put_hole(replace(event.hole, seats=()))
+        self.stirs += 1
         return True
 
     def _hole_made(self, event: ev.HoleMade, now_ms: int) -> bool:
@@ -75,4 +76,3 @@ class UpkeepFold(StateRows):
     def _put_hole(self, hole: Hole) -> None:
         self.settings.put(hole)
         self.changed.settings[KIND_OF[Hole], hole.key] = None
-        self.stirs += 1

@@ -112,8 +112,8 @@ def restored_from_rows(state: State) -> State:
         ],
         [_copy(Allocation, allocation) for allocation in state.allocations.values()],
         list(state.nominations.items()),
+        [*[_copy(type(setting), setting) for setting in state.settings], state.policy],
     )
-    again.policy = state.policy
     return again
 
 
@@ -140,6 +140,7 @@ def picture(state: State) -> tuple[object, ...]:
         state.backoffs,
         sorted(state.nominations.items()),
         sorted((job, sorted(ids)) for job, ids in state.lingering.items()),
+        sorted((type(setting).__name__, setting.key, setting) for setting in state.settings),
         [entry for entry in arrays if entry[0] not in ("model", "group")],
     )
 
