@@ -1,6 +1,7 @@
 """Holes: who moves for them, who never does, and what becomes of a hole."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def yard_of(picture: str, *, checkpoints: str = "abcdefghij", policy: Policy | N
     return yard
 
 
-def hole_of(size: str, *, until_ms: int = HOUR_MS * 10_000, **options: str) -> Hole:
+def hole_of(size: str, *, until_ms: int = HOUR_MS * 10_000, **options: Any) -> Hole:
     members, gpus = map(int, size.split("x"))
     return Hole("room-1", Shape(gpus), members, until_ms, **options)
 

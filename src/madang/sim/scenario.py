@@ -1,12 +1,14 @@
 """A seed is a scenario: a little fleet, jobs of all shapes, and people who change their minds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from madang.core import events as ev
-from madang.core.model import UNLIMITED, Allocation, Job, Node, Project, Shape
+from madang.core.model import UNLIMITED, Allocation, Category, Job, Node, Project, Shape
+from madang.core.night import DAY_MS
 from madang.core.policies import POLICIES
-from madang.core.policy import DEFAULT, Policy
+from madang.core.policy import DEFAULT, IdleRule, Policy
+from madang.core.settings import Hole
 from madang.engines.base import Launch
 from madang.engines.virtual import Faults, Fleet, Times
 from madang.sim.faults import Chaos
@@ -21,9 +23,10 @@ class Ask:
     """A request that somebody makes at a time, or a fault of the controller itself."""
 
     at_ms: int
-    fact: ev.Fact | None  # None: the controller restarts, or the fleet is resynced
+    fact: ev.Fact | None  # None: the controller restarts, looks, or the fleet is resynced
     restarts: bool = False
     acts: bool = True  # False: it dies after the commit, before it acts
+    measures_ms: int = 0  # look at the sensors; windows are as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,13 @@ def scenario(seed: int) -> Scenario:
         asks.append(Ask(job.submitted_ms, ev.JobSubmitted(job)))
         asks += _second_thoughts(random, job)
     asks += _operators(random, fleet)
+    chaos, policy = _chaos(random), _policy(random)
+    upkeep = Random(f"madang/upkeep/{seed}")
+    if upkeep.random() < 0.5:
+        policy = _tidied(upkeep, policy)
+        asks = [_may_be_idle(upkeep, ask, env) for ask in asks] + _upkeep(upkeep)
     asks.sort(key=lambda ask: ask.at_ms)
-    return Scenario(seed, fleet, _chaos(random), tuple(asks), env, _policy(random))
+    return Scenario(seed, fleet, chaos, tuple(asks), env, policy)
 
 
 def _fleet(random: Random, seed: int) -> Fleet:
@@ -170,4 +178,66 @@ def _operators(random: Random, fleet: Fleet) -> list[Ask]:
         at_ms, acts = random.randint(0, LENGTH_MS), random.random() < 0.5
         asks.append(Ask(at_ms, None, restarts=True, acts=acts))
     asks += [Ask(at_ms, None) for at_ms in range(60_000, LENGTH_MS, 240_000)]
+    return asks
+
+
+# -- upkeep: nights, idle jobs and holes -----------------------------------------------------------
+
+
+def _tidied(random: Random, policy: Policy) -> Policy:
+    """The policy with a night somewhere in the scenario, and idleness that counts in minutes."""
+    begin_ms = random.randint(0, LENGTH_MS // 2)
+    offset_ms = random.choice((0, 9 * 3_600_000, -5 * 3_600_000))
+    rules = (
+        IdleRule("interactive", util_pct=5, idle_ms=120_000, grace_ms=60_000, takes=True),
+        IdleRule(
+            idle_ms=random.choice((60_000, 240_000)),
+            grace_ms=random.choice((0, 60_000)),
+            takes=random.random() < 0.7,
+        ),
+    )
+    return replace(
+        policy,
+        utc_offset_ms=offset_ms,
+        night_begin_ms=(begin_ms + offset_ms) % DAY_MS,
+        night_end_ms=(begin_ms + LENGTH_MS // 2 + offset_ms) % DAY_MS,
+        night_every_ms=random.choice((1_000, 30_000)),
+        night_gpu_ms=random.choice((2_000_000, 50_000_000)),
+        moves_at_once=random.choice((1, 4)),
+        move_rest_ms=random.choice((60_000, 600_000)),
+        move_gain_pct=random.choice((100, 200)),
+        idle_rules=rules,
+        idle_young_ms=random.choice((0, 60_000)),
+    )
+
+
+def _may_be_idle(random: Random, ask: Ask, env: dict[str, tuple[tuple[str, str], ...]]) -> Ask:
+    """Some of the jobs do nothing with their GPUs, and some of those may."""
+    if not isinstance(ask.fact, ev.JobSubmitted) or random.random() < 0.6:
+        return ask
+    job = ask.fact.job
+    env[job.id] = (*env[job.id], ("MADANG_VIRTUAL_TEMPER", "idle"))
+    category = random.choice((Category.INTERACTIVE, Category.TRAINING))
+    job = replace(job, category=category, idle_ok=random.random() < 0.2)
+    return replace(ask, fact=ev.JobSubmitted(job))
+
+
+def _upkeep(random: Random) -> list[Ask]:
+    window_ms = random.choice((20_000, 60_000))
+    asks = [
+        Ask(at_ms, None, measures_ms=window_ms) for at_ms in range(1, LENGTH_MS, window_ms // 4)
+    ]
+    for number in range(random.choice((0, 3, 8))):
+        at_ms = random.randint(0, LENGTH_MS)
+        shape = Shape(random.choice((1, 2, 4)), models=random.choice(((), (MODELS[0],))))
+        hole = Hole(
+            f"room-{number}",
+            shape,
+            random.choice((1, 1, 2)),
+            at_ms + random.choice((1_000, 120_000)),
+            project=random.choice(("", PROJECTS[0])),
+        )
+        asks.append(Ask(at_ms, ev.HoleAsked(hole)))
+        if random.random() < 0.2:
+            asks.append(Ask(at_ms + 500, ev.SettingDropped("holes", hole.id, "sim")))
     return asks
