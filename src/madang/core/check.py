@@ -77,14 +77,19 @@ def _devices(state: State) -> None:
         _require(live.row == row and state.node_ids[row] == id == live.node.id, "row", live)
         _require(is_open[row] == (live.state is NodeState.READY), "open", live)
         marked = live.state is NodeState.CORDONED
-        _require(live.cordoned == marked or live.state is NodeState.LOST, "cordoned", live)
+        away = live.state in (NodeState.LOST, NodeState.REMOVED)
+        _require(live.cordoned == marked or away, "cordoned", live)
         _require(state.on_node[id].keys() == on_node[id], "on_node", id, on_node[id])
 
 
 def _usable(state: State) -> NDArray[np.bool_]:
     """(N, G) the devices that exist and are healthy."""
-    nodes, width = state.pool.gpu_free.shape
-    bits = np.fromiter((live.node.usable for live in state.nodes.values()), np.uint64, nodes)
+    width = state.pool.gpu_free.shape[1]
+    there = [
+        live.node.usable if live.state is not NodeState.REMOVED else 0
+        for live in state.nodes.values()
+    ]
+    bits = np.array(there, np.uint64)
     return (bits[:, None] >> np.arange(width, dtype=np.uint64) & np.uint64(1)).astype(np.bool_)
 
 
