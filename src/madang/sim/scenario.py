@@ -60,7 +60,7 @@ def scenario(seed: int) -> Scenario:
     upkeep = Random(f"madang/upkeep/{seed}")
     if upkeep.random() < 0.5:
         policy = _tidied(upkeep, policy)
-        asks = [_may_be_idle(upkeep, ask, env) for ask in asks] + _upkeep(upkeep)
+        asks = [_changed(upkeep, ask, env) for ask in asks] + _upkeep(upkeep)
     asks.sort(key=lambda ask: ask.at_ms)
     return Scenario(seed, fleet, chaos, tuple(asks), env, policy)
 
@@ -212,14 +212,20 @@ def _tidied(random: Random, policy: Policy) -> Policy:
     )
 
 
-def _may_be_idle(random: Random, ask: Ask, env: dict[str, tuple[tuple[str, str], ...]]) -> Ask:
-    """Some of the jobs do nothing with their GPUs, and some of those may."""
-    if not isinstance(ask.fact, ev.JobSubmitted) or random.random() < 0.6:
+def _changed(random: Random, ask: Ask, env: dict[str, tuple[tuple[str, str], ...]]) -> Ask:
+    """Some of the jobs do nothing with their GPUs (and some of those may), others can be moved."""
+    if not isinstance(ask.fact, ev.JobSubmitted):
         return ask
     job = ask.fact.job
-    env[job.id] = (*env[job.id], ("MADANG_VIRTUAL_TEMPER", "idle"))
-    category = random.choice((Category.INTERACTIVE, Category.TRAINING))
-    job = replace(job, category=category, idle_ok=random.random() < 0.2)
+    if random.random() < 0.3:
+        env[job.id] = (*env[job.id], ("MADANG_VIRTUAL_TEMPER", "idle"))
+        category = random.choice((Category.INTERACTIVE, Category.TRAINING))
+        job = replace(job, category=category, idle_ok=random.random() < 0.2)
+    elif random.random() < 0.8:
+        env[job.id] = (*env[job.id], ("MADANG_VIRTUAL_SECONDS", str(random.randint(300, 1_500))))
+        job = replace(job, checkpoints=True, estimate_ms=0, time_limit_ms=0)
+        if random.random() < 0.5:
+            job = replace(job, shape=replace(job.shape, models=()), members=1)
     return replace(ask, fact=ev.JobSubmitted(job))
 
 

@@ -19,7 +19,6 @@ from madang.core.idle import NoRule, rule_of
 from madang.core.model import Allocation, ReleaseReason, Seat
 from madang.core.night import NEVER_MS, night_begin_ms
 from madang.core.passes.defragment import DEFRAGMENT
-from madang.core.passes.make_room import TAKEN
 from madang.core.state import State
 from madang.engines.virtual import FleetModel
 
@@ -41,7 +40,7 @@ class Upkeep:
 
     def look(self, now_ms: int, events: Sequence[Event], state: State) -> None:
         """After each turn, with what it changed."""
-        taken = {e.hole for e in events if isinstance(e, HoleDropped) and e.code == TAKEN}
+        dropped = {event.hole for event in events if isinstance(event, HoleDropped)}
         for event in events:
             match event:
                 case ReleaseAsked(reason=ReleaseReason.MOVED):
@@ -57,7 +56,7 @@ class Upkeep:
                     self.holes += 1
                     self._kept[hole] = seats
                 case AllocationBound(allocation):
-                    self._look_at_start(allocation, taken)
+                    self._look_at_start(allocation, dropped)
         for hole in set(self._kept) - set(state.settings.holes):
             del self._kept[hole]
 
@@ -94,14 +93,14 @@ class Upkeep:
         if stay is not None and all(member.runs for member in stay.members):
             _require(stay.script.temper == "idle", "taken while it was busy", stay)
 
-    def _look_at_start(self, allocation: Allocation, taken: set[str]) -> None:
-        """What is kept for a hole is given to nobody but the job that takes the whole of it."""
+    def _look_at_start(self, allocation: Allocation, dropped: set[str]) -> None:
+        """While a hole is kept nobody gets what is kept for it."""
         got = {(seat.node, gpu) for seat in allocation.seats for gpu in seat.gpus}
         if allocation.shape.gpu_milli < 1000:
             return  # a share may sit beside a hole of shares
         for hole, seats in self._kept.items():
             kept = {(seat.node, gpu) for seat in seats for gpu in seat.gpus}
-            _require(hole in taken or not got & kept, "a hole was stolen", hole, allocation)
+            _require(hole in dropped or not got & kept, "a hole was stolen", hole, allocation)
 
 
 def _require(claim: bool, *what: object) -> None:
