@@ -3,9 +3,12 @@
 Derived data are computed again from the allocations alone and compared with what the fold kept.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from madang.core.gangs import least_members
 from madang.core.lifecycle import LIVELY, phase_of
 from madang.core.live import Lane, LiveJob, lane_of, queue_key
 from madang.core.model import (
@@ -13,6 +16,7 @@ from madang.core.model import (
     WHOLE_GPU_MILLI,
     Allocation,
     AllocationState,
+    Job,
     NodeState,
     ReleaseReason,
     Seat,
@@ -112,9 +116,14 @@ def _gangs(state: State) -> None:
             # Only what a lost node may still hold outlives its job's interest in it.
             _require(allocation.state is AllocationState.RELEASING, "left behind", allocation)
             continue
-        _require(len(allocation.seats) == live.job.members, "gang is not whole", allocation)
+        _require(_is_whole(live.job, allocation.seats), "gang is not whole", allocation)
         _require(allocation.job not in running, "two attempts", allocation.job)
         running[allocation.job] = id
+
+
+def _is_whole(job: Job, seats: Sequence[Seat]) -> bool:
+    """All members, or of an elastic gang as many as it starts with."""
+    return least_members(job) <= len(seats) <= job.members
 
 
 def _one_allocation(state: State, allocation: Allocation) -> None:
@@ -155,6 +164,12 @@ def _jobs(state: State) -> None:
         if live.allocation is None and live.standing.not_before_ms
     ]
     _require(sorted(backoffs) == state.backoffs, "backoffs", backoffs, state.backoffs)
+    insisting = [
+        (live.job.insists_until_ms, id)
+        for id, live in state.jobs.items()
+        if live.allocation is None and live.job.insists_until_ms
+    ]
+    _require(sorted(insisting) == state.insisting, "insisting", insisting, state.insisting)
     deadlines = [
         (a.running_ms + live.job.time_limit_ms, a.id)
         for a in state.allocations.values()
@@ -225,7 +240,7 @@ def _nominations(state: State) -> None:
         _require(live is not None, "promised to nobody", id)
         assert live is not None, "as was required"
         _require(live.allocation is None or _moves(state, live), "promised, but has a place", live)
-        _require(len(seats) == live.job.members, "promise is not whole", id, seats)
+        _require(_is_whole(live.job, seats), "promise is not whole", id, seats)
         _promise(state, promised, live.job.shape, seats)
     for hole in state.settings.holes.values():
         _require(len(hole.seats) in (0, hole.members), "hole is not whole", hole)

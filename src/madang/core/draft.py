@@ -9,6 +9,7 @@ from madang.core.events import (
     NominationDropped,
     ReleaseAsked,
 )
+from madang.core.gangs import least_members
 from madang.core.model import UNLIMITED, Allocation, AllocationState, Job, ReleaseReason, Seat
 from madang.core.pool import Place, Pool
 from madang.core.seating import Seated
@@ -73,11 +74,13 @@ class Draft:
     def bind(self, job: Job, seated: Seated) -> None:
         """Give the job these places, one per member in rank order."""
         shape, places = seated.shape, seated.places
-        assert len(places) == job.members, f"a gang is placed whole: {job} {places}"
+        assert least_members(job) <= len(places), f"a gang is placed whole: {job} {places}"
+        assert len(places) <= job.members, f"more members than asked: {job} {places}"
         self.bound.add(job.id)
         attempt = self.snapshot.jobs[job.id].standing.attempt + 1
         self.pool.take(places, shape)
-        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + job.milli
+        milli = len(places) * shape.milli
+        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
         self.decisions.append(
             AllocationBound(
                 Allocation(
@@ -115,7 +118,7 @@ class Draft:
         """
         self.promised.add(job.id)
         self.pool.block(seated.places, seated.shape)
-        milli = job.milli - self._held_milli(job.id)
+        milli = len(seated.places) * seated.shape.milli - self._held_milli(job.id)
         self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
 
     def _held_milli(self, job_id: str) -> int:
