@@ -52,14 +52,14 @@ def _keep(draft: Draft, hole: Hole) -> None:
     places = draft.places_of(hole.seats)
     if not draft.view.could_ever_hold(places, hole.shape):
         draft.add(HoleDropped(hole.id, BROKEN))
-    elif _taken(draft, hole, places):
-        draft.add(HoleDropped(hole.id, TAKEN))
+    elif job_id := _taken(draft, hole, places):
+        draft.add(HoleDropped(hole.id, TAKEN, job_id))
     else:
         draft.pool.block(places, hole.shape)
 
 
-def _taken(draft: Draft, hole: Hole, places: Sequence[Place]) -> bool:
-    """Give the hole to the first in the queue that it is for, if there is one."""
+def _taken(draft: Draft, hole: Hole, places: Sequence[Place]) -> str:
+    """Give the hole to the first in the queue that it is for, if there is one; its id."""
     snapshot = draft.snapshot
     inside: Pool | None = None
     for _, job_id in ordered(snapshot):
@@ -76,8 +76,8 @@ def _taken(draft: Draft, hole: Hole, places: Sequence[Place]) -> bool:
             draft.bind(job, seated)
         else:
             draft.nominate(job, seated)
-        return True
-    return False
+        return job_id
+    return ""
 
 
 def _inside(draft: Draft, hole: Hole, places: Sequence[Place]) -> Pool:
