@@ -129,7 +129,7 @@ class TurnLoop:
         self._bell.set()
 
     def tell(self, facts: Sequence[Fact]) -> None:
-        """Facts for the next turn that nobody waits for; any thread. Under a flood some are lost."""
+        """Facts for the next turn that nobody waits for; in a flood the oldest are lost."""
         self._told.extend(facts)
         self.wake()
 
