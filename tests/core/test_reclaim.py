@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from madang.core import events as ev
+from madang.core.idle_rule import IdleRule
 from madang.core.model import Category
-from madang.core.policy import DEFAULT, IdleRule, Policy
+from madang.core.policy import DEFAULT, Policy
 from tests.core.yard import Yard
 
 MINUTE_MS = 60_000

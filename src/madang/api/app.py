@@ -35,6 +35,8 @@ from madang.api.routes.jobs import jobs_router
 from madang.api.routes.login import login_router
 from madang.api.routes.logs import logs_router
 from madang.api.routes.nodes import nodes_router
+from madang.api.routes.reports import reports_router
+from madang.api.routes.tenancy import tenancy_router
 from madang.api.routes.terminal import terminal_router
 from madang.api.routes.yard import yard_router
 from madang.api.settings import ApiSettings
@@ -42,6 +44,7 @@ from madang.api.yard import Yard
 
 ROW_THREADS = 4
 FILE_THREADS = 4
+BOOKS_WAITING_MAX = 16  # the first report of a long journal takes its time
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -86,6 +89,8 @@ def _app(desk: Desk) -> FastAPI:
         nodes_router(desk),
         holes_router(desk),
         yard_router(desk),
+        tenancy_router(desk),
+        reports_router(desk),
         login_router(desk),
     )
     for router in routers:
@@ -112,6 +117,7 @@ def _desk(yard: Yard, settings: ApiSettings) -> Desk:
         identities=Identities(yard.ledger, rows, limits.login_links_max),
         rows=rows,
         files=Readers("files", FILE_THREADS, limits.reads_waiting_max),
+        books=Readers("books", 1, BOOKS_WAITING_MAX),
         pulse=pulse,
         feed=Feed(yard, pulse, rows, limits.streams_max),
         leaving=asyncio.Event(),
@@ -125,6 +131,7 @@ def _lifespan(desk: Desk) -> Callable[[FastAPI], Any]:
         desk.pulse.close()
         desk.rows.close()
         desk.files.close()
+        desk.books.close()
 
     return lifespan
 

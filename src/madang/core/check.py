@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang.core.gangs import least_members
+from madang.core.keys import queue_key
 from madang.core.lifecycle import LIVELY, phase_of
-from madang.core.live import Lane, LiveJob, lane_of, queue_key
+from madang.core.line import Line
+from madang.core.live import Lane, LiveJob, lane_of
 from madang.core.model import (
     UNLIMITED,
     WHOLE_GPU_MILLI,
@@ -22,7 +24,12 @@ from madang.core.model import (
     Seat,
     Shape,
 )
+from madang.core.pool import SOLE
+from madang.core.quotas import Book, limit_of
 from madang.core.state import State
+from madang.core.state_rows import ask_of
+
+RUNNING = AllocationState.RUNNING
 
 
 class InvariantBroken(AssertionError):
@@ -38,6 +45,7 @@ def check(state: State) -> None:
     _devices(state)
     _gangs(state)
     _jobs(state)
+    _line(state)
     _attention(state)
     _lingering(state)
     _usage(state)
@@ -56,6 +64,7 @@ def _devices(state: State) -> None:
     held = np.zeros(pool.gpu_free.shape, np.int64)
     cpu = pool.cpu_total.copy()
     memory = pool.memory_total.copy()
+    tenants = np.zeros(pool.nodes, np.int64)
     on_node: dict[str, set[str]] = {id: set() for id in state.nodes}
     for allocation in state.allocations.values():
         for rank, seat in enumerate(allocation.seats):
@@ -65,6 +74,7 @@ def _devices(state: State) -> None:
             on_node[seat.node].add(allocation.id)
             cpu[row] -= allocation.shape.cpu_milli
             memory[row] -= allocation.shape.memory_mib
+            tenants[row] += SOLE if allocation.shape.exclusive else 1
             _require(len(set(seat.gpus)) == allocation.shape.gpus, "seat", seat, allocation)
             for gpu in seat.gpus:
                 held[row, gpu] += allocation.shape.gpu_milli
@@ -76,6 +86,8 @@ def _devices(state: State) -> None:
     _require_none(pool.gpu_usable != usable.sum(axis=1), "gpu_usable", state)
     _require_none(pool.cpu_free != cpu, "cpu_free", state)
     _require_none(pool.memory_free != memory, "memory_free", state)
+    _require_none(pool.tenants != tenants, "tenants", state)
+    _exclusive(state, on_node)
     is_open = pool.open.tolist()
     for row, (id, live) in enumerate(state.nodes.items()):
         _require(live.row == row and state.node_ids[row] == id == live.node.id, "row", live)
@@ -84,6 +96,13 @@ def _devices(state: State) -> None:
         away = live.state in (NodeState.LOST, NodeState.REMOVED)
         _require(live.cordoned == marked or away, "cordoned", live)
         _require(state.on_node[id].keys() == on_node[id], "on_node", id, on_node[id])
+
+
+def _exclusive(state: State, on_node: dict[str, set[str]]) -> None:
+    """A node that an exclusive job sits on has no other allocation."""
+    for node, ids in on_node.items():
+        shared = len(ids) > 1 and any(state.allocations[id].shape.exclusive for id in ids)
+        _require(not shared, "an exclusive node is shared", node, ids)
 
 
 def _usable(state: State) -> NDArray[np.bool_]:
@@ -145,7 +164,7 @@ def _jobs(state: State) -> None:
     keys = [key for key, _ in state.queue]
     _require(keys == sorted(keys), "queue is not in order", keys)
     for key, id in state.queue:
-        _require(key == queue_key(state.jobs[id].job), "queue key", id)
+        _require(key == queue_key(state.policy, state.jobs[id]), "queue key", id)
     lanes: dict[Lane, int] = {}
     for id, live in state.jobs.items():
         allocation = state.allocations.get(live.allocation) if live.allocation else None
@@ -176,6 +195,19 @@ def _jobs(state: State) -> None:
         if a.state is AllocationState.RUNNING and (live := state.jobs[a.job]).job.time_limit_ms
     ]
     _require(sorted(deadlines) == state.deadlines, "deadlines", deadlines, state.deadlines)
+
+
+def _line(state: State) -> None:
+    """The line by lots is the queue, grouped; who loses patience when is known of all who wait."""
+    again = Line(ask_of)
+    for _, id in state.queue:
+        again.add(state.policy, state.jobs[id])
+    line = state.line
+    _require(line.lots == again.lots, "lots", line.lots, again.lots)
+    _require(line.patience == again.patience, "patience", line.patience, again.patience)
+    _require(line.niced == again.niced, "niced", line.niced, again.niced)
+    sinking = [at for at in state.sinks if state.allocations[at[1]].state is RUNNING]
+    _require(sinking == sorted(state.sinks), "sinks", state.sinks)
 
 
 def _attention(state: State) -> None:
@@ -279,8 +311,14 @@ def _upkeep(state: State) -> None:
 
 
 def check_quota(state: State) -> None:
-    """Nothing above quota; call it where no quota was lowered."""
+    """Nothing above quota or limit; call it where none was lowered."""
     for id, project in state.projects.items():
         if project.quota_milli != UNLIMITED:
             used = state.usage_milli.get(id, 0)
             _require(used <= project.quota_milli, "over quota", project, used)
+    book = Book(state)
+    for quota in book.quotas.values():
+        limit_milli = limit_of(quota)
+        if limit_milli != UNLIMITED:
+            held_milli = book.held_of(quota)
+            _require(held_milli <= limit_milli, "above a limit", quota, held_milli)

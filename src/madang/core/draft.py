@@ -12,6 +12,7 @@ from madang.core.events import (
 from madang.core.gangs import least_members
 from madang.core.model import UNLIMITED, Allocation, AllocationState, Job, ReleaseReason, Seat
 from madang.core.pool import Place, Pool
+from madang.core.quotas import Book, open_to
 from madang.core.seating import Seated
 from madang.core.snapshot import Snapshot
 
@@ -32,6 +33,7 @@ class Draft:
         self.releasing: set[str] = set()
         self.bound: set[str] = set()
         self.promised: set[str] = set(snapshot.nominations)
+        self._book: Book | None = None
 
     @property
     def pool(self) -> Pool:
@@ -44,6 +46,18 @@ class Draft:
     def view(self) -> Pool:
         """What is free, to look at."""
         return self.snapshot.pool if self._scratch is None else self._scratch
+
+    @property
+    def book(self) -> Book:
+        """Quotas, and what is held of them once the plan is carried out."""
+        if self._book is None:
+            self._book = Book(self.snapshot)
+        return self._book
+
+    def room_for(self, job: Job) -> Pool:
+        """`view`, less the machine groups where a limit has no room for the job."""
+        full = self.book.full_groups(job, job.milli)
+        return open_to(self.snapshot, self.view, full) if full else self.view
 
     def add(self, decision: Decision) -> None:
         """A decision that takes no device."""
@@ -65,11 +79,24 @@ class Draft:
         self.decisions.append(ReleaseAsked(allocation, reason, grace_ms, by, bill_gpu_ms))
 
     def within_quota(self, job: Job) -> bool:
-        """True iff the job fits in what its project may still hold."""
+        """True iff the job fits in what its project and its workspace may still hold."""
         quota_milli = self.snapshot.projects[job.project].quota_milli
-        if quota_milli == UNLIMITED:
-            return True
-        return self.usage_milli.get(job.project, 0) + job.milli <= quota_milli
+        would_hold_milli = self.usage_milli.get(job.project, 0) + job.milli
+        if quota_milli != UNLIMITED and would_hold_milli > quota_milli:
+            return False
+        return self.book.short_of(job, job.milli) is None
+
+    def _charge(self, job: Job, places: Sequence[Place], milli: int) -> None:
+        """Count so much a place for the job's project, at once: others' turns depend on it."""
+        total_milli = len(places) * milli
+        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + total_milli
+        if not self.book.quotas:
+            return
+        parts: dict[str, int] = {}
+        for row, _ in places:
+            group = self.snapshot.nodes[self.snapshot.node_ids[row]].node.group
+            parts[group] = parts.get(group, 0) + milli
+        self.book.take(job, parts)
 
     def bind(self, job: Job, seated: Seated) -> None:
         """Give the job these places, one per member in rank order."""
@@ -79,8 +106,7 @@ class Draft:
         self.bound.add(job.id)
         attempt = self.snapshot.jobs[job.id].standing.attempt + 1
         self.pool.take(places, shape)
-        milli = len(places) * shape.milli
-        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
+        self._charge(job, places, shape.milli)
         self.decisions.append(
             AllocationBound(
                 Allocation(
@@ -118,30 +144,29 @@ class Draft:
         """
         self.promised.add(job.id)
         self.pool.block(seated.places, seated.shape)
-        milli = len(seated.places) * seated.shape.milli - self._held_milli(job.id)
-        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
-
-    def _held_milli(self, job_id: str) -> int:
-        live = self.snapshot.jobs[job_id]
-        if live.allocation is None:
-            return 0
-        held = self.snapshot.allocations[live.allocation]
-        return sum(held.holds(rank) for rank in range(len(held.seats))) * held.shape.milli
+        self._charge(job, seated.places, seated.shape.milli)
+        live = self.snapshot.jobs[job.id]
+        if live.allocation is not None:
+            held = self.snapshot.allocations[live.allocation]
+            self._charge(job, self.held_places(held), -held.shape.milli)
 
     def drop_nomination(self, job: str) -> None:
         """The promise cannot be kept."""
         self.promised.discard(job)
         self.decisions.append(NominationDropped(job))
 
-    def may_start(self, job_id: str) -> bool:
-        """True iff the job waits for nothing but devices, and has none promised."""
+    def is_due(self, job_id: str) -> bool:
+        """True iff the job waits for devices or a quota alone, and has no devices promised."""
         live = self.snapshot.jobs[job_id]
         if job_id in self.bound or job_id in self.promised or live.standing.stop_asked:
             return False
         if self.snapshot.still_runs(job_id):
             return False
-        due = live.standing.not_before_ms <= self.snapshot.now_ms
-        return due and self.within_quota(live.job)
+        return live.standing.not_before_ms <= self.snapshot.now_ms
+
+    def may_start(self, job_id: str) -> bool:
+        """True iff the job waits for nothing but devices, and has none promised."""
+        return self.is_due(job_id) and self.within_quota(self.snapshot.jobs[job_id].job)
 
     def places_of(self, seats: Sequence[Seat]) -> list[Place]:
         """Seats as places in the pool; a device that is ill is not in the pool at all."""

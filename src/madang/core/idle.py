@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from madang.core.events import JobMeasured
+from madang.core.idle_rule import ANY, IdleRule
 from madang.core.model import Allocation, AllocationState, Category, Job, Standing
-from madang.core.policy import ANY, IdleRule, Policy
+from madang.core.policy import Policy
 
 IDLE = "idle"  # the code of JobWarned
 GAP_MS_MAX = 1_000  # between two windows that count as one: clocks tick, sensors do not sleep

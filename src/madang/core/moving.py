@@ -7,6 +7,8 @@ so it waits for nothing but its own end, and nobody takes its place meanwhile.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from madang.core.draft import Draft
 from madang.core.model import (
     WHOLE_GPU_MILLI,
@@ -137,7 +139,9 @@ def _seated(snapshot: Snapshot, free: Pool, mover: Mover) -> Seated | None:
     """A place for the job as it runs now: in this shape, with so many members."""
     shape, count = mover.allocation.shape, len(mover.allocation.seats)
     fixed = replace(mover.job, shape=shape, fallbacks=(), members=count, members_min=0)
-    found = seat(snapshot, free, fixed)
+    # Quotas are by machine group: a move must not need another one's.
+    groups = free.group[[row for row, _ in mover.places]]
+    found = seat(snapshot, replace(free, open=free.open & np.isin(free.group, groups)), fixed)
     if isinstance(found, Unplaced):
         return None
     seats = [Seat(snapshot.node_ids[row], gpus) for row, gpus in found.places]

@@ -4,7 +4,12 @@
 job's length and say so by doing badly. `madang` needs none.
 """
 
-from madang.core.policy import Misfit, Policy
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from madang.core.classes import ClassRow
+from madang.core.policy import DEFAULT, Misfit, Policy
 
 _HOUR_MS = 3_600_000
 RESTART_MS = 60_000  # what it costs a large gang to be stopped and started again
@@ -12,17 +17,22 @@ RESTART_MS = 60_000  # what it costs a large gang to be stopped and started agai
 # A job is moved aside at most once a level and levels grow fourfold, so a first level of 120
 # restarts keeps what is wasted under 1 % of what is run. Service is run time / gpus^(1/4): a large
 # gang is harder to place and dearer to restart, so it sinks later than a small one of its age.
-# Nobody waits longer than two days without going first.
+# Who has waited half a day goes first and is passed by nobody. Projects that have used more than
+# their share of the last weeks go back by up to a day: between them, not within one.
 MADANG = Policy(
     "madang",
-    order=("level",),
+    order=("priority", "level"),
     misfit=Misfit.SKIP,
     preempts=True,
     level_ms=120 * RESTART_MS,
     level_factor=4,
     service_gpus_quarters=-1,
-    patience_ms=48 * _HOUR_MS,
+    patience_ms=12 * _HOUR_MS,
     run_ms_min=2 * RESTART_MS,
+    fair_half_life_ms=7 * 24 * _HOUR_MS,
+    fair_lag_ms=24 * _HOUR_MS,
+    fair_month_pct=25,
+    fair_util_pct=50,
 )
 
 POLICIES: dict[str, Policy] = {
@@ -46,3 +56,67 @@ POLICIES: dict[str, Policy] = {
         MADANG,
     )
 }
+
+
+def policy_of(stated: Mapping[str, Any]) -> Policy:
+    """The policy of a validated policy file (wire/policy.py): what it states, changed in its base.
+
+    A field's key in the file is its name without `_ms`: durations there have their unit.
+    """
+    base = _BASES[stated.get("base", MADANG.name)]
+    named = {field.name: field.name.replace("_ms", "") for field in fields(Policy)}
+    changes: dict[str, Any] = {}
+    for name, key in named.items():
+        if key in stated and name != "classes":
+            value = stated[key]
+            changes[name] = tuple(value) if isinstance(value, list) else value
+    if "misfit" in changes:
+        changes["misfit"] = Misfit(changes["misfit"])
+    rows = tuple(_row_of(row) for row in stated.get("class", ()))
+    return replace(base, classes=(*rows, *base.classes), **changes)
+
+
+def _row_of(stated: Mapping[str, Any]) -> ClassRow:
+    of_file = {"retries_max": "retries", "time_limit_ms": "time"}
+    values: dict[str, Any] = {}
+    for field in fields(ClassRow):
+        key = of_file.get(field.name, field.name.replace("_ms", ""))
+        if key in stated:
+            value = stated[key]
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+    return ClassRow(**values)
+
+
+def stated_of(policy: Policy) -> dict[str, Any]:
+    """What a policy file would state to get exactly this policy, durations as `1500ms`."""
+    base = _BASES.get(policy.name, MADANG)
+    stated: dict[str, Any] = {"base": base.name}
+    for field in fields(Policy):
+        value = getattr(policy, field.name)
+        if field.name != "classes":
+            stated[field.name.replace("_ms", "")] = _stated(field.name, value)
+    stated["misfit"] = policy.misfit.value
+    added = len(policy.classes) - len(base.classes)
+    assert policy.classes[added:] == base.classes, f"rows of the base were taken away: {policy}"
+    stated["class"] = [_stated_row(row) for row in policy.classes[:added]]
+    return stated
+
+
+def _stated_row(row: ClassRow) -> dict[str, Any]:
+    of_file = {"retries_max": "retries", "time_limit_ms": "time"}
+    found: dict[str, Any] = {}
+    for field in fields(ClassRow):
+        value = getattr(row, field.name)
+        if value is not None:
+            key = of_file.get(field.name, field.name.replace("_ms", ""))
+            found[key] = _stated(field.name, value)
+    return found
+
+
+def _stated(name: str, value: Any) -> Any:
+    if "_ms" in name:
+        return f"{value}ms"
+    return list(value) if type(value) is tuple else value
+
+
+_BASES = {DEFAULT.name: DEFAULT, **POLICIES}

@@ -7,7 +7,9 @@ policies of the literature need is here too, so that a replay compares like with
 from dataclasses import dataclass
 from enum import StrEnum
 
-ANY = "*"
+from madang.core.classes import ClassRow
+from madang.core.idle_rule import IDLE_RULES, IdleRule
+
 _HOUR_MS = 3_600_000
 
 
@@ -21,35 +23,11 @@ class Misfit(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class IdleRule:
-    """When jobs of a category and provisioning (`*`: any) count as idle, and what follows.
-
-    Idle is: the busiest of its GPUs under `util_pct` for `idle_ms` on end. Then it is warned; if it
-    stays so for `grace_ms` more and the rule `takes`, its GPUs are taken.
-    """
-
-    category: str = ANY
-    provisioning: str = ANY
-    util_pct: int = 5
-    idle_ms: int = 2 * _HOUR_MS
-    grace_ms: int = _HOUR_MS
-    takes: bool = False
-
-
-# Everyone but services is told; nothing is taken before an operator says so. See the page
-# docs/policies/reclaim.md for why these numbers, and for the rules to take by.
-IDLE_RULES = (
-    IdleRule("interactive"),
-    IdleRule("training", idle_ms=_HOUR_MS),
-    IdleRule("data", idle_ms=_HOUR_MS),
-)
-
-
-@dataclass(frozen=True, slots=True)
 class Policy:
     """How waiting jobs are chosen. Times are ms.
 
-    `order` names keys of ordering.py, most significant first; submission order ends every order.
+    `order` names keys of keys.py, most significant first; arrival (submission less the head start
+    of the job's class) and sequence end every order.
     `reservations` is how many jobs at the head get a start time under `Misfit.RESERVE`: 1 is EASY
     (Lifka, JSSPP 1995), many is conservative backfilling.
 
@@ -59,14 +37,23 @@ class Policy:
     `level_ms · level_factor^(L-1)`. Service counts as `run time · gpus^(service_gpus_quarters/4)`.
     `levels` name the network tree's levels from the root down (Node.domains); `within` is the one
     that holds a gang of several nodes unless its job says otherwise ("": anywhere).
-    `fair_half_life_ms`: past usage counts half after so long (0: usage has no say).
+    A job that has waited `patience_ms` since it last ran, its head start included, goes first and
+    lets nobody pass, so that nobody starves (0: patience without end).
+
+    `classes` are the operator's rows above the default ones (classes.py). Fair share: past usage
+    counts half after `fair_half_life_ms` (0: usage has no say) and puts a project's jobs back by
+    `fair_lag_ms` at most; `fair_month_pct` of its month's GPU time is added to its usage, and
+    `fair_util_pct` of the share of its GPUs that its past jobs left idle (fair.py).
+
+    `placement` names how one member chooses among nodes (scoring/); data that a node lacks counts
+    in steps of `fetch_step_mib`, before that.
+
     From `night_begin_ms` to `night_end_ms` after midnight, `utc_offset_ms` east of UTC, jobs are
     moved to make room (equal: never): looked for every `night_every_ms`, `moves_at_once` at most
     under way, `night_gpu_ms` of work thrown away in one night, a job once in `move_rest_ms`. A move
     must gain `move_gain_pct` of its cost within `move_horizon_ms`. `idle_rules` say who is warned
     about idle GPUs and who loses them, the first that matches; the first `idle_young_ms` of a job
     do not count. GPUs are measured in windows of `measure_ms` (0: not at all).
-    A job that has waited `patience_ms` since it last ran goes first, so that nobody starves.
     """
 
     name: str
@@ -83,6 +70,12 @@ class Policy:
     levels: tuple[str, ...] = ("block", "leaf")
     within: str = ""
     fair_half_life_ms: int = 0
+    classes: tuple[ClassRow, ...] = ()
+    fair_lag_ms: int = 0
+    fair_month_pct: int = 0
+    fair_util_pct: int = 0
+    placement: str = "madang"
+    fetch_step_mib: int = 1024
     utc_offset_ms: int = 0
     night_begin_ms: int = 0
     night_end_ms: int = 0

@@ -146,7 +146,23 @@ class Night:
         return self.cause
 
 
-Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Hole | Night
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a project has been charged up to a time, in GPU-milli·ms that decay (fair.py).
+
+    Kept by the fold, not set by operators; it weighs like a setting.
+    """
+
+    project: str
+    milli_ms: int
+    as_of_ms: int
+
+    @property
+    def key(self) -> str:
+        return self.project
+
+
+Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Used | Hole | Night
 
 
 @dataclass(slots=True)
@@ -159,6 +175,7 @@ class Settings:
     reservations: dict[str, Reservation] = field(default_factory=dict)
     budgets: dict[str, DisruptionBudget] = field(default_factory=dict)
     factors: dict[str, Factors] = field(default_factory=dict)
+    used: dict[str, Used] = field(default_factory=dict)
     holes: dict[str, Hole] = field(default_factory=dict)
     nights: dict[str, Night] = field(default_factory=dict)
 
@@ -199,6 +216,7 @@ KINDS: dict[str, type] = {
     "reservations": Reservation,
     "budgets": DisruptionBudget,
     "factors": Factors,
+    "used": Used,
     "holes": Hole,
     "nights": Night,
 }

@@ -13,7 +13,6 @@ from madang.core.controller import Controller, Step
 from madang.core.events import AllocationBound, Event, Fact, ReleaseAsked
 from madang.core.live import LiveJob, LiveNode
 from madang.core.model import Allocation, AllocationState, Job, Node, Project, Standing
-from madang.core.policy import DEFAULT, Policy
 from madang.core.restore import restored
 from madang.core.state import State
 from madang.engines.base import Launch
@@ -127,10 +126,9 @@ def restored_from_rows(state: State) -> State:
     )
 
 
-def replayed(journal: list[tuple[int, Event]], policy: Policy = DEFAULT) -> State:
-    """The state that the events alone make, begun under a policy."""
+def replayed(journal: list[tuple[int, Event]]) -> State:
+    """The state that the events alone make."""
     state = State()
-    state.policy = policy
     for at_ms, event in journal:
         state.apply(event, at_ms)
     return state
@@ -151,7 +149,11 @@ def picture(state: State) -> tuple[object, ...]:
         state.backoffs,
         sorted(state.nominations.items()),
         sorted((job, sorted(ids)) for job, ids in state.lingering.items()),
-        sorted((type(setting).__name__, setting.key, setting) for setting in state.settings),
+        sorted((key, milli) for key, milli in state.held_milli.items() if milli),
+        sorted((type(one).__name__, one.key, one) for one in state.settings),
+        state.policy,
+        state.line.patience,
+        state.sinks,
         [entry for entry in arrays if entry[0] not in ("model", "group")],
     )
 
