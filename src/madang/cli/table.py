@@ -113,7 +113,7 @@ class Verb:
     @property
     def function(self) -> str:
         """The name of its function in `home`."""
-        return self.name.replace(" ", "_") + "_verb"
+        return self.name.replace(" ", "_").replace("-", "_") + "_verb"
 
 
 COMMON = (
@@ -548,6 +548,24 @@ VERBS = (
             PLOT,
         ),
         note="No daemon is needed. --trace and --nodes are required.",
+    ),
+    Verb(
+        "sim what-if",
+        "madang.cli.whatif",
+        "Replay this yard's own journal under another policy",
+        group="Simulate",
+        options=(
+            Option("--policy", "a policy file, or a name (madang, easy, …)", complete="file"),
+            Option("--since", "7d before now (default), 2026-11-01, 2026-11-01T08:00", meta="WHEN"),
+            Option("--until", "its end, as --since (the newest event)", meta="WHEN"),
+            Option("--ledger", "a database to read instead of asking a daemon", meta="URL"),
+            Option("--oracle", "tell the policy true durations", kind="flag"),
+            PLOT,
+        ),
+        note=(
+            "--policy is required. The journal comes from --ledger, from the records under\n"
+            "--state, or from the daemon. Nothing is changed anywhere."
+        ),
     ),
     # -- other
     Verb(

@@ -44,7 +44,7 @@ def policy_show_verb(given: Given, desk: Desk) -> int:
 
 def policy_check_verb(given: Given, desk: Desk) -> int:
     """Whether a file is a policy. No daemon is asked."""
-    policy = _policy(given.text("file"))
+    policy = policy_file(given.text("file"))
     from madang.wire.policy import toml_of
 
     stated = policy.model_dump(mode="json", by_alias=True, exclude_defaults=True)
@@ -55,14 +55,14 @@ def policy_check_verb(given: Given, desk: Desk) -> int:
 
 def policy_set_verb(given: Given, desk: Desk) -> int:
     """Put a policy in force."""
-    policy = _policy(given.text("file"))
+    policy = policy_file(given.text("file"))
     body = policy.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     view = desk.client.set_policy(body)
     desk.answer(view, f"policy {clean(view['name'])} is in force from the next turn on")
     return 0
 
 
-def _policy(path: str) -> PolicyFile:
+def policy_file(path: str) -> PolicyFile:
     """The policy of a file.
 
     Raises:

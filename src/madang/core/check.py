@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from madang.core.gangs import least_members
+from madang.core.gangs import keeps_terms, least_members
 from madang.core.keys import queue_key
 from madang.core.lifecycle import LIVELY, phase_of
 from madang.core.line import Line
@@ -51,6 +51,7 @@ def check(state: State) -> None:
     _usage(state)
     _nominations(state)
     _upkeep(state)
+    _network(state)
 
 
 def _require(claim: bool, *what: object) -> None:
@@ -138,6 +139,32 @@ def _gangs(state: State) -> None:
         _require(_is_whole(live.job, allocation.seats), "gang is not whole", allocation)
         _require(allocation.job not in running, "two attempts", allocation.job)
         running[allocation.job] = id
+
+
+def _network(state: State) -> None:
+    """The pool places each node where the tree does, by the names of its domains."""
+    names = {code: path for path, code in state.domains.items()}
+    width = state.pool.domains.shape[1]
+    for row, live in enumerate(state.nodes.values()):
+        told = state.domains_of(live.node)
+        paths = [told[: level + 1] if name else None for level, name in enumerate(told)]
+        paths += [None] * (width - len(paths))
+        here = [names.get(code) for code in state.pool.domains[row].tolist()]
+        _require(here == paths, "domains", live, here, paths)
+
+
+def check_binding(state: State, allocation: Allocation) -> None:
+    """A gang that was just bound keeps its hard terms in the tree as it is, rank by rank.
+
+    Call it in the turn that bound it: the tree may change while it runs.
+
+    Raises:
+        InvariantBroken: always a bug of ours.
+    """
+    job = state.jobs[allocation.job].job
+    rows = [state.nodes[seat.node].row for seat in allocation.seats]
+    kept = keeps_terms(state.pool, job, rows, allocation.bound_ms, state.policy)
+    _require(kept, "hard terms are broken", job, allocation.seats)
 
 
 def _is_whole(job: Job, seats: Sequence[Seat]) -> bool:

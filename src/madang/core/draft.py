@@ -72,7 +72,7 @@ class Draft:
         by: str = "",
         bill_gpu_ms: int = 0,
     ) -> None:
-        """Ask an allocation to end, once a plan."""
+        """Ask an allocation to end, once a plan: for whom, and what work it throws away."""
         if allocation in self.releasing:
             return
         self.releasing.add(allocation)

@@ -1,9 +1,18 @@
 """The words about moves, holes and idle GPUs; see explain.py."""
 
+from dataclasses import replace
+
 from madang.core.holes import NoHole
 from madang.core.idle import NoRule, rule_of
-from madang.core.model import WHOLE_GPU_MILLI, Allocation, Job, ReleaseReason, Standing
-from madang.core.moving import bill_gpu_ms
+from madang.core.impact import impact_gpu_ms
+from madang.core.model import (
+    WHOLE_GPU_MILLI,
+    Allocation,
+    AllocationState,
+    Job,
+    ReleaseReason,
+    Standing,
+)
 from madang.core.settings import Hole
 from madang.core.snapshot import Snapshot
 
@@ -100,7 +109,8 @@ def move_cost_gpu_ms(snapshot: Snapshot, allocation: Allocation) -> int:
     live = snapshot.jobs.get(allocation.job)
     if live is None:
         return 0
-    return bill_gpu_ms(live.job, live.standing, allocation, allocation.releasing_ms)
+    then = replace(allocation, state=AllocationState.RUNNING)
+    return impact_gpu_ms(replace(snapshot, now_ms=allocation.releasing_ms), then)
 
 
 def moving(snapshot: Snapshot, job_id: str) -> str:

@@ -13,7 +13,7 @@ from itertools import chain
 import numpy as np
 
 from madang.core.draft import Draft
-from madang.core.model import Shape
+from madang.core.model import Job, Shape
 from madang.core.moving import Move, Mover, destinations, movers
 from madang.core.placement import members_room, room_on, seats_on
 from madang.core.pool import Ints, Place, Pool
@@ -115,7 +115,9 @@ class _Search:
     def __init__(self, draft: Draft, hole: Hole) -> None:
         self.draft, self.hole = draft, hole
         self.movers = movers(draft)
-        self.eligible = rows_for(draft.snapshot, draft.view, hole.shape)
+        # Whoever it is for; a hole for anybody is in the zones that take anybody.
+        asker = Job(hole.id, 0, hole.project, hole.shape, hole.members)
+        self.eligible = rows_for(draft.snapshot, draft.view, asker, hole.shape)
         self.on_row: dict[int, list[Mover]] = {}
         self.emptied = draft.view.scratch()  # what were free if all who may move had left
         for mover in self.movers.values():

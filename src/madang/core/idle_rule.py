@@ -1,4 +1,4 @@
-"""Who counts as idle, and what follows: rows of the policy. What is done with them is in idle.py."""
+"""Who counts as idle, and what follows: rows of the policy. What they mean is done by idle.py."""
 
 from dataclasses import dataclass
 

@@ -288,7 +288,8 @@ class Node:
 
     `healthy` is a bit set over device indices. `domains` names the network tree from the root down
     (block, leaf switch). `group` is the machine group that its profile belongs to. `cached` are the
-    images and data sets that are there, `mig` the MIG profile of its devices ("": whole GPUs).
+    images and data sets that are there, `mig` the MIG profile of its devices ("": whole GPUs),
+    `labels` whatever its operators call it by (key, value).
     """
 
     id: str
@@ -303,6 +304,7 @@ class Node:
     zone: str = ""
     cached: tuple[str, ...] = ()
     mig: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def usable(self) -> int:

@@ -9,24 +9,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from madang.core.budgets import Allowance
 from madang.core.draft import Draft
-from madang.core.model import (
-    WHOLE_GPU_MILLI,
-    Allocation,
-    AllocationState,
-    Job,
-    ReleaseReason,
-    Seat,
-    Standing,
-)
+from madang.core.impact import impact_gpu_ms, may_be_stopped
+from madang.core.model import Allocation, Job, ReleaseReason, Seat
 from madang.core.placement import Unplaced
 from madang.core.pool import Place, Pool
 from madang.core.seating import Seated, seat, shape_at
 from madang.core.snapshot import Snapshot
 
-# What a stop and a new start cost where the job does not say: (GPUs at most, ms).
-RESTARTS_MS = ((1, 7_000), (8, 30_000))
-RESTART_MS_MAX = 60_000
 UNKNOWN_MS = 1 << 62
 
 
@@ -60,50 +51,34 @@ class Move:
         return self.seated.places
 
 
-def restart_ms(job: Job) -> int:
-    """What a stop and a new start cost the job."""
-    if job.restart_ms:
-        return job.restart_ms
-    gpus = job.milli // WHOLE_GPU_MILLI
-    return next((ms for most, ms in RESTARTS_MS if gpus <= most), RESTART_MS_MAX)
-
-
-def bill_gpu_ms(job: Job, standing: Standing, allocation: Allocation, now_ms: int) -> int:
-    """The work since the last checkpoint, and the restart, on all its GPUs."""
-    since_ms = max(allocation.running_ms, standing.checkpoint_ms)
-    lost_ms = max(0, now_ms - since_ms) + restart_ms(job)
-    return lost_ms * allocation.shape.milli * len(allocation.seats) // WHOLE_GPU_MILLI
-
-
 def movers(draft: Draft) -> dict[str, Mover]:
-    """Every job that may be moved now, by allocation."""
+    """Every job that may be moved now, by allocation; of a disruption budget one at a time."""
     snapshot = draft.snapshot
+    allowance = Allowance(snapshot, draft.releasing)
     found: dict[str, Mover] = {}
+    seen: set[str] = set()
     for id, allocation in snapshot.allocations.items():
-        live = snapshot.jobs.get(allocation.job)
-        if live is None or live.allocation != id or id in draft.releasing:
+        if not may_be_stopped(draft, allocation) or not _may_move(snapshot, allocation):
             continue
-        job, standing, now_ms = live.job, live.standing, snapshot.now_ms
-        if not _may_move(snapshot, job, standing, allocation):
-            continue
-        places = tuple(draft.places_of(allocation.seats))
+        job, places = snapshot.jobs[allocation.job].job, tuple(draft.places_of(allocation.seats))
         if any(len(gpus) != allocation.shape.gpus for _, gpus in places):
             continue  # a device fell ill: it will not run much longer
-        bill = bill_gpu_ms(job, standing, allocation, now_ms)
-        found[id] = Mover(allocation, job, bill, _left_ms(job, allocation, now_ms), places)
+        budget = allowance.budget(job)
+        if budget and (budget in seen or not allowance.allows(job, allocation)):
+            continue
+        seen |= {budget}
+        bill = impact_gpu_ms(snapshot, allocation)
+        found[id] = Mover(allocation, job, bill, _left_ms(job, allocation, snapshot.now_ms), places)
     return found
 
 
-def _may_move(snapshot: Snapshot, job: Job, standing: Standing, allocation: Allocation) -> bool:
-    """It checkpoints and may be moved aside, runs whole, and has had its rest."""
-    if allocation.state is not AllocationState.RUNNING or allocation.ended:
+def _may_move(snapshot: Snapshot, allocation: Allocation) -> bool:
+    """It runs whole, checkpoints, may be moved aside, and has had its rest since it last was."""
+    live = snapshot.jobs[allocation.job]
+    job, moved_ms = live.job, live.standing.moved_ms
+    if allocation.ended or not job.checkpoints or not job.preemptible or not job.shape.gpus:
         return False
-    if not job.checkpoints or not job.preemptible or standing.stop_asked or not job.shape.gpus:
-        return False
-    policy, now_ms = snapshot.policy, snapshot.now_ms
-    if now_ms - allocation.running_ms < max(policy.run_ms_min, job.run_ms_min):
-        return False
-    return not standing.moved_ms or now_ms - standing.moved_ms >= policy.move_rest_ms
+    return not moved_ms or snapshot.now_ms - moved_ms >= snapshot.policy.move_rest_ms
 
 
 def _left_ms(job: Job, allocation: Allocation, now_ms: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from madang.core.classes import ClassRow
-from madang.core.policy import DEFAULT, Misfit, Policy
+from madang.core.policy import DEFAULT, Misfit, Policy, Victims
 
 _HOUR_MS = 3_600_000
 RESTART_MS = 60_000  # what it costs a large gang to be stopped and started again
@@ -42,7 +42,13 @@ POLICIES: dict[str, Policy] = {
         Policy("fifo-skip", order=(), misfit=Misfit.SKIP),
         Policy("sjf", order=("estimate",), misfit=Misfit.SKIP),
         Policy("ssf", order=("service",), misfit=Misfit.SKIP),
-        Policy("srtf", order=("remaining",), misfit=Misfit.SKIP, preempts=True),
+        Policy(
+            "srtf",
+            order=("remaining",),
+            misfit=Misfit.SKIP,
+            preempts=True,
+            victims=Victims.LAST,
+        ),
         Policy(
             "tiresias",
             order=("level",),
@@ -50,6 +56,7 @@ POLICIES: dict[str, Policy] = {
             preempts=True,
             level_ms=18_000_000,
             levels_max=1,
+            victims=Victims.LAST,
         ),
         Policy("easy", order=(), misfit=Misfit.RESERVE, reservations=1),
         Policy("conservative", order=(), misfit=Misfit.RESERVE, reservations=16),

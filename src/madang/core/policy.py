@@ -22,6 +22,13 @@ class Misfit(StrEnum):
     RESERVE = "reserve"  # it gets a start time; those behind may start if that holds (backfill)
 
 
+class Victims(StrEnum):
+    """Who of those that a waiting job may displace is moved aside for it."""
+
+    CHEAPEST = "cheapest"  # the set that costs the least work (impact.py)
+    LAST = "last"  # the last of the order first, whatever it costs
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How waiting jobs are chosen. Times are ms.
@@ -47,6 +54,9 @@ class Policy:
 
     `placement` names how one member chooses among nodes (scoring/); data that a node lacks counts
     in steps of `fetch_step_mib`, before that.
+    `victims` says how those are chosen that are moved aside. Under CHEAPEST one who serves users
+    counts `serving_weight` times what its stop costs; one that says it checkpoints, but was never
+    seen to, is counted as losing at most `unseen_ms_max` of work.
 
     From `night_begin_ms` to `night_end_ms` after midnight, `utc_offset_ms` east of UTC, jobs are
     moved to make room (equal: never): looked for every `night_every_ms`, `moves_at_once` at most
@@ -76,6 +86,9 @@ class Policy:
     fair_util_pct: int = 0
     placement: str = "madang"
     fetch_step_mib: int = 1024
+    victims: Victims = Victims.CHEAPEST
+    serving_weight: int = 10
+    unseen_ms_max: int = 0
     utc_offset_ms: int = 0
     night_begin_ms: int = 0
     night_end_ms: int = 0

@@ -7,6 +7,7 @@ state keeps them in one `Settings`, the ledger in one table.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
+from madang.core.hypernodes import Topology
 from madang.core.model import UNLIMITED, Seat, Shape
 
 ANY = "*"
@@ -162,7 +163,18 @@ class Used:
         return self.project
 
 
-Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Used | Hole | Night
+Setting = (
+    Workspace
+    | Quota
+    | Zone
+    | Reservation
+    | DisruptionBudget
+    | Factors
+    | Used
+    | Topology
+    | Hole
+    | Night
+)
 
 
 @dataclass(slots=True)
@@ -176,6 +188,7 @@ class Settings:
     budgets: dict[str, DisruptionBudget] = field(default_factory=dict)
     factors: dict[str, Factors] = field(default_factory=dict)
     used: dict[str, Used] = field(default_factory=dict)
+    topologies: dict[str, Topology] = field(default_factory=dict)
     holes: dict[str, Hole] = field(default_factory=dict)
     nights: dict[str, Night] = field(default_factory=dict)
 
@@ -217,6 +230,7 @@ KINDS: dict[str, type] = {
     "budgets": DisruptionBudget,
     "factors": Factors,
     "used": Used,
+    "topologies": Topology,
     "holes": Hole,
     "nights": Night,
 }

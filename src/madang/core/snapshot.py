@@ -76,6 +76,17 @@ class Snapshot:
                     return id
         return ""
 
+    def domain_name(self, row: int, level: int) -> str:
+        """The name of what a row of the pool lies in: at level 1 of the tree the outermost domain,
+        below the innermost the node; "" if there is none. O(domains), for people."""
+        depth = self.pool.domains.shape[1]
+        if row < 0 or level < 1:
+            return ""
+        if level > depth:
+            return self.node_ids[row]
+        code = int(self.pool.domains[row, level - 1])
+        return next((path[-1] for path, its in self.domains.items() if its == code), "")
+
     def joined(self, job: Job) -> "Snapshot":
         """The same moment with one more job in line: for the question what would become of it."""
         live, line = LiveJob(job, Standing()), self.line.copy()

@@ -114,7 +114,7 @@ class NodeFold(StateRows):
     def _set_node(self, live: LiveNode) -> None:
         """Store the node and write its row: capacity less what its members hold."""
         id, node = live.node.id, live.node
-        self.grow(nodes=self.pool.nodes, gpus=node.gpus, levels=len(node.domains))
+        self.grow(nodes=self.pool.nodes, gpus=node.gpus, levels=len(self.domains_of(node)))
         before = self.nodes.get(id)
         moves = before is not None and before.node.group != node.group
         if moves:

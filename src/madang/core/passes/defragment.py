@@ -17,10 +17,10 @@ from madang.core.holes import give
 from madang.core.model import WHOLE_GPU_MILLI, AllocationState, ReleaseReason, Shape
 from madang.core.moving import Move, Mover, carry_out, destinations, movers, shut
 from madang.core.night import is_due, night_begin_ms
-from madang.core.placement import room_for_one
+from madang.core.placement import eligible_rows, room_for_one
 from madang.core.pool import SmallInts
 from madang.core.scoring.fragmentation import Typical
-from madang.core.seating import rows_for
+from madang.core.seating import model_codes
 from madang.core.typical import typical_requests, unusable
 
 DEFRAGMENT = "defragment"  # in whose name ReleaseAsked moves a job
@@ -213,7 +213,7 @@ class Scale:
     def _best_fill(self, shape: Shape) -> int:
         """The most that F drops anywhere when one member of the shape comes."""
         view = self.draft.view
-        eligible = rows_for(self.draft.snapshot, view, shape)
+        eligible = eligible_rows(view, model_codes(self.draft.snapshot, shape))
         rows = np.flatnonzero(room_for_one(view, shape, eligible))
         if not len(rows):
             return 0

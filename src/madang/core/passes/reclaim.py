@@ -4,11 +4,12 @@ not. The rule is in idle.py; only jobs whose last measurement calls for somethin
 
 from collections.abc import Callable
 
+from madang.core.budgets import Allowance
 from madang.core.draft import Draft
 from madang.core.events import JobWarned
 from madang.core.idle import IDLE, NoRule, Verdict, rule_of, verdict
+from madang.core.impact import impact_gpu_ms
 from madang.core.model import ReleaseReason
-from madang.core.moving import bill_gpu_ms
 from madang.core.snapshot import Snapshot
 
 IDLENESS = "idleness"  # in whose name ReleaseAsked takes GPUs
@@ -17,6 +18,9 @@ IDLENESS = "idleness"  # in whose name ReleaseAsked takes GPUs
 def reclaim(draft: Draft) -> None:
     """Emit JobWarned or ReleaseAsked(RECLAIMED), in the order of submission."""
     snapshot, policy = draft.snapshot, draft.snapshot.policy
+    if not snapshot.idle:
+        return
+    allowance = Allowance(snapshot, draft.releasing)
     for job_id in sorted(snapshot.idle, key=_seq(snapshot)):
         live = snapshot.jobs.get(job_id)
         if live is None or live.allocation is None or live.allocation in draft.releasing:
@@ -29,14 +33,15 @@ def reclaim(draft: Draft) -> None:
             case Verdict.WARN:
                 until_ms = snapshot.now_ms + rule.grace_ms if rule.takes else 0
                 draft.add(JobWarned(job_id, IDLE, until_ms))
-            case Verdict.TAKE:
-                bill = bill_gpu_ms(job, standing, allocation, snapshot.now_ms)
+            case Verdict.TAKE if allowance.allows(job, allocation):
+                allowance.charge(job, allocation)
+                bill = impact_gpu_ms(snapshot, allocation)
                 grace_ms = job.grace_ms
                 draft.release(
                     allocation.id, ReleaseReason.RECLAIMED, grace_ms, by=IDLENESS, bill_gpu_ms=bill
                 )
-            case Verdict.NOTHING:
-                continue  # it was stopped, or a member ended, after it was measured
+            case _:
+                continue  # it was stopped, or ended, after it was measured; or its budget is spent
 
 
 def _seq(snapshot: Snapshot) -> Callable[[str], int]:
