@@ -135,12 +135,16 @@ def asked(yard: Yard, hole: Hole) -> Yard:
 
 
 def test_a_hole_is_made_and_the_destinations_are_promised_in_one_commit():
-    yard = asked(yard_of("n1: A...\nn2: B..."), hole_of("1x4", project="vision"))
+    yard = yard_of("n1: A...\nn2: B...")
+    for id, ago_ms in (("a", 500), ("b", 700)):
+        live = yard.state.jobs[id]
+        live.standing = replace(live.standing, checkpoint_ms=yard.now_ms - ago_ms)
+    asked(yard, hole_of("1x4", project="vision"))
 
     assert yard.decisions() == ["hole room-1 n1", "nominate a", "release a.1 moved 30000"]
     release = yard.last.decisions[-1]
     assert isinstance(release, ev.ReleaseAsked)
-    assert (release.by, release.bill_gpu_ms) == ("room-1", 800 + 10 + 7_000)
+    assert (release.by, release.bill_gpu_ms) == ("room-1", 500 + 10 + 7_000)
 
     # nobody steals the hole, nor the place that was promised to the one who makes it
     yard.submit("d: 2", "c: 4", "e: 3").turn()
