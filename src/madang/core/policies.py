@@ -82,6 +82,8 @@ def policy_of(stated: Mapping[str, Any]) -> Policy:
         changes["idle_rules"] = tuple(_idle_rule_of(row) for row in stated["idle"])
     if "misfit" in changes:
         changes["misfit"] = Misfit(changes["misfit"])
+    if "victims" in changes:
+        changes["victims"] = Victims(changes["victims"])
     rows = tuple(_row_of(row) for row in stated.get("class", ()))
     return replace(base, classes=(*rows, *base.classes), **changes)
 
@@ -110,7 +112,7 @@ def stated_of(policy: Policy) -> dict[str, Any]:
         value = getattr(policy, field.name)
         if field.name not in ("classes", "idle_rules"):
             stated[field.name.replace("_ms", "")] = _stated(field.name, value)
-    stated["misfit"] = policy.misfit.value
+    stated["misfit"], stated["victims"] = policy.misfit.value, policy.victims.value
     added = len(policy.classes) - len(base.classes)
     assert policy.classes[added:] == base.classes, f"rows of the base were taken away: {policy}"
     stated["idle"] = [

@@ -194,6 +194,23 @@ class PolicyFile(BaseModel):
     fair_util_pct: int | None = Field(
         None, ge=0, le=1_000, description="How much idle GPUs of past jobs add to usage."
     )
+    placement: str | None = Field(
+        None,
+        pattern=NAME,
+        description="How one member chooses among nodes: madang, most-allocated.",
+    )
+    fetch_step_mib: int | None = Field(
+        None, ge=1, le=1 << 40, description="Data that a node lacks counts in steps of so much."
+    )
+    victims: Literal["cheapest", "last"] | None = Field(
+        None, description="Who is moved aside: the set that costs the least, or the last in order."
+    )
+    serving_weight: int | None = Field(
+        None, ge=1, le=1_000_000, description="How much dearer it is to stop who serves users."
+    )
+    unseen_max: DurationMs | None = Field(
+        None, description="Work believed lost of who checkpoints, but was never seen to, at most."
+    )
     utc_offset: ClockMs | None = Field(None, description="The yard's own time, east of UTC.")
     night_begin: ClockMs | None = Field(
         None, description="From then on jobs may be moved to tidy up, e.g. `02:00`."
