@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from madang.core import explain_upkeep
 from madang.core.admission import Numbers, Rejected
 from madang.core.draft import Draft
 from madang.core.explain_network import (
@@ -160,6 +161,10 @@ def why(snapshot: Snapshot, job_id: str) -> Why:
 def _why(snapshot: Snapshot, job_id: str) -> Why:
     live = snapshot.jobs[job_id]
     job, standing = live.job, live.standing
+    if moves := explain_upkeep.moving(snapshot, job_id):
+        return Why("moving", moves)
+    if idles := explain_upkeep.idle_why(snapshot, job_id):
+        return Why("idle", idles)
     if standing.phase is not Phase.WAITING:
         return Why(standing.phase, f"it does not wait: it is {standing.phase}")
     if standing.not_before_ms > snapshot.now_ms:
@@ -295,6 +300,8 @@ def _no_room(
     if ahead:
         text += f"; {ahead} ahead of it"
     text += _closed(int(np.count_nonzero(~pool.open)))
+    if kept := explain_upkeep.kept_for_holes(snapshot, job.shape.models):
+        text += f"; {kept}"
     numbers: Numbers = (
         ("free", free),
         ("most_on_one_node", most),

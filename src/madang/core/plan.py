@@ -2,7 +2,8 @@
 
 Settle comes first so that a job that ended frees its quota's next; release before start so that
 nothing is started that must end; promises before the queue, and the queue before anyone is moved
-aside for it. Devices of a release asked here are free only when seen to be.
+aside for it; the yard is tidied up with what nobody took. Devices of a release asked here are free
+only when seen to be.
 """
 
 from collections.abc import Callable
@@ -10,8 +11,11 @@ from collections.abc import Callable
 from madang.core.draft import Draft
 from madang.core.events import Decision
 from madang.core.passes.backfill import backfill
+from madang.core.passes.defragment import defragment
 from madang.core.passes.honour import honour
+from madang.core.passes.make_room import make_room
 from madang.core.passes.rebalance import rebalance
+from madang.core.passes.reclaim import reclaim
 from madang.core.passes.release import release
 from madang.core.passes.settle import settle
 from madang.core.passes.start import start
@@ -21,9 +25,12 @@ PASSES: tuple[Callable[[Draft], None], ...] = (
     settle,
     release,
     honour,
+    reclaim,
+    make_room,
     start,
     backfill,
     rebalance,
+    defragment,
 )
 
 

@@ -26,6 +26,8 @@ class Snapshot:
     it, `lingering` a job to older attempts that may still run on nodes that were lost.
     `held_milli` splits what projects hold by (project, machine group, provisioning); `zones` and
     `domains` name the codes in the pool; `measured` is what sensors say of running jobs.
+    `idle` are jobs whose last measurement calls for something; `planned_ms` is when the last plan
+    was made (0: none since the start), by which passes that look now and then know if it is time.
     `suspects` are the nodes that something speaks against; `cached` maps an image or data set to
     the rows that have it.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
@@ -55,6 +57,8 @@ class Snapshot:
     domains: Mapping[tuple[str, ...], int]
     held_milli: Mapping[tuple[str, str, str], int]
     measured: Mapping[str, JobMeasured]
+    idle: Mapping[str, None]
+    planned_ms: int
     line: Line
     sinks: Sequence[tuple[int, str]]
     suspects: Mapping[str, None]
@@ -119,6 +123,7 @@ class Snapshot:
             domains=dict(self.domains),
             held_milli=dict(self.held_milli),
             measured=dict(self.measured),
+            idle=dict(self.idle),
             suspects=dict(self.suspects),
             cached={name: dict(rows) for name, rows in self.cached.items()},
         )

@@ -30,13 +30,14 @@ from madang.core.pool import Place, Pool
 from madang.core.settings import KIND_OF, KINDS, Factors, Setting
 from madang.core.snapshot import Snapshot
 from madang.core.state_nodes import NodeFold
+from madang.core.state_upkeep import UpkeepFold
 
 
 def _sits_on(allocation: Allocation, node: str) -> bool:
     return any(allocation.holds(rank) for rank, s in enumerate(allocation.seats) if s.node == node)
 
 
-class State(NodeFold):
+class State(NodeFold, UpkeepFold):
     """See the module's docstring. One verb changes it: `apply`."""
 
     # -- the fold ------------------------------------------------------------------------------
@@ -79,6 +80,8 @@ class State(NodeFold):
             domains=self.domains,
             held_milli=self.held_milli,
             measured=self.measured,
+            idle=self.idle,
+            planned_ms=self.planned_ms,
             line=self.line,
             sinks=self.sinks,
             suspects=self.suspects,
@@ -88,7 +91,12 @@ class State(NodeFold):
     @property
     def needs_attention(self) -> bool:
         """True iff the release or the settle pass has something to look at, deadlines aside."""
-        return bool(self.troubled or self.unsettled or self.strays)
+        return bool(self.troubled or self.unsettled or self.strays or self.idle)
+
+    def planned(self, now_ms: int) -> None:
+        """A plan was made of all this: what called for attention has had it."""
+        self.planned_ms = now_ms
+        self.idle.clear()
 
     def knows_job(self, job: str) -> bool:
         """True iff the job is live, or ended so lately that the ledger has not taken it yet."""
@@ -129,6 +137,7 @@ class State(NodeFold):
         if held is not None and held.state is AllocationState.RELEASING and shorter:
             self.strays[held.id] = None  # asked once more, with the shorter grace
         self._interrupt(live, ReleaseReason.STOP)
+        self.stirs += event.job in self.nominations  # what was kept for it may go to others
         self._show(live)
         return True
 
@@ -174,6 +183,9 @@ class State(NodeFold):
             attained_ms=live.standing.attained_ms + ran_ms,
             preemptions=live.standing.preemptions + (event.reason == ReleaseReason.PREEMPTED),
             waiting_ms=now_ms,
+            warned_ms=0,
+            idle_since_ms=0,
+            idle_until_ms=0,
         )
         self._enqueue(live)
         self.unsettled.pop(event.job, None)
@@ -286,6 +298,8 @@ class State(NodeFold):
         allocation = moved(allocation, AllocationState.RELEASING, now_ms)
         self._put(replace(allocation, release_reason=event.reason))
         self._drop_deadline(allocation)
+        if event.reason is ReleaseReason.MOVED:
+            self.count_move(allocation.job, event, now_ms)
         self.look_for_settling(allocation.id)
         return True
 
@@ -480,19 +494,6 @@ class State(NodeFold):
         self.changed.jobs[event.job] = None
         return True
 
-    def _job_measured(self, event: ev.JobMeasured, now_ms: int) -> bool:
-        live = self.jobs.get(event.job)
-        if live is None or live.allocation is None or self.measured.get(event.job) == event:
-            return False
-        self.measured[event.job] = event
-        return True
-
-    def _job_warned(self, event: ev.JobWarned, now_ms: int) -> bool:
-        live = self.jobs[event.job]
-        live.standing = replace(live.standing, warned_ms=now_ms)
-        self.changed.jobs[event.job] = None
-        return True
-
 
 def _held(allocation: Allocation) -> list[int]:
     """The ranks that still hold devices."""
@@ -525,12 +526,15 @@ _FOLD: dict[type, Callable[[State, Any, int], bool]] = {
     ev.CheckpointSaved: State._checkpoint_saved,
     ev.JobMeasured: State._job_measured,
     ev.ProjectMeasured: State._project_measured,
+    ev.HoleAsked: State._hole_asked,
     ev.JobRejected: State._job_rejected,
     ev.AllocationBound: State._allocation_bound,
     ev.JobNominated: State._job_nominated,
     ev.NominationDropped: State._nomination_dropped,
     ev.ReleaseAsked: State._release_asked,
     ev.JobWarned: State._job_warned,
+    ev.HoleMade: State._hole_made,
+    ev.HoleDropped: State._hole_dropped,
     ev.JobRequeued: State._job_requeued,
     ev.JobEnded: State._job_ended,
 }

@@ -81,6 +81,8 @@ class StateRows:
         self.cached: dict[str, dict[int, None]] = {}  # image or data set → rows that have it
         self._cached_on: dict[int, tuple[str, ...]] = {}
         self.measured: dict[str, ev.JobMeasured] = {}  # running jobs whose sensors speak
+        self.idle: dict[str, None] = {}  # jobs whose last measurement calls for something
+        self.planned_ms = 0  # when the last plan was made; the controller's, in no row
         self.ended_jobs: dict[str, LiveJob] = {}
         self.ended_allocations: dict[str, Allocation] = {}
         self.changed = Changed()

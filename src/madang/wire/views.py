@@ -101,6 +101,7 @@ class JobView(BaseModel):
     )
     seats: list[SeatView] = Field(description="Of the newest attempt.")
     memo: str
+    warning: str = Field("", description="That it holds idle GPUs; empty if nothing is wrong.")
     forked_from: str
     waits: WaitsView | None = Field(
         description="Why it waits: for one job, and for the first 50 waiting ones of a list."
