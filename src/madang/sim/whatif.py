@@ -62,7 +62,7 @@ def run(
     oracle: bool = False,
     plot: bool = False,
 ) -> dict[str, Any]:
-    """Replay the window [since, until] twice and compare.
+    """Replay the window [since, until) twice and compare.
 
     Args:
         oracle: tell the scheduler how long the jobs really ran.
