@@ -2,7 +2,8 @@
 
 Settle comes first so that a job that ended frees its quota's next; release before start so that
 nothing is started that must end; promises before the queue, and the queue before anyone is moved
-aside for it. Devices of a release asked here are free only when seen to be.
+aside for it; gangs grow last, into what nobody waits for. Devices of a release asked here are free
+only when seen to be.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from madang.core.draft import Draft
 from madang.core.events import Decision
 from madang.core.passes.backfill import backfill
+from madang.core.passes.grow import grow
 from madang.core.passes.honour import honour
 from madang.core.passes.rebalance import rebalance
 from madang.core.passes.release import release
@@ -24,6 +26,7 @@ PASSES: tuple[Callable[[Draft], None], ...] = (
     start,
     backfill,
     rebalance,
+    grow,
 )
 
 

@@ -26,6 +26,7 @@ class Snapshot:
     it, `lingering` a job to older attempts that may still run on nodes that were lost.
     `held_milli` splits what projects hold by (project, machine group, provisioning); `zones` and
     `domains` name the codes in the pool; `measured` is what sensors say of running jobs.
+    `short` are the running allocations of elastic gangs that could do with more members.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
@@ -53,6 +54,7 @@ class Snapshot:
     domains: Mapping[tuple[str, ...], int]
     held_milli: Mapping[tuple[str, str, str], int]
     measured: Mapping[str, JobMeasured]
+    short: Mapping[str, None]
     line: Line
     sinks: Sequence[tuple[int, str]]
 
@@ -115,4 +117,5 @@ class Snapshot:
             domains=dict(self.domains),
             held_milli=dict(self.held_milli),
             measured=dict(self.measured),
+            short=dict(self.short),
         )

@@ -250,9 +250,7 @@ _REPLAYED = (
 )
 
 
-def history_of(
-    journal: Iterable[tuple[int, ev.Event]], since_ms: int, until_ms: int
-) -> History:
+def history_of(journal: Iterable[tuple[int, ev.Event]], since_ms: int, until_ms: int) -> History:
     """Read a journal once, from its first line; what lies after `until` is not read."""
     base, books, reader = State(), Books(since_ms), _Reader(since_ms)
     actual: Books | None = None
