@@ -22,6 +22,7 @@ from madang.core.model import (
     NodeState,
     Seat,
 )
+from madang.core.pool import SOLE
 from madang.core.quotas import Book, limit_of
 from madang.core.state import State
 from madang.core.state_rows import ask_of
@@ -61,6 +62,7 @@ def _devices(state: State) -> None:
     held = np.zeros(pool.gpu_free.shape, np.int64)
     cpu = pool.cpu_total.copy()
     memory = pool.memory_total.copy()
+    tenants = np.zeros(pool.nodes, np.int64)
     on_node: dict[str, set[str]] = {id: set() for id in state.nodes}
     for allocation in state.allocations.values():
         for rank, seat in enumerate(allocation.seats):
@@ -70,6 +72,7 @@ def _devices(state: State) -> None:
             on_node[seat.node].add(allocation.id)
             cpu[row] -= allocation.shape.cpu_milli
             memory[row] -= allocation.shape.memory_mib
+            tenants[row] += SOLE if allocation.shape.exclusive else 1
             _require(len(set(seat.gpus)) == allocation.shape.gpus, "seat", seat, allocation)
             for gpu in seat.gpus:
                 held[row, gpu] += allocation.shape.gpu_milli
@@ -81,6 +84,8 @@ def _devices(state: State) -> None:
     _require_none(pool.gpu_usable != usable.sum(axis=1), "gpu_usable", state)
     _require_none(pool.cpu_free != cpu, "cpu_free", state)
     _require_none(pool.memory_free != memory, "memory_free", state)
+    _require_none(pool.tenants != tenants, "tenants", state)
+    _exclusive(state, on_node)
     is_open = pool.open.tolist()
     for row, (id, live) in enumerate(state.nodes.items()):
         _require(live.row == row and state.node_ids[row] == id == live.node.id, "row", live)
@@ -89,6 +94,13 @@ def _devices(state: State) -> None:
         away = live.state in (NodeState.LOST, NodeState.REMOVED)
         _require(live.cordoned == marked or away, "cordoned", live)
         _require(state.on_node[id].keys() == on_node[id], "on_node", id, on_node[id])
+
+
+def _exclusive(state: State, on_node: dict[str, set[str]]) -> None:
+    """A node that an exclusive job sits on has no other allocation."""
+    for node, ids in on_node.items():
+        shared = len(ids) > 1 and any(state.allocations[id].shape.exclusive for id in ids)
+        _require(not shared, "an exclusive node is shared", node, ids)
 
 
 def _usable(state: State) -> NDArray[np.bool_]:

@@ -77,12 +77,14 @@ def binds_now(snapshot: Snapshot, pool: Pool, job: Job) -> tuple[str, Numbers] |
     Args:
         pool: as those before it in the queue leave it.
     """
-    return _binds(snapshot, job, members_room(pool, job.shape, rows_for(snapshot, pool, job.shape)))
+    return _binds(
+        snapshot, job, members_room(pool, job.shape, rows_for(snapshot, pool, job, job.shape))
+    )
 
 
 def binds_when_empty(snapshot: Snapshot, job: Job) -> tuple[str, Numbers] | None:
     """The same for the nodes in service, if nothing else were on them."""
-    pool, eligible = snapshot.pool, rows_for(snapshot, snapshot.pool, job.shape)
+    pool, eligible = snapshot.pool, rows_for(snapshot, snapshot.pool, job, job.shape)
     room = room_if_empty(pool, pool.gpu_usable, job.shape, job.members)
     room[~(pool.open if eligible is None else pool.open & eligible)] = 0
     return _binds(snapshot, job, room)

@@ -92,6 +92,7 @@ def _restore_nodes(state: State, nodes: Sequence[LiveNode]) -> None:
     for row, live in enumerate(nodes):
         assert live.row == row, f"rows have no gaps: {live}"
         state.write_row(live, taken[live.node.id])
+    state.weigh_suspects()
 
 
 def _restore_queue(state: State) -> None:

@@ -27,6 +27,8 @@ class Snapshot:
     `held_milli` splits what projects hold by (project, machine group, provisioning); `zones` and
     `domains` name the codes in the pool; `measured` is what sensors say of running jobs.
     `short` are the running allocations of elastic gangs that could do with more members.
+    `suspects` are the nodes that something speaks against; `cached` maps an image or data set to
+    the rows that have it.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
@@ -57,6 +59,8 @@ class Snapshot:
     short: Mapping[str, None]
     line: Line
     sinks: Sequence[tuple[int, str]]
+    suspects: Mapping[str, None]
+    cached: Mapping[str, Mapping[int, None]]
 
     def still_runs(self, job_id: str) -> str:
         """The older attempt of a waiting job that still runs where it can be seen, or "".
@@ -118,4 +122,6 @@ class Snapshot:
             held_milli=dict(self.held_milli),
             measured=dict(self.measured),
             short=dict(self.short),
+            suspects=dict(self.suspects),
+            cached={name: dict(rows) for name, rows in self.cached.items()},
         )

@@ -82,6 +82,8 @@ class State(NodeFold):
             short=self.short,
             line=self.line,
             sinks=self.sinks,
+            suspects=self.suspects,
+            cached=self.cached,
         )
 
     @property

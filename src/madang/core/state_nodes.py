@@ -128,6 +128,10 @@ class NodeFold(StateRows):
         for shape, gpus in self._held_on(id):
             taken.add(shape, gpus)
         self.write_row(live, taken)
+        same_tree = before is not None and before.node.domains == node.domains
+        suspicion = before.suspicion if before is not None else 0
+        if suspicion != live.suspicion or (self.suspects and not same_tree):
+            self.weigh_suspects()
 
     def _charge_on(self, node: str, sign: int) -> None:
         """Count, or count no longer, what is held on one node."""

@@ -21,7 +21,7 @@ from madang.core.model import (
     Seat,
 )
 from madang.core.policy import DEFAULT, Policy
-from madang.core.pool import Pool, Taken, empty_pool, widened
+from madang.core.pool import Pool, Taken, avoided, empty_pool, widened
 from madang.core.quotas import Book, HeldKey
 from madang.core.seating import likeness
 from madang.core.settings import KIND_OF, Settings, Used
@@ -78,6 +78,9 @@ class StateRows:
         # GPU-milli by project, machine group and provisioning; the parts of `usage_milli`.
         self.held_milli: dict[HeldKey, int] = {}
         self.short: dict[str, None] = {}  # running gangs that would start anew with more members
+        self.suspects: dict[str, None] = {}  # nodes that something speaks against
+        self.cached: dict[str, dict[int, None]] = {}  # image or data set → rows that have it
+        self._cached_on: dict[int, tuple[str, ...]] = {}
         self.measured: dict[str, ev.JobMeasured] = {}  # running jobs whose sensors speak
         self.ended_jobs: dict[str, LiveJob] = {}
         self.ended_allocations: dict[str, Allocation] = {}
@@ -182,6 +185,27 @@ class StateRows:
         pool.open[row] = live.state is NodeState.READY
         self._write_domains(row, self.domains_of(node))
         pool.write_row(row, node, taken)
+        self._write_cached(row, node.cached)
+        if live.suspicion:
+            self.suspects[live.node.id] = None
+        else:
+            self.suspects.pop(live.node.id, None)
+
+    def _write_cached(self, row: int, cached: tuple[str, ...]) -> None:
+        before = self._cached_on.get(row, ())
+        if before == cached:
+            return
+        for name in before:
+            self.cached[name].pop(row, None)
+            if not self.cached[name]:
+                del self.cached[name]
+        for name in cached:
+            self.cached.setdefault(name, {})[row] = None
+        self._cached_on[row] = cached
+
+    def weigh_suspects(self) -> None:
+        """Write what is to be avoided anew: a suspect or the tree has changed."""
+        self.pool.avoid[:] = avoided(self.pool) if self.suspects else 0
 
     # -- the network tree ----------------------------------------------------------------------
 
