@@ -239,6 +239,14 @@ def _line(state: State) -> None:
 
 def _attention(state: State) -> None:
     """What must be looked at is marked, and nothing else; so that no pass has to look at all."""
+    short = {
+        id
+        for id, one in state.allocations.items()
+        if one.state is AllocationState.RUNNING
+        and len(one.seats) < (job := state.jobs[one.job].job).members
+        and job.checkpoints
+    }
+    _require(set(state.short) == short, "short", short, state.short)
     for id in state.troubled:
         _require(id in state.allocations, "troubled and gone", id)
         _require(state.allocations[id].state in LIVELY, "troubled", state.allocations[id])

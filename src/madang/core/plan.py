@@ -2,7 +2,7 @@
 
 Settle comes first so that a job that ended frees its quota's next; release before start so that
 nothing is started that must end; promises before the queue, and the queue before anyone is moved
-aside for it; the yard is tidied up with what nobody took. Devices of a release asked here are free
+aside for it; gangs grow into what nobody waits for, and the yard is tidied up. Devices of a release asked here are free
 only when seen to be.
 """
 
@@ -12,6 +12,7 @@ from madang.core.draft import Draft
 from madang.core.events import Decision
 from madang.core.passes.backfill import backfill
 from madang.core.passes.defragment import defragment
+from madang.core.passes.grow import grow
 from madang.core.passes.honour import honour
 from madang.core.passes.make_room import make_room
 from madang.core.passes.rebalance import rebalance
@@ -30,6 +31,7 @@ PASSES: tuple[Callable[[Draft], None], ...] = (
     start,
     backfill,
     rebalance,
+    grow,
     defragment,
 )
 

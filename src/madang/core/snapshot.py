@@ -28,6 +28,7 @@ class Snapshot:
     `domains` name the codes in the pool; `measured` is what sensors say of running jobs.
     `idle` are jobs whose last measurement calls for something; `planned_ms` is when the last plan
     was made (0: none since the start), by which passes that look now and then know if it is time.
+    `short` are the running allocations of elastic gangs that could do with more members.
     `suspects` are the nodes that something speaks against; `cached` maps an image or data set to
     the rows that have it.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
@@ -59,6 +60,7 @@ class Snapshot:
     measured: Mapping[str, JobMeasured]
     idle: Mapping[str, None]
     planned_ms: int
+    short: Mapping[str, None]
     line: Line
     sinks: Sequence[tuple[int, str]]
     suspects: Mapping[str, None]
@@ -124,6 +126,7 @@ class Snapshot:
             held_milli=dict(self.held_milli),
             measured=dict(self.measured),
             idle=dict(self.idle),
+            short=dict(self.short),
             suspects=dict(self.suspects),
             cached={name: dict(rows) for name, rows in self.cached.items()},
         )

@@ -82,6 +82,7 @@ class State(NodeFold, UpkeepFold):
             measured=self.measured,
             idle=self.idle,
             planned_ms=self.planned_ms,
+            short=self.short,
             line=self.line,
             sinks=self.sinks,
             suspects=self.suspects,
@@ -339,6 +340,7 @@ class State(NodeFold, UpkeepFold):
         live = self.jobs[allocation.job]
         live.standing = replace(live.standing, running_ms=at_ms)
         self.begin_sinking(allocation)
+        self.note_short(allocation)
         if live.job.time_limit_ms:
             insort(self.deadlines, (at_ms + live.job.time_limit_ms, allocation.id))
         return allocation
@@ -395,6 +397,7 @@ class State(NodeFold, UpkeepFold):
     def _drop_deadline(self, allocation: Allocation) -> None:
         """The allocation leaves RUNNING: its time limit has no more to say."""
         self.stop_sinking(allocation.id)
+        self.short.pop(allocation.id, None)
         live = self.jobs.get(allocation.job)
         if live is None or not live.job.time_limit_ms or not allocation.running_ms:
             return

@@ -77,6 +77,7 @@ class StateRows:
         self.domains: dict[tuple[str, ...], int] = {}
         # GPU-milli by project, machine group and provisioning; the parts of `usage_milli`.
         self.held_milli: dict[HeldKey, int] = {}
+        self.short: dict[str, None] = {}  # running gangs that would start anew with more members
         self.suspects: dict[str, None] = {}  # nodes that something speaks against
         self.cached: dict[str, dict[int, None]] = {}  # image or data set → rows that have it
         self._cached_on: dict[int, tuple[str, ...]] = {}
@@ -118,6 +119,12 @@ class StateRows:
         """The allocation leaves RUNNING."""
         for at_ms in self._sinking.pop(allocation_id, ()):
             drop(self.sinks, (at_ms, allocation_id))
+
+    def note_short(self, allocation: Allocation) -> None:
+        """The allocation runs: remember it if its gang may grow."""
+        job = self.jobs[allocation.job].job
+        if len(allocation.seats) < job.members and job.checkpoints:
+            self.short[allocation.id] = None
 
     def is_newest(self, allocation: Allocation) -> bool:
         """True iff a live job still goes by this allocation."""
