@@ -1,8 +1,8 @@
 """The plan of a turn: passes in a fixed order over one frozen snapshot.
 
 Settle comes first so that a job that ended frees its quota's next; release before start so that
-nothing is started that must end; promises before the queue, and the queue before anyone is moved
-aside for it. Devices of a release asked here are free only when seen to be.
+nothing is started that must end; promises before the queue, also those of cells, and the queue
+before anyone is moved aside for it. Devices of a release asked here are free only when seen to be.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from madang.core.draft import Draft
 from madang.core.events import Decision
 from madang.core.passes.backfill import backfill
+from madang.core.passes.claim import claim
 from madang.core.passes.honour import honour
 from madang.core.passes.rebalance import rebalance
 from madang.core.passes.release import release
@@ -21,6 +22,7 @@ PASSES: tuple[Callable[[Draft], None], ...] = (
     settle,
     release,
     honour,
+    claim,
     start,
     backfill,
     rebalance,

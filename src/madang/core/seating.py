@@ -5,10 +5,12 @@ whole. What a job may use at all (models) is decided here; `placement` only sees
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from madang.core.cells.claims import claim, label, may_claim
+from madang.core.cells.room import breaks, is_firm, shielded
 from madang.core.model import Job, Seat, Shape
 from madang.core.placement import (
     Unplaced,
@@ -24,18 +26,38 @@ from madang.core.snapshot import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Seated:
-    """Which of its shapes the job gets, and one place per member in rank order."""
+    """Which of its shapes the job gets, and one place per member in rank order.
+
+    `cells` names the promised cell of each place, if the job claims any.
+    """
 
     shape: Shape
     places: tuple[Place, ...]
+    cells: tuple[str, ...] = ()
 
 
 def seat(snapshot: Snapshot, pool: Pool, job: Job) -> Seated | Unplaced:
     """Where the whole job would sit in this pool now, or why not. Takes nothing.
 
+    Firm work (which cannot be displaced) leaves as many whole cells as are promised to others.
+
     Args:
         pool: the snapshot's own, or a what-if of it with the same rows.
     """
+    seated = seat_anywhere(snapshot, pool, job)
+    book = snapshot.cells
+    if book is None or not is_firm(job) or isinstance(seated, Unplaced):
+        return seated
+    if breaks(book, seated.places, seated.shape) is None:
+        return seated
+    again = seat_anywhere(snapshot, shielded(book, pool), job)
+    if isinstance(again, Seated) and breaks(book, again.places, again.shape) is not None:
+        return Unplaced(0, 0)
+    return again
+
+
+def seat_anywhere(snapshot: Snapshot, pool: Pool, job: Job) -> Seated | Unplaced:
+    """`seat`, whatever it does to promised cells."""
     least: Unplaced | None = None
     for shape in shapes_of(job):
         places = place(pool, shape, job.members, rows_for(snapshot, pool, shape))
@@ -47,6 +69,37 @@ def seat(snapshot: Snapshot, pool: Pool, job: Job) -> Seated | Unplaced:
     return least
 
 
+def with_cells(snapshot: Snapshot, job: Job, seated: Seated) -> Seated | None:
+    """The same seats with the promised cells they would stand in; None if they break a promise."""
+    book = snapshot.cells
+    owners = may_claim(book, snapshot.projects[job.project], job)
+    if book is None:
+        return seated
+    labels = label(book, owners, seated.places, seated.shape) if owners else None
+    if labels is not None:
+        return replace(seated, cells=labels)
+    if is_firm(job) and breaks(book, seated.places, seated.shape) is not None:
+        return None
+    return seated
+
+
+def claimed(snapshot: Snapshot, pool: Pool, job: Job) -> Seated | Unplaced:
+    """Where a reserved job would sit inside its own promised cells. Takes nothing."""
+    book = snapshot.cells
+    owners = may_claim(book, snapshot.projects[job.project], job)
+    if book is None or not owners:
+        return Unplaced(0, 0)
+
+    def sit(view: Pool, modest: Job) -> tuple[Shape, tuple[Place, ...]] | None:
+        seated = seat_anywhere(snapshot, view, modest)
+        return None if isinstance(seated, Unplaced) else (seated.shape, seated.places)
+
+    found = claim(book, pool, owners, job, sit)
+    if found is None:
+        return Unplaced(0, 0)
+    return Seated(found.shape, found.places, found.labels)
+
+
 def shapes_of(job: Job) -> tuple[Shape, ...]:
     """The shapes a job takes, the one it prefers first."""
     return (job.shape,)
@@ -54,7 +107,7 @@ def shapes_of(job: Job) -> tuple[Shape, ...]:
 
 def likeness(job: Job) -> object:
     """Jobs that are alike in this fit together or not at all: all that `seat` reads of a job."""
-    return (job.shape, job.members)
+    return (job.shape, job.members, is_firm(job))
 
 
 def rows_for(snapshot: Snapshot, pool: Pool, shape: Shape) -> Bools | None:

@@ -7,6 +7,7 @@ Arrays and mappings are read-only views of the state, which nothing writes to wh
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from madang.core.cells.book import Book
 from madang.core.events import JobMeasured
 from madang.core.live import Lane, LiveJob, LiveNode, QueueKey
 from madang.core.model import Allocation, NodeState, Project, ReleaseReason, Seat
@@ -23,7 +24,8 @@ class Snapshot:
     lane. `node_ids[row]` names the pool's row. `nominations` maps a waiting job to the seats
     promised to it, `lingering` a job to older attempts that may still run on nodes that were lost.
     `held_milli` splits what projects hold by (project, machine group, provisioning); `zones` and
-    `domains` name the codes in the pool; `measured` is what sensors say of running jobs.
+    `domains` name the codes in the pool; `measured` is what sensors say of running jobs; `cells`
+    is who holds what of promised cells, None if none are promised.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
@@ -51,6 +53,7 @@ class Snapshot:
     domains: Mapping[tuple[str, ...], int]
     held_milli: Mapping[tuple[str, str, str], int]
     measured: Mapping[str, JobMeasured]
+    cells: Book | None = None
 
     def still_runs(self, job_id: str) -> str:
         """The older attempt of a waiting job that still runs where it can be seen, or "".
@@ -90,4 +93,5 @@ class Snapshot:
             domains=dict(self.domains),
             held_milli=dict(self.held_milli),
             measured=dict(self.measured),
+            cells=self.cells.scratch() if self.cells is not None else None,
         )

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from madang.core import events as ev
+from madang.core.cells.book import Book
+from madang.core.cells.promises import book_of
 from madang.core.live import Changed, Lane, LiveJob, LiveNode, QueueKey
 from madang.core.model import (
     Allocation,
@@ -56,10 +58,30 @@ class StateRows:
         self.domains: dict[tuple[str, ...], int] = {}
         # GPU-milli by project, machine group and provisioning; the parts of `usage_milli`.
         self.held_milli: dict[HeldKey, int] = {}
+        # Who holds what of promised cells, None if none are promised; while it is stale, what the
+        # fold keeps up is nothing, and it is made anew of the rows when it is next asked for.
+        self._book: Book | None = None
+        self._book_is_stale = False
         self.measured: dict[str, ev.JobMeasured] = {}  # running jobs whose sensors speak
         self.ended_jobs: dict[str, LiveJob] = {}
         self.ended_allocations: dict[str, Allocation] = {}
         self.changed = Changed()
+
+    @property
+    def book(self) -> Book | None:
+        """The book of cells: a pure function of the rows, kept up by the fold."""
+        if self._book_is_stale:
+            self._book, self._book_is_stale = book_of(self), False
+        return self._book
+
+    def book_is_stale(self) -> None:
+        """The book must be made anew before it is used."""
+        self._book_is_stale = True
+
+    @property
+    def _kept_book(self) -> Book | None:
+        """The book that the fold has to keep up, if there is one."""
+        return None if self._book_is_stale else self._book
 
     def is_newest(self, allocation: Allocation) -> bool:
         """True iff a live job still goes by this allocation."""

@@ -1,7 +1,8 @@
 """Honour: a job that was promised devices gets them once all have left; till then nobody else does.
 
 A promise is void when its node or a device of it is not there any more, when its project may not
-hold that much any more, or when nobody is left whose leaving it could wait for.
+hold that much any more, when it would break a promise of cells, or when nobody is left whose
+leaving it could wait for.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from madang.core.draft import Draft
 from madang.core.model import AllocationState
 from madang.core.pool import Place
-from madang.core.seating import Seated, shape_at
+from madang.core.seating import Seated, shape_at, with_cells
 
 
 def honour(draft: Draft) -> None:
@@ -26,12 +27,14 @@ def honour(draft: Draft) -> None:
         places = tuple(draft.places_of(seats))
         promised = Seated(shape_at(snapshot, job, seats), places)
         still_runs = snapshot.still_runs(job_id)
-        if not snapshot.pool.could_ever_hold(places, promised.shape) or not draft.within_quota(job):
+        kept = with_cells(snapshot, job, promised)
+        could_be = snapshot.pool.could_ever_hold(places, promised.shape)
+        if kept is None or not could_be or not draft.within_quota(job):
             draft.drop_nomination(job_id)
         elif draft.view.has_free(places, promised.shape) and not still_runs:
-            draft.bind(job, promised)
+            draft.bind(job, kept)
         elif still_runs or _somebody_leaves(draft, places):
-            draft.keep_promise(job, promised)
+            draft.keep_promise(job, kept)
         else:
             draft.drop_nomination(job_id)
 

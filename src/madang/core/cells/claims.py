@@ -1,0 +1,184 @@
+"""A reserved job's claim: which cells of its promise it gets, first without moving anybody.
+
+A tenant's own room is what is left inside its opened cells and the virtual cells that it has not
+opened. Claims are seated by the same `seat` as everything else, in a view of the pool that shows
+only that room: the opened cells first, then ever larger virtual ones, so that as little as possible
+is opened. Only where that is not enough do preemptible holders count as gone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from madang.core.cells.book import Book, label_of
+from madang.core.cells.room import Bits, only, pick
+from madang.core.model import WHOLE_GPU_MILLI, Job, Project, Provisioning, Shape
+from madang.core.pool import Place, Pool
+
+_ILL_WEIGHT = 1 << 40  # one device out of service outweighs every other reason against a cell
+_SUSPICION_WEIGHT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The shape and places that the job gets, and the label of each seat's virtual cell."""
+
+    shape: Shape
+    places: tuple[Place, ...]
+    labels: tuple[str, ...]
+
+
+SeatIn = Callable[[Pool, Job], tuple[Shape, tuple[Place, ...]] | None]
+
+
+def may_claim(book: Book | None, project: Project, job: Job) -> tuple[str, ...]:
+    """The owners whose promised cells the job may claim; none if it may claim nothing."""
+    if book is None or job.provisioning is not Provisioning.RESERVED or not job.shape.gpus:
+        return ()
+    return book.owners(project)
+
+
+def claim(book: Book, pool: Pool, owners: Sequence[str], job: Job, seat: SeatIn) -> Claimed | None:
+    """Cells for the whole job in this pool, or None. Takes nothing.
+
+    Args:
+        pool: what is free; with preemptible work given back, what could be.
+    """
+    for at, upto in _steps(book, owners):
+        modest = _within_host(book, at, job)
+        if modest is None:
+            continue
+        room = _room(book, pool, owners, at, upto)
+        if not room.any():
+            continue
+        found = seat(only(pool, room), modest)
+        if found is None:
+            continue
+        shape, places = found
+        labels = label(book, owners, places, shape)
+        if labels is not None:
+            return Claimed(shape, places, labels)
+    return None
+
+
+def _steps(book: Book, owners: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """(chain, up to which level virtual cells may be opened), -1 for none."""
+    mine = [(at, level) for owner, at, level in book.promised if owner in owners]
+    for at in sorted({at for at, _ in mine}):
+        yield at, -1
+        for level in sorted({level for where, level in mine if where == at}):
+            yield at, level
+
+
+def _within_host(book: Book, at: int, job: Job) -> Job | None:
+    """The job with those of its shapes that ask for no more of a host than goes with their GPUs.
+
+    A cell is its GPUs and their share of the node: who wants more is not inside its promise.
+    """
+    shapes = [shape for shape in job.shapes if _is_within_host(book, at, shape)]
+    return replace(job, shape=shapes[0], fallbacks=tuple(shapes[1:])) if shapes else None
+
+
+def _is_within_host(book: Book, at: int, shape: Shape) -> bool:
+    cpu_milli, memory_mib = book.forest.chains[at].host
+    return bool(
+        shape.gpus
+        and shape.cpu_milli * WHOLE_GPU_MILLI <= cpu_milli * shape.milli
+        and shape.memory_mib * WHOLE_GPU_MILLI <= memory_mib * shape.milli
+    )
+
+
+def _room(book: Book, pool: Pool, owners: Sequence[str], at: int, upto: int) -> Bits:
+    """(N,) the devices in the tenant's opened cells, and in real cells for its virtual ones.
+
+    Cells in good health come first: those with devices out of service only when there are too few
+    whole ones, and suspected nodes after others. Then those where fewer holders stand.
+    """
+    room = np.zeros(pool.nodes, np.int64)
+    for cell, one in book.opened.items():
+        if one.owner in owners and cell[0] == at:
+            for row, bits in book.forest.devices(cell):
+                room[row] |= bits & book.usable.item(row)
+    chain = book.forest.chains[at]
+    counts = [0] * len(chain.levels)
+    for (owner, where, level), left in book.left.items():
+        if owner in owners and where == at and level <= upto:
+            counts[level] += max(0, left)
+    if not any(counts):
+        return room
+    rows = chain.rows
+    held = np.bitwise_count(book.good[rows]).astype(np.int64) - pool.whole_free[rows]
+    rank = pool.suspicion[rows] * _SUSPICION_WEIGHT + np.maximum(held, 0)
+    chosen = pick(book, at, counts, rank)
+    room[rows] |= chosen.devices
+    if any(chosen.missing):
+        clean, ill = _with_ill(book, at, chosen.devices)
+        broken = pick(book, at, chosen.missing, rank + ill * _ILL_WEIGHT, clean)
+        room[rows] |= broken.devices & book.usable[rows]
+    return room
+
+
+def _with_ill(book: Book, at: int, chosen: Bits) -> tuple[Bits, Bits]:
+    """(Nc,) the devices in nobody's hands, in service or not, less the chosen; and how many not."""
+    chain = book.forest.chains[at]
+    rows = chain.rows
+    bit = np.int64(1) << np.arange(book.firm.shape[1], dtype=np.int64)
+    held = ((book.firm[rows] > 0) * bit).sum(axis=1)
+    there = np.array([(1 << book.forest.gpus[row]) - 1 for row in rows.tolist()], np.int64)
+    clean = there & ~held & ~book.bound[rows] & ~chosen
+    return clean, np.bitwise_count(there & ~book.usable[rows]).astype(np.int64)
+
+
+def label(
+    book: Book, owners: Sequence[str], places: Sequence[Place], shape: Shape
+) -> tuple[str, ...] | None:
+    """The virtual cell that each of these places would stand in; None if they are in none.
+
+    Deterministic: an opened cell of the tenant, else the smallest promised one whose opening
+    leaves every other promise as it was.
+    """
+    trial = book.scratch() if len(places) > 1 else book
+    labels = []
+    for row, gpus in places:
+        found = _label_one(trial, owners, row, gpus)
+        if found is None or not _is_within_host(book, book.forest.chain_of[row], shape):
+            return None
+        labels.append(found)
+        if len(labels) < len(places):
+            trial.take(((row, gpus),), shape, (found,))
+    return tuple(labels)
+
+
+def _label_one(book: Book, owners: Sequence[str], row: int, gpus: Sequence[int]) -> str | None:
+    at = book.forest.chain_of[row] if row < len(book.forest.chain_of) else -1
+    if at < 0 or not gpus:
+        return None
+    names = book.forest.chains[at].levels
+    fresh = []
+    for level, name in enumerate(names):
+        cells = [book.forest.cell_at(level, row, gpu) for gpu in gpus]
+        for owner in owners:
+            if not book.can_enter(label_of(owner, name), row, gpus):
+                continue
+            if all(cell in book.opened for cell in cells):
+                return label_of(owner, name)
+            fresh.append((level, label_of(owner, name)))
+    for level, found in fresh:
+        if not _splits_too_much(book, at, level, row, gpus):
+            return found
+    return None
+
+
+def _splits_too_much(book: Book, at: int, level: int, row: int, gpus: Sequence[int]) -> bool:
+    """True iff opening the cells of a level there would break a promise of larger ones."""
+    goods: dict[int, int] = {}
+    for cell in book.cells_of(level, row, gpus):
+        for where, bits in book.forest.devices(cell):
+            goods[where] = goods.get(where, book.good.item(where)) & ~bits
+    lost = book.losses(goods).get(at, [])
+    return any(
+        count and book.need[at][upper] and book.slack(at, upper) < count
+        for upper, count in enumerate(lost)
+        if upper > level
+    )
