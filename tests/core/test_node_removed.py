@@ -30,7 +30,7 @@ def test_a_lost_node_that_holds_nothing_leaves_with_its_devices():
 def test_a_lost_node_that_may_still_run_something_stays():
     controller = yard(busy=True)
 
-    assert controller.step([ev.NodeRemoved("n1")], 4).events == ()
+    assert ev.NodeRemoved("n1") not in controller.step([ev.NodeRemoved("n1")], 4).events
     assert controller.state.nodes["n1"].state is NodeState.LOST
     check(controller.state)
 

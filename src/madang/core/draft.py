@@ -11,6 +11,7 @@ from madang.core.events import (
     NominationDropped,
     ReleaseAsked,
 )
+from madang.core.gangs import least_members
 from madang.core.model import UNLIMITED, Allocation, AllocationState, Job, ReleaseReason, Seat
 from madang.core.pool import Place, Pool
 from madang.core.seating import Seated
@@ -69,12 +70,14 @@ class Draft:
     def bind(self, job: Job, seated: Seated) -> None:
         """Give the job these places, one per member in rank order."""
         shape, places = seated.shape, seated.places
-        assert len(places) == job.members, f"a gang is placed whole: {job} {places}"
+        assert least_members(job) <= len(places), f"a gang is placed whole: {job} {places}"
+        assert len(places) <= job.members, f"more members than asked: {job} {places}"
         self.bound.add(job.id)
         attempt = self.snapshot.jobs[job.id].standing.attempt + 1
         self.pool.take(places, shape)
         self._note_cells(job, seated)
-        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + job.milli
+        milli = len(places) * shape.milli
+        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
         self.decisions.append(
             AllocationBound(
                 Allocation(
@@ -112,7 +115,8 @@ class Draft:
         self.promised.add(job.id)
         self.pool.block(seated.places, seated.shape)
         self._note_cells(job, seated)
-        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + job.milli
+        milli = len(seated.places) * seated.shape.milli
+        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
 
     def drop_nomination(self, job: str) -> None:
         """The promise cannot be kept."""

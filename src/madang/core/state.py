@@ -223,6 +223,8 @@ class State(NodeFold):
         self.waiting[lane] = self.waiting.get(lane, 0) + 1
         if live.standing.not_before_ms:
             insort(self.backoffs, (live.standing.not_before_ms, live.job.id))
+        if live.job.insists_until_ms:
+            insort(self.insisting, (live.job.insists_until_ms, live.job.id))
         self.stirs += 1
 
     def _unqueue(self, live: LiveJob) -> None:
@@ -233,6 +235,8 @@ class State(NodeFold):
             del self.waiting[lane]
         if live.standing.not_before_ms:
             _drop(self.backoffs, (live.standing.not_before_ms, live.job.id))
+        if live.job.insists_until_ms:
+            _drop(self.insisting, (live.job.insists_until_ms, live.job.id))
 
     # -- allocations ---------------------------------------------------------------------------
 
