@@ -279,7 +279,8 @@ def _firsts(good: Bits, chain: Chain, level: int) -> Bits:
     size = chain.sizes[level]
     if level == chain.inner - 1:
         full = (1 << size) - 1
-        return ((good & full) == full).astype(np.int64)
+        whole: Bits = ((good & full) == full).astype(np.int64)
+        return whole
     found, step = good, 1
     while step < size:
         found = found & found >> step
