@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang.core.gangs import least_members
+from madang.core.cells.promises import book_of
 from madang.core.lifecycle import LIVELY, phase_of
 from madang.core.live import Lane, LiveJob, lane_of, queue_key
 from madang.core.model import (
@@ -40,6 +41,7 @@ def check(state: State) -> None:
     _lingering(state)
     _usage(state)
     _nominations(state)
+    _cells(state)
 
 
 def _require(claim: bool, *what: object) -> None:
@@ -246,6 +248,22 @@ def _nominations(state: State) -> None:
             _require(all(gpu < width for gpu in seat.gpus), "promised seat", id, seat)
             promised[row, list(seat.gpus)] += shape.gpu_milli
     _require_none(promised > WHOLE_GPU_MILLI, "a GPU is promised twice", state)
+
+
+def _cells(state: State) -> None:
+    """The book of cells that the fold keeps up is the one that the rows make."""
+    kept, made = state.book, book_of(state)
+    _require((kept is None) == (made is None), "cells", kept, made)
+    if kept is None or made is None:
+        return
+    for name in ("promised", "left", "opened", "whole", "need", "demoted"):
+        left, right = getattr(kept, name), getattr(made, name)
+        _require(left == right, "cells", name, left, right)
+    for name in ("firm", "usable", "bound", "good", "host_cpu", "host_memory"):
+        same = np.array_equal(getattr(kept, name), getattr(made, name))
+        _require(same, "cells", name, getattr(kept, name), getattr(made, name))
+    for filled, remade in zip(kept.filled, made.filled, strict=True):
+        _require(all(map(np.array_equal, filled, remade)), "cells", filled, remade)
 
 
 def check_quota(state: State) -> None:

@@ -47,6 +47,17 @@ def label_of(owner: str, level: str) -> str:
     return f"{owner}/{level}"
 
 
+def parts_of(label: str, gpus: Sequence[int]) -> list[tuple[str, tuple[int, ...]]]:
+    """(name, devices) of a label: one name for all devices, or one for each, by commas."""
+    names = label.split(",")
+    if len(names) != len(gpus):
+        return [(label, tuple(gpus))]
+    parts: dict[str, list[int]] = {}
+    for name, gpu in zip(names, gpus, strict=True):
+        parts.setdefault(name, []).append(gpu)
+    return [(name, tuple(part)) for name, part in parts.items()]
+
+
 @dataclass(slots=True)
 class Book:
     """See the module's docstring. N rows, G devices, L levels of a chain.
@@ -129,15 +140,15 @@ class Book:
         """Firm members take these places: in the virtual cells of their labels, or among others."""
         for rank, (row, gpus) in enumerate(places):
             label = labels[rank] if labels else OTHERS
-            for cell in self._cells(label, row, gpus):
-                self._enter(cell, label)
+            for cell, owner in self._cells(label, row, gpus):
+                self._enter(cell, owner)
             self._hold(row, gpus, shape, 1, outside=label == OTHERS)
 
     def give(self, place: Place, shape: Shape, label: str = OTHERS) -> None:
         """One firm member leaves. Its place is as it was taken, ill devices included."""
         row, gpus = place
         self._hold(row, gpus, shape, -1, outside=label == OTHERS)
-        for cell in self._cells(label, row, gpus):
+        for cell, _ in self._cells(label, row, gpus):
             one = self.opened[cell]
             one.members -= 1
             if not one.members:
@@ -148,7 +159,10 @@ class Book:
 
         An unopened one needs a cell that nobody's firm work touches; devices may be out of service.
         """
-        owner, level = self._level(label, row)
+        return all(self._can_enter(name, row, part) for name, part in parts_of(label, gpus))
+
+    def _can_enter(self, name: str, row: int, gpus: Sequence[int]) -> bool:
+        owner, level = self._level(name, row)
         cells = self.cells_of(level, row, gpus) if level >= 0 else []
         if not cells or any(self.forest.cell_at(level, row, gpu) is None for gpu in gpus):
             return False
@@ -161,7 +175,7 @@ class Book:
                 fresh += 1
             elif one.owner != owner:
                 return False
-        return self.left.get((owner, self.forest.chain_of[row], level), 0) >= fresh
+        return not fresh or self.left.get((owner, self.forest.chain_of[row], level), 0) >= fresh
 
     def _touched(self, row: int, bits: int) -> bool:
         """True iff firm work or an opened cell is on some of these devices."""
@@ -182,16 +196,19 @@ class Book:
         levels = self.forest.chains[at].levels if at >= 0 else ()
         return owner, levels.index(name) if name in levels else -1
 
-    def _cells(self, label: str, row: int, gpus: Iterable[int]) -> list[CellId]:
-        """The cells that a seat of this label stands in; none for others."""
-        return [] if label == OTHERS else self.cells_of(self._level(label, row)[1], row, gpus)
+    def _cells(self, label: str, row: int, gpus: Sequence[int]) -> list[tuple[CellId, str]]:
+        """The cells that a seat of this label stands in, each once, with its owner."""
+        found: dict[CellId, str] = {}
+        for name, part in parts_of(label, gpus) if label else ():
+            owner, level = self._level(name, row)
+            found.update((cell, owner) for cell in self.cells_of(level, row, part))
+        return list(found.items())
 
-    def _enter(self, cell: CellId, label: str) -> None:
+    def _enter(self, cell: CellId, owner: str) -> None:
         one = self.opened.get(cell)
         if one is not None:
             one.members += 1
             return
-        owner = label.rpartition("/")[0]
         self.opened[cell] = Opened(owner, 1)
         self.spend((owner, cell[0], cell[1]), 1)
         for row, bits in self.forest.devices(cell):

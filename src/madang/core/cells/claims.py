@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from madang.core.cells.book import Book, label_of
-from madang.core.cells.room import Bits, only, pick
+from madang.core.cells.forest import CellId
+from madang.core.cells.room import Bits, Picked, only, pick
 from madang.core.model import WHOLE_GPU_MILLI, Job, Project, Provisioning, Shape
 from madang.core.pool import Place, Pool
 
+_ONE_GPU = Shape(1)
 _ILL_WEIGHT = 1 << 40  # one device out of service outweighs every other reason against a cell
 _SUSPICION_WEIGHT = 1 << 20
 
@@ -49,14 +51,14 @@ def claim(book: Book, pool: Pool, owners: Sequence[str], job: Job, seat: SeatIn)
         modest = _within_host(book, at, job)
         if modest is None:
             continue
-        room = _room(book, pool, owners, at, upto)
+        room, names = _room(book, pool, owners, at, upto)
         if not room.any():
             continue
         found = seat(only(pool, room), modest)
         if found is None:
             continue
         shape, places = found
-        labels = label(book, owners, places, shape)
+        labels = label(book, owners, places, shape, names)
         if labels is not None:
             return Claimed(shape, places, labels)
     return None
@@ -89,34 +91,67 @@ def _is_within_host(book: Book, at: int, shape: Shape) -> bool:
     )
 
 
-def _room(book: Book, pool: Pool, owners: Sequence[str], at: int, upto: int) -> Bits:
+class Names:
+    """Which virtual cell each picked cell would be: `counts` per level, and labels by device."""
+
+    def __init__(self, book: Book, owners: Sequence[str], at: int, upto: int) -> None:
+        self._forest, self._at = book.forest, at
+        levels = book.forest.chains[at].levels
+        self._left: list[list[str]] = [
+            [
+                label_of(owner, name)
+                for owner in owners
+                for _ in range(max(0, book.left.get((owner, at, level), 0)))
+            ]
+            if level <= upto
+            else []
+            for level, name in enumerate(levels)
+        ]
+        self.counts = [len(names) for names in self._left]
+        self._by_cell: dict[CellId, str] = {}
+
+    def note(self, picked: Picked) -> None:
+        """These cells are the virtual ones, in the order of the owners."""
+        for level, indices in enumerate(picked.cells):
+            for index in indices:
+                self._by_cell[self._at, level, index] = self._left[level].pop(0)
+
+    def of(self, row: int, gpu: int) -> str:
+        """The label of a device, "" if it is in no picked cell."""
+        for level in range(len(self.counts)):
+            cell = self._forest.cell_at(level, row, gpu)
+            if cell in self._by_cell:
+                return self._by_cell[cell]
+        return ""
+
+
+def _room(book: Book, pool: Pool, owners: Sequence[str], at: int, upto: int) -> tuple[Bits, Names]:
     """(N,) the devices in the tenant's opened cells, and in real cells for its virtual ones.
 
     Cells in good health come first: those with devices out of service only when there are too few
-    whole ones, and suspected nodes after others. Then those where fewer holders stand.
+    whole ones, and suspected nodes after others. Then those where fewer holders stand. Also the
+    label that goes with each device of a virtual cell.
     """
     room = np.zeros(pool.nodes, np.int64)
     for cell, one in book.opened.items():
         if one.owner in owners and cell[0] == at:
             for row, bits in book.forest.devices(cell):
                 room[row] |= bits & book.usable.item(row)
-    chain = book.forest.chains[at]
-    counts = [0] * len(chain.levels)
-    for (owner, where, level), left in book.left.items():
-        if owner in owners and where == at and level <= upto:
-            counts[level] += max(0, left)
-    if not any(counts):
-        return room
+    chain, names = book.forest.chains[at], Names(book, owners, at, upto)
+    if not any(names.counts):
+        return room, names
     rows = chain.rows
     held = np.bitwise_count(book.good[rows]).astype(np.int64) - pool.whole_free[rows]
     rank = pool.suspicion[rows] * _SUSPICION_WEIGHT + np.maximum(held, 0)
-    chosen = pick(book, at, counts, rank)
+    chosen = pick(book, at, names.counts, rank)
+    names.note(chosen)
     room[rows] |= chosen.devices
     if any(chosen.missing):
         clean, ill = _with_ill(book, at, chosen.devices)
         broken = pick(book, at, chosen.missing, rank + ill * _ILL_WEIGHT, clean)
+        names.note(broken)
         room[rows] |= broken.devices & book.usable[rows]
-    return room
+    return room, names
 
 
 def _with_ill(book: Book, at: int, chosen: Bits) -> tuple[Bits, Bits]:
@@ -130,44 +165,88 @@ def _with_ill(book: Book, at: int, chosen: Bits) -> tuple[Bits, Bits]:
     return clean, np.bitwise_count(there & ~book.usable[rows]).astype(np.int64)
 
 
+def _chain_at(book: Book, row: int) -> int:
+    return book.forest.chain_of[row] if row < len(book.forest.chain_of) else -1
+
+
 def label(
-    book: Book, owners: Sequence[str], places: Sequence[Place], shape: Shape
+    book: Book,
+    owners: Sequence[str],
+    places: Sequence[Place],
+    shape: Shape,
+    names: Names | None = None,
 ) -> tuple[str, ...] | None:
-    """The virtual cell that each of these places would stand in; None if they are in none.
+    """The virtual cells that each of these places would stand in; None if they are in none.
 
-    Deterministic: an opened cell of the tenant, else the smallest promised one whose opening
-    leaves every other promise as it was.
+    An opened cell of the tenant; else the one it was picked as; else the smallest promised one
+    whose opening leaves every other promise as it was, or if that leads nowhere the largest.
     """
-    trial = book.scratch() if len(places) > 1 else book
-    labels = []
-    for row, gpus in places:
-        found = _label_one(trial, owners, row, gpus)
-        if found is None or not _is_within_host(book, book.forest.chain_of[row], shape):
-            return None
-        labels.append(found)
-        if len(labels) < len(places):
-            trial.take(((row, gpus),), shape, (found,))
-    return tuple(labels)
-
-
-def _label_one(book: Book, owners: Sequence[str], row: int, gpus: Sequence[int]) -> str | None:
-    at = book.forest.chain_of[row] if row < len(book.forest.chain_of) else -1
-    if at < 0 or not gpus:
+    chains = {_chain_at(book, row): None for row, _ in places}
+    if not all(at >= 0 and _is_within_host(book, at, shape) for at in chains):
         return None
-    names = book.forest.chains[at].levels
-    fresh = []
-    for level, name in enumerate(names):
-        cells = [book.forest.cell_at(level, row, gpu) for gpu in gpus]
-        for owner in owners:
-            if not book.can_enter(label_of(owner, name), row, gpus):
-                continue
-            if all(cell in book.opened for cell in cells):
-                return label_of(owner, name)
-            fresh.append((level, label_of(owner, name)))
-    for level, found in fresh:
-        if not _splits_too_much(book, at, level, row, gpus):
-            return found
+    for largest_first in (False, True):
+        trial = book.scratch()
+        labels: list[str] = []
+        for row, gpus in places:
+            search = _Labels(trial, owners, row, largest_first=largest_first, names=names)
+            found = search.of(gpus) or search.of_each(gpus)
+            if not found:
+                break
+            trial.take(((row, gpus),), shape, (found,))
+            labels.append(found)
+        else:
+            return tuple(labels)
     return None
+
+
+class _Labels:
+    """Labels for one member's devices on a row."""
+
+    def __init__(
+        self,
+        book: Book,
+        owners: Sequence[str],
+        row: int,
+        *,
+        largest_first: bool,
+        names: Names | None,
+    ) -> None:
+        self.book, self.owners, self.row, self.names = book, owners, row, names
+        self.at = book.forest.chain_of[row]
+        levels = list(enumerate(book.forest.chains[self.at].levels))
+        self.levels = levels[::-1] if largest_first else levels
+
+    def of(self, gpus: Sequence[int]) -> str:
+        """One label for all the devices, "" if there is none."""
+        picked = {self.names.of(self.row, gpu): None for gpu in gpus} if self.names else {}
+        fresh: list[tuple[int, str]] = []
+        for level, name in self.levels:
+            cells = self.book.cells_of(level, self.row, gpus)
+            for found in [label_of(owner, name) for owner in self.owners]:
+                if not self.book.can_enter(found, self.row, gpus):
+                    continue
+                if all(cell in self.book.opened for cell in cells):
+                    return found
+                fresh.append((level, found))
+        fresh.sort(key=lambda one: one[1] not in picked)
+        for level, found in fresh:
+            if not _splits_too_much(self.book, self.at, level, self.row, gpus):
+                return found
+        return ""
+
+    def of_each(self, gpus: Sequence[int]) -> str:
+        """A label for each device, "" if one has none: a member may span a tenant's cells."""
+        trial, before = self.book.scratch(), self.book
+        labels = []
+        self.book = trial
+        for gpu in gpus:
+            found = self.of((gpu,))
+            if not found:
+                break
+            trial.take(((self.row, (gpu,)),), _ONE_GPU, (found,))
+            labels.append(found)
+        self.book = before
+        return ",".join(labels) if len(labels) == len(gpus) else ""
 
 
 def _splits_too_much(book: Book, at: int, level: int, row: int, gpus: Sequence[int]) -> bool:

@@ -25,7 +25,7 @@ from madang.core.settings import Zone
 NODE = "node"
 CellId = tuple[int, int, int]  # chain, level, index: see Chain.cell_of
 Cells = NDArray[np.int32]
-_SLOTS = 64  # devices of a row that an index has room for
+SLOTS = 64  # devices of a row that an index has room for
 NOWHERE = -1
 
 
@@ -99,14 +99,14 @@ class Forest:
         is_node = level == chain.inner - 1
         if first + size > self.gpus[row] or (is_node and first):
             return None
-        return (at, level, row * _SLOTS + first)
+        return (at, level, row * SLOTS + first)
 
     def devices(self, cell: CellId) -> list[tuple[int, int]]:
         """(row, bit set of devices) of a cell."""
         at, level, index = cell
         chain = self.chains[at]
         if level < chain.inner:
-            row, first = divmod(index, _SLOTS)
+            row, first = divmod(index, SLOTS)
             return [(row, ((1 << chain.sizes[level]) - 1) << first)]
         whole = (1 << chain.sizes[chain.inner - 1]) - 1
         return [(chain.rows.item(slot), whole) for slot in chain.slots_of(level, index)]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang.core.cells.book import Book
-from madang.core.cells.forest import Chain
+from madang.core.cells.forest import SLOTS, Chain
 from madang.core.model import WHOLE_GPU_MILLI, Job, Shape
 from madang.core.pool import Place, Pool
 
@@ -141,9 +141,10 @@ def without_loose(book: Book, pool: Pool) -> Pool:
 
 @dataclass(slots=True)
 class Picked:
-    """`devices` (Nc,): bit sets of the chosen cells. `missing`: per level, cells not found."""
+    """`devices` (Nc,): the chosen cells as bit sets. Per level: their indices, how many lack."""
 
     devices: Bits
+    cells: list[list[int]]
     missing: list[int]
 
 
@@ -162,7 +163,7 @@ def pick(
     for level in range(len(counts) - 1, -1, -1):
         if counts[level] > 0:
             missing[level] = picker.take(level, counts[level])
-    return Picked(picker.chosen, missing)
+    return Picked(picker.chosen, picker.cells, missing)
 
 
 class _Picker:
@@ -173,6 +174,7 @@ class _Picker:
         self.chain: Chain = book.forest.chains[at]
         self.good: Bits = book.good[self.chain.rows] if out_of is None else out_of
         self.chosen: Bits = np.zeros(len(self.chain.rows), np.int64)
+        self.cells: list[list[int]] = [[] for _ in self.chain.levels]
         self.split: list[set[int]] = [set() for _ in self.chain.levels]
 
     def take(self, level: int, count: int) -> int:
@@ -202,6 +204,8 @@ class _Picker:
                 cell = cells.item(at)
                 slots = [cell] if k < 0 else chain.slots_of(level, cell)
                 self._choose(slots, full)
+                row = chain.rows.item(slots[0])
+                self.cells[level].append(cell if k >= 0 else row * SLOTS)
                 count -= 1
         return count
 
@@ -224,10 +228,11 @@ class _Picker:
                 if not here.item(slot) >> first & 1:
                     continue
                 buddies = [
-                    (m, slot * 64 + first // chain.sizes[m]) for m in range(level + 1, upper + 1)
+                    (m, slot * SLOTS + first // chain.sizes[m]) for m in range(level + 1, upper + 1)
                 ]
                 if self._may_split([*buddies, *above[at]]):
                     self._choose([slot], np.int64(((1 << chain.sizes[level]) - 1) << first))
+                    self.cells[level].append(chain.rows.item(slot) * SLOTS + first)
                     count -= 1
         return count
 
