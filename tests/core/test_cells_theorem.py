@@ -116,7 +116,7 @@ class Play:
         running = sorted(self.state.allocations)
         facts: list[ev.Fact] = []
         if kind < 0.65 or not running:
-            some = self.draw.choice(("reserved", "firm", "firm", "loose", "loose"))
+            some = self.draw.choice(("reserved", "reserved", "reserved", "firm", "firm", "loose"))
             facts.append(ev.JobSubmitted(self.job(some)))
         else:
             facts += self._ended(self.draw.choice(running))
@@ -227,7 +227,7 @@ def test_the_plays_meet_every_kind_of_promise_and_of_work():
             displaced += sum(live.standing.preemptions for live in jobs.values())
 
     assert {"gpu", "2gpu", "4gpu", "node", "leaf", "block"} <= levels
-    assert in_cells > 1_000
+    assert in_cells > 500
     assert firm > 1_000
     assert displaced > 100
 
