@@ -16,7 +16,7 @@ from typing import Any
 from madang.core import events as ev
 from madang.core.check import check
 from madang.core.controller import Controller, Step
-from madang.core.live import queue_key
+from madang.core.keys import queue_key
 from madang.core.model import (
     Allocation,
     AllocationState,
@@ -259,8 +259,9 @@ def text(picture: str) -> str:
 
 def queued(yard: Yard) -> list[str]:
     """The waiting jobs, sorted from scratch."""
-    jobs = [live.job for live in yard.state.jobs.values() if live.allocation is None]
-    return [job.id for job in sorted(jobs, key=queue_key)]
+    waiting = [live for live in yard.state.jobs.values() if live.allocation is None]
+    policy = yard.state.policy
+    return [one.job.id for one in sorted(waiting, key=lambda live: queue_key(policy, live))]
 
 
 def _words(decision: ev.Decision) -> str:

@@ -14,6 +14,7 @@ from madang.core.events import (
 from madang.core.gangs import least_members
 from madang.core.model import UNLIMITED, Allocation, AllocationState, Job, ReleaseReason, Seat
 from madang.core.pool import Place, Pool
+from madang.core.quotas import Book, open_to
 from madang.core.seating import Seated
 from madang.core.snapshot import Snapshot
 
@@ -36,6 +37,7 @@ class Draft:
         self.releasing: set[str] = set()
         self.bound: set[str] = set()
         self.promised: set[str] = set(snapshot.nominations)
+        self._book: Book | None = None
 
     @property
     def pool(self) -> Pool:
@@ -49,6 +51,18 @@ class Draft:
         """What is free, to look at."""
         return self.snapshot.pool if self._scratch is None else self._scratch
 
+    @property
+    def book(self) -> Book:
+        """Quotas, and what is held of them once the plan is carried out."""
+        if self._book is None:
+            self._book = Book(self.snapshot)
+        return self._book
+
+    def room_for(self, job: Job) -> Pool:
+        """`view`, less the machine groups where a limit has no room for the job."""
+        full = self.book.full_groups(job, job.milli)
+        return open_to(self.snapshot, self.view, full) if full else self.view
+
     def add(self, decision: Decision) -> None:
         """A decision that takes no device."""
         self.decisions.append(decision)
@@ -61,11 +75,24 @@ class Draft:
         self.decisions.append(ReleaseAsked(allocation, reason, grace_ms))
 
     def within_quota(self, job: Job) -> bool:
-        """True iff the job fits in what its project may still hold."""
+        """True iff the job fits in what its project and its workspace may still hold."""
         quota_milli = self.snapshot.projects[job.project].quota_milli
-        if quota_milli == UNLIMITED:
-            return True
-        return self.usage_milli.get(job.project, 0) + job.milli <= quota_milli
+        would_hold_milli = self.usage_milli.get(job.project, 0) + job.milli
+        if quota_milli != UNLIMITED and would_hold_milli > quota_milli:
+            return False
+        return self.book.short_of(job, job.milli) is None
+
+    def _charge(self, job: Job, seated: Seated) -> None:
+        """Count what the job gets for its project, at once: others' turns depend on it."""
+        milli = len(seated.places) * seated.shape.milli
+        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
+        if not self.book.quotas:
+            return
+        parts: dict[str, int] = {}
+        for row, _ in seated.places:
+            group = self.snapshot.nodes[self.snapshot.node_ids[row]].node.group
+            parts[group] = parts.get(group, 0) + seated.shape.milli
+        self.book.take(job, parts)
 
     def bind(self, job: Job, seated: Seated) -> None:
         """Give the job these places, one per member in rank order."""
@@ -76,8 +103,7 @@ class Draft:
         attempt = self.snapshot.jobs[job.id].standing.attempt + 1
         self.pool.take(places, shape)
         self._note_cells(job, seated)
-        milli = len(places) * shape.milli
-        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
+        self._charge(job, seated)
         self.decisions.append(
             AllocationBound(
                 Allocation(
@@ -115,23 +141,25 @@ class Draft:
         self.promised.add(job.id)
         self.pool.block(seated.places, seated.shape)
         self._note_cells(job, seated)
-        milli = len(seated.places) * seated.shape.milli
-        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
+        self._charge(job, seated)
 
     def drop_nomination(self, job: str) -> None:
         """The promise cannot be kept."""
         self.promised.discard(job)
         self.decisions.append(NominationDropped(job))
 
-    def may_start(self, job_id: str) -> bool:
-        """True iff the job waits for nothing but devices, and has none promised."""
+    def is_due(self, job_id: str) -> bool:
+        """True iff the job waits for devices or a quota alone, and has no devices promised."""
         live = self.snapshot.jobs[job_id]
         if job_id in self.bound or job_id in self.promised or live.standing.stop_asked:
             return False
         if self.snapshot.still_runs(job_id):
             return False
-        due = live.standing.not_before_ms <= self.snapshot.now_ms
-        return due and self.within_quota(live.job)
+        return live.standing.not_before_ms <= self.snapshot.now_ms
+
+    def may_start(self, job_id: str) -> bool:
+        """True iff the job waits for nothing but devices, and has none promised."""
+        return self.is_due(job_id) and self.within_quota(self.snapshot.jobs[job_id].job)
 
     def places_of(self, seats: Sequence[Seat]) -> list[Place]:
         """Seats as places in the pool; a device that is ill is not in the pool at all."""

@@ -80,6 +80,10 @@ class Pool:
         """A copy that may be written to: what moves is copied, what stands still is shared."""
         return replace(self, **{name: getattr(self, name).copy() for name in MOVING})
 
+    def with_open(self, rows: Bools) -> "Pool":
+        """The same pool with only these rows taking new members; all else is shared."""
+        return replace(self, open=rows)
+
     def frozen(self) -> "Pool":
         """A read-only copy: what happens to this pool does not show there."""
         return Pool(**{name: getattr(self, name).copy() for name in _ARRAYS}).read_only()

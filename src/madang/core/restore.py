@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from madang.core.lifecycle import LIVELY
-from madang.core.live import LiveJob, LiveNode, lane_of, queue_key
+from madang.core.live import LiveJob, LiveNode
 from madang.core.model import (
     Allocation,
     AllocationState,
@@ -87,7 +87,7 @@ def _restore_nodes(state: State, nodes: Sequence[LiveNode]) -> None:
             state.on_node[seat.node][allocation.id] = None
             gpus.append(max(seat.gpus, default=-1) + 1)
             if charged:
-                state.charge(state.jobs[allocation.job].job, allocation, (rank,), 1)
+                state.count(state.jobs[allocation.job].job, allocation, (rank,), 1)
     levels = max((len(live.node.domains) for live in nodes), default=1)
     state.grow(nodes=len(nodes), gpus=max(gpus, default=0), levels=levels)
     for row, live in enumerate(nodes):
@@ -99,14 +99,11 @@ def _restore_queue(state: State) -> None:
     for live in state.jobs.values():
         if live.allocation is not None:
             continue
-        state.queue.append((queue_key(live.job), live.job.id))
-        lane = lane_of(live.job)
-        state.waiting[lane] = state.waiting.get(lane, 0) + 1
+        state.line.add(state.policy, live)
         if live.standing.not_before_ms:
             state.backoffs.append((live.standing.not_before_ms, live.job.id))
         if live.job.insists_until_ms:
             state.insisting.append((live.job.insists_until_ms, live.job.id))
-    state.queue.sort()
     state.backoffs.sort()
     state.insisting.sort()
 
@@ -117,6 +114,8 @@ def _restore_attention(state: State, allocation: Allocation) -> None:
     if allocation.state not in LIVELY:
         return
     live = state.jobs[allocation.job]
+    if allocation.state is AllocationState.RUNNING:
+        state.begin_sinking(allocation)
     if allocation.state is AllocationState.RUNNING and live.job.time_limit_ms:
         insort(state.deadlines, (allocation.running_ms + live.job.time_limit_ms, allocation.id))
     out_of_sight = any(

@@ -105,7 +105,23 @@ class Factors:
         return self.project
 
 
-Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a project has been charged up to a time, in GPU-milli·ms that decay (fair.py).
+
+    Kept by the fold, not set by operators; it weighs like a setting.
+    """
+
+    project: str
+    milli_ms: int
+    as_of_ms: int
+
+    @property
+    def key(self) -> str:
+        return self.project
+
+
+Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Used
 
 
 @dataclass(slots=True)
@@ -118,6 +134,7 @@ class Settings:
     reservations: dict[str, Reservation] = field(default_factory=dict)
     budgets: dict[str, DisruptionBudget] = field(default_factory=dict)
     factors: dict[str, Factors] = field(default_factory=dict)
+    used: dict[str, Used] = field(default_factory=dict)
 
     def put(self, setting: Setting) -> bool:
         """True iff it was news."""
@@ -156,6 +173,7 @@ KINDS: dict[str, type] = {
     "reservations": Reservation,
     "budgets": DisruptionBudget,
     "factors": Factors,
+    "used": Used,
 }
 KIND_OF: dict[type, str] = {type_: kind for kind, type_ in KINDS.items()}
 assert tuple(KINDS) == tuple(one.name for one in fields(Settings)), "a mapping for each kind"

@@ -14,7 +14,8 @@ from madang.core import events as ev
 from madang.core.cells.promises import leave_behind, seat_in, unseat
 from madang.core.cells.room import is_firm
 from madang.core.lifecycle import LIVELY, moved, phase_of
-from madang.core.live import Changed, LiveJob, lane_of, queue_key
+from madang.core.line import drop
+from madang.core.live import Changed, LiveJob
 from madang.core.model import (
     Allocation,
     AllocationState,
@@ -26,7 +27,7 @@ from madang.core.model import (
     grace_ms_of,
 )
 from madang.core.pool import Place, Pool
-from madang.core.settings import KIND_OF, Factors, Setting
+from madang.core.settings import KIND_OF, KINDS, Factors, Setting
 from madang.core.snapshot import Snapshot
 from madang.core.state_nodes import NodeFold
 
@@ -42,6 +43,7 @@ class State(NodeFold):
 
     def apply(self, event: ev.Event, now_ms: int) -> bool:
         """Fold one event in. True iff it was news."""
+        self.now_ms = now_ms
         return _FOLD[type(event)](self, event, now_ms)
 
     def snapshot(self, now_ms: int) -> Snapshot:
@@ -78,6 +80,8 @@ class State(NodeFold):
             held_milli=self.held_milli,
             measured=self.measured,
             cells=self.book,
+            line=self.line,
+            sinks=self.sinks,
         )
 
     @property
@@ -218,9 +222,7 @@ class State(NodeFold):
         self.lingering.setdefault(allocation.job, {})[allocation.id] = None
 
     def _enqueue(self, live: LiveJob) -> None:
-        insort(self.queue, (queue_key(live.job), live.job.id))
-        lane = lane_of(live.job)
-        self.waiting[lane] = self.waiting.get(lane, 0) + 1
+        self.line.add(self.policy, live)
         if live.standing.not_before_ms:
             insort(self.backoffs, (live.standing.not_before_ms, live.job.id))
         if live.job.insists_until_ms:
@@ -228,15 +230,11 @@ class State(NodeFold):
         self.stirs += 1
 
     def _unqueue(self, live: LiveJob) -> None:
-        _drop(self.queue, (queue_key(live.job), live.job.id))
-        lane = lane_of(live.job)
-        self.waiting[lane] -= 1
-        if not self.waiting[lane]:
-            del self.waiting[lane]
+        self.line.remove(self.policy, live)
         if live.standing.not_before_ms:
-            _drop(self.backoffs, (live.standing.not_before_ms, live.job.id))
+            drop(self.backoffs, (live.standing.not_before_ms, live.job.id))
         if live.job.insists_until_ms:
-            _drop(self.insisting, (live.job.insists_until_ms, live.job.id))
+            drop(self.insisting, (live.job.insists_until_ms, live.job.id))
 
     # -- allocations ---------------------------------------------------------------------------
 
@@ -344,6 +342,7 @@ class State(NodeFold):
         allocation = moved(allocation, AllocationState.RUNNING, at_ms)
         live = self.jobs[allocation.job]
         live.standing = replace(live.standing, running_ms=at_ms)
+        self.begin_sinking(allocation)
         if live.job.time_limit_ms:
             insort(self.deadlines, (at_ms + live.job.time_limit_ms, allocation.id))
         return allocation
@@ -401,6 +400,7 @@ class State(NodeFold):
 
     def _drop_deadline(self, allocation: Allocation) -> None:
         """The allocation leaves RUNNING: its time limit has no more to say."""
+        self.stop_sinking(allocation.id)
         live = self.jobs.get(allocation.job)
         if live is None or not live.job.time_limit_ms or not allocation.running_ms:
             return
@@ -437,17 +437,21 @@ class State(NodeFold):
     def _setting_set(self, event: Any, now_ms: int) -> bool:
         """Any of the facts that set one setting: its only field."""
         setting: Setting = getattr(event, _FIELD[type(event)])
-        if not self.settings.put(setting):
+        if self.settings.get(KIND_OF[type(setting)], setting.key) == setting:
             return False
         self._book_is_stale = True
+        self._settle_uses()
+        self.settings.put(setting)
         self.changed.settings[KIND_OF[type(setting)], setting.key] = None
         self.stirs += 1
         return True
 
     def _setting_dropped(self, event: ev.SettingDropped, now_ms: int) -> bool:
-        if not self.settings.drop(event.kind, event.key):
+        if event.kind not in KINDS or self.settings.get(event.kind, event.key) is None:
             return False
         self._book_is_stale = True
+        self._settle_uses()
+        self.settings.drop(event.kind, event.key)
         self.changed.settings[event.kind, event.key] = None
         self.stirs += 1
         return True
@@ -455,11 +459,18 @@ class State(NodeFold):
     def _policy_set(self, event: ev.PolicySet, now_ms: int) -> bool:
         if self.policy == event.policy:
             return False
+        self._settle_uses()
         self.policy = event.policy
         self._book_is_stale = True
+        self._settle_uses()
         self.changed.settings["policy", ""] = None
         self.stirs += 1
         return True
+
+    def _settle_uses(self) -> None:
+        """Charge everyone up to now: from here on, charges may be counted in another way."""
+        for project in self.projects:
+            self.settle_use(project)
 
     def _project_measured(self, event: ev.ProjectMeasured, now_ms: int) -> bool:
         factors = Factors(event.project, event.month_gpu_ms, event.util_pct)
@@ -496,12 +507,6 @@ class State(NodeFold):
 def _held(allocation: Allocation) -> list[int]:
     """The ranks that still hold devices."""
     return [rank for rank in range(len(allocation.seats)) if allocation.holds(rank)]
-
-
-def _drop(entries: list[Any], entry: Any) -> None:
-    at = bisect_left(entries, entry)
-    assert entries[at : at + 1] == [entry], f"not there to be dropped: {entry}"
-    del entries[at]
 
 
 _FIELD: dict[type, str] = {

@@ -1,25 +1,37 @@
 """What the state holds, and how its rows of the pool are written. See state.py."""
 
+from bisect import insort
 from collections.abc import Iterable
 from dataclasses import replace
 
 from madang.core import events as ev
-from madang.core.cells.book import Book
+from madang.core.cells.book import CellBook
 from madang.core.cells.promises import book_of
+from madang.core.fair import used_at
+from madang.core.keys import sinks_ms
+from madang.core.line import Ask, Line, drop
 from madang.core.live import Changed, Lane, LiveJob, LiveNode, QueueKey
 from madang.core.model import (
     Allocation,
+    AllocationState,
     Job,
     NodeState,
     Project,
     ReleaseReason,
     Seat,
 )
-from madang.core.policy import DEFAULT
+from madang.core.policy import DEFAULT, Policy
 from madang.core.pool import Pool, Taken, empty_pool, widened
-from madang.core.settings import Settings
+from madang.core.quotas import Book, HeldKey
+from madang.core.seating import likeness
+from madang.core.settings import KIND_OF, Settings, Used
 
-HeldKey = tuple[str, str, str]  # project, machine group, provisioning
+SINKS_AHEAD_MS_MAX = 400 * 86_400_000  # levels further off matter to nobody
+
+
+def ask_of(live: LiveJob) -> Ask:
+    """What decides, besides its turn and back-offs, whether a job of a project may start."""
+    return (live.job.provisioning, likeness(live.job))
 
 
 class StateRows:
@@ -35,11 +47,17 @@ class StateRows:
         self.node_ids: list[str] = []
         self.projects: dict[str, Project] = {}
         self.usage_milli: dict[str, int] = {}
-        self.queue: list[tuple[QueueKey, str]] = []
-        self.waiting: dict[Lane, int] = {}  # waiting jobs per lane, none of them 0
+        self.now_ms = 0  # of the event that is folded
+        self.line = Line(ask_of)
+        self.queue: list[tuple[QueueKey, str]] = self.line.queue
+        self.waiting: dict[Lane, int] = self.line.waiting
         self.backoffs: list[tuple[int, str]] = []  # (not_before_ms, waiting job), sorted
         self.insisting: list[tuple[int, str]] = []  # (until ms, waiting job): on few switches
         self.deadlines: list[tuple[int, str]] = []
+        self.sinks: list[
+            tuple[int, str]
+        ] = []  # (when it sinks a level, running allocation), sorted
+        self._sinking: dict[str, list[int]] = {}
         self.on_node: dict[str, dict[str, None]] = {}
         # What the release and settle passes must look at, so that they need not look at the rest.
         self.troubled: dict[str, ReleaseReason] = {}
@@ -50,7 +68,7 @@ class StateRows:
         self.models: dict[str, int] = {"": 0}
         self.groups: dict[str, int] = {}
         self.nominations: dict[str, tuple[Seat, ...]] = {}  # job → seats promised to it
-        self.policy = DEFAULT
+        self._policy = DEFAULT
         # Counts whatever may let a waiting job start: while it stands still, none can.
         self.stirs = 0
         self.settings = Settings()
@@ -61,7 +79,7 @@ class StateRows:
         self.held_milli: dict[HeldKey, int] = {}
         # Who holds what of promised cells, None if none are promised; while it is stale, what the
         # fold keeps up is nothing, and it is made anew of the rows when it is next asked for.
-        self._book: Book | None = None
+        self._book: CellBook | None = None
         self._book_is_stale = False
         self.measured: dict[str, ev.JobMeasured] = {}  # running jobs whose sensors speak
         self.ended_jobs: dict[str, LiveJob] = {}
@@ -69,7 +87,7 @@ class StateRows:
         self.changed = Changed()
 
     @property
-    def book(self) -> Book | None:
+    def book(self) -> CellBook | None:
         """The book of cells: a pure function of the rows, kept up by the fold."""
         if self._book_is_stale:
             self._book, self._book_is_stale = book_of(self), False
@@ -80,9 +98,40 @@ class StateRows:
         self._book_is_stale = True
 
     @property
-    def _kept_book(self) -> Book | None:
+    def _kept_book(self) -> CellBook | None:
         """The book that the fold has to keep up, if there is one."""
         return None if self._book_is_stale else self._book
+
+    @property
+    def policy(self) -> Policy:
+        """The rules of the yard; with others the queue is in another order at once."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self._policy = policy
+        self.line.refill(policy, [live for live in self.jobs.values() if live.allocation is None])
+        for id in list(self._sinking):
+            self.stop_sinking(id)
+        for allocation in self.allocations.values():
+            if allocation.state is AllocationState.RUNNING:
+                self.begin_sinking(allocation)
+
+    def begin_sinking(self, allocation: Allocation) -> None:
+        """The allocation runs: note when its job will sink, level by level."""
+        live, policy = self.jobs[allocation.job], self._policy
+        if not policy.preempts or "level" not in policy.order or not live.job.checkpoints:
+            return
+        began_ms = allocation.running_ms
+        times = sinks_ms(policy, live, began_ms, began_ms + SINKS_AHEAD_MS_MAX)
+        self._sinking[allocation.id] = times
+        for at_ms in times:
+            insort(self.sinks, (at_ms, allocation.id))
+
+    def stop_sinking(self, allocation_id: str) -> None:
+        """The allocation leaves RUNNING."""
+        for at_ms in self._sinking.pop(allocation_id, ()):
+            drop(self.sinks, (at_ms, allocation_id))
 
     def is_newest(self, allocation: Allocation) -> bool:
         """True iff a live job still goes by this allocation."""
@@ -91,6 +140,24 @@ class StateRows:
 
     def charge(self, job: Job, allocation: Allocation, ranks: Iterable[int], sign: int) -> None:
         """Count what these members hold for (+1) or no longer for (-1) the job's project."""
+        self.settle_use(job.project)
+        self.count(job, allocation, ranks, sign)
+
+    def settle_use(self, project: str) -> None:
+        """Charge the project for what it has held until now, before that changes."""
+        half_life_ms = self._policy.fair_half_life_ms
+        if not half_life_ms:
+            return
+        before, milli_ms = self.settings.used.get(project), 0
+        if before is not None:
+            covered_milli = Book(self).covered_milli(project)
+            beyond_milli = max(0, self.usage_milli.get(project, 0) - covered_milli)
+            milli_ms = used_at(before, beyond_milli, self.now_ms, half_life_ms)
+        if self.settings.put(Used(project, milli_ms, self.now_ms)):
+            self.changed.settings[KIND_OF[Used], project] = None
+
+    def count(self, job: Job, allocation: Allocation, ranks: Iterable[int], sign: int) -> None:
+        """`charge`, with nothing to settle."""
         milli = sign * allocation.shape.milli
         if not milli:
             return

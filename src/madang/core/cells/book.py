@@ -59,7 +59,7 @@ def parts_of(label: str, gpus: Sequence[int]) -> list[tuple[str, tuple[int, ...]
 
 
 @dataclass(slots=True)
-class Book:
+class CellBook:
     """See the module's docstring. N rows, G devices, L levels of a chain.
 
     `promised` and `left`: virtual cells by (owner, chain, level), and those not opened. `firm`
@@ -91,9 +91,9 @@ class Book:
     version: int = 0
     shields: dict[int, tuple[int, NDArray[np.int64]]] = field(default_factory=dict)
 
-    def scratch(self) -> "Book":
+    def scratch(self) -> "CellBook":
         """A copy that may be written to: what moves is copied, what stands still is shared."""
-        return Book(
+        return CellBook(
             self.forest,
             self.promised,
             dict(self.left),

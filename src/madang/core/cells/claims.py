@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from madang.core.cells.book import Book, label_of
+from madang.core.cells.book import CellBook, label_of
 from madang.core.cells.forest import CellId
 from madang.core.cells.room import Bits, Picked, only, pick
 from madang.core.model import WHOLE_GPU_MILLI, Job, Project, Provisioning, Shape
@@ -34,14 +34,16 @@ class Claimed:
 SeatIn = Callable[[Pool, Job], tuple[Shape, tuple[Place, ...]] | None]
 
 
-def may_claim(book: Book | None, project: Project, job: Job) -> tuple[str, ...]:
+def may_claim(book: CellBook | None, project: Project, job: Job) -> tuple[str, ...]:
     """The owners whose promised cells the job may claim; none if it may claim nothing."""
     if book is None or job.provisioning is not Provisioning.RESERVED or not job.shape.gpus:
         return ()
     return book.owners(project)
 
 
-def claim(book: Book, pool: Pool, owners: Sequence[str], job: Job, seat: SeatIn) -> Claimed | None:
+def claim(
+    book: CellBook, pool: Pool, owners: Sequence[str], job: Job, seat: SeatIn
+) -> Claimed | None:
     """Cells for the whole job in this pool, or None. Takes nothing.
 
     Args:
@@ -64,7 +66,7 @@ def claim(book: Book, pool: Pool, owners: Sequence[str], job: Job, seat: SeatIn)
     return None
 
 
-def _steps(book: Book, owners: Sequence[str]) -> Iterator[tuple[int, int]]:
+def _steps(book: CellBook, owners: Sequence[str]) -> Iterator[tuple[int, int]]:
     """(chain, up to which level virtual cells may be opened), -1 for none."""
     mine = [(at, level) for owner, at, level in book.promised if owner in owners]
     for at in sorted({at for at, _ in mine}):
@@ -73,7 +75,7 @@ def _steps(book: Book, owners: Sequence[str]) -> Iterator[tuple[int, int]]:
             yield at, level
 
 
-def _within_host(book: Book, at: int, job: Job) -> Job | None:
+def _within_host(book: CellBook, at: int, job: Job) -> Job | None:
     """The job with those of its shapes that ask for no more of a host than goes with their GPUs.
 
     A cell is its GPUs and their share of the node: who wants more is not inside its promise.
@@ -82,7 +84,7 @@ def _within_host(book: Book, at: int, job: Job) -> Job | None:
     return replace(job, shape=shapes[0], fallbacks=tuple(shapes[1:])) if shapes else None
 
 
-def _is_within_host(book: Book, at: int, shape: Shape) -> bool:
+def _is_within_host(book: CellBook, at: int, shape: Shape) -> bool:
     cpu_milli, memory_mib = book.forest.chains[at].host
     return bool(
         shape.gpus
@@ -94,7 +96,7 @@ def _is_within_host(book: Book, at: int, shape: Shape) -> bool:
 class Names:
     """Which virtual cell each picked cell would be: `counts` per level, and labels by device."""
 
-    def __init__(self, book: Book, owners: Sequence[str], at: int, upto: int) -> None:
+    def __init__(self, book: CellBook, owners: Sequence[str], at: int, upto: int) -> None:
         self._forest, self._at = book.forest, at
         levels = book.forest.chains[at].levels
         self._left: list[list[str]] = [
@@ -125,7 +127,9 @@ class Names:
         return ""
 
 
-def _room(book: Book, pool: Pool, owners: Sequence[str], at: int, upto: int) -> tuple[Bits, Names]:
+def _room(
+    book: CellBook, pool: Pool, owners: Sequence[str], at: int, upto: int
+) -> tuple[Bits, Names]:
     """(N,) the devices in the tenant's opened cells, and in real cells for its virtual ones.
 
     Cells in good health come first: those with devices out of service only when there are too few
@@ -154,7 +158,7 @@ def _room(book: Book, pool: Pool, owners: Sequence[str], at: int, upto: int) -> 
     return room, names
 
 
-def _with_ill(book: Book, at: int, chosen: Bits) -> tuple[Bits, Bits]:
+def _with_ill(book: CellBook, at: int, chosen: Bits) -> tuple[Bits, Bits]:
     """(Nc,) the devices in nobody's hands, in service or not, less the chosen; and how many not."""
     chain = book.forest.chains[at]
     rows = chain.rows
@@ -165,12 +169,12 @@ def _with_ill(book: Book, at: int, chosen: Bits) -> tuple[Bits, Bits]:
     return clean, np.bitwise_count(there & ~book.usable[rows]).astype(np.int64)
 
 
-def _chain_at(book: Book, row: int) -> int:
+def _chain_at(book: CellBook, row: int) -> int:
     return book.forest.chain_of[row] if row < len(book.forest.chain_of) else -1
 
 
 def label(
-    book: Book,
+    book: CellBook,
     owners: Sequence[str],
     places: Sequence[Place],
     shape: Shape,
@@ -204,7 +208,7 @@ class _Labels:
 
     def __init__(
         self,
-        book: Book,
+        book: CellBook,
         owners: Sequence[str],
         row: int,
         *,
@@ -249,7 +253,7 @@ class _Labels:
         return ",".join(labels) if len(labels) == len(gpus) else ""
 
 
-def _splits_too_much(book: Book, at: int, level: int, row: int, gpus: Sequence[int]) -> bool:
+def _splits_too_much(book: CellBook, at: int, level: int, row: int, gpus: Sequence[int]) -> bool:
     """True iff opening the cells of a level there would break a promise of larger ones."""
     goods: dict[int, int] = {}
     for cell in book.cells_of(level, row, gpus):

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from madang.core.admission import Rejected
-from madang.core.cells.book import OTHERS, Book, OwnerLevel
+from madang.core.cells.book import OTHERS, CellBook, OwnerLevel
 from madang.core.cells.forest import Forest, forest_of
 from madang.core.cells.room import is_firm
 from madang.core.live import LiveJob, LiveNode
@@ -151,7 +151,7 @@ def promised_by(forest: Forest, quotas: Iterable[Quota]) -> dict[OwnerLevel, int
     return promised
 
 
-def book_of(yard: Yard) -> Book | None:
+def book_of(yard: Yard) -> CellBook | None:
     """The book of a yard as it stands; None if no quota promises cells. O(nodes + allocations)."""
     if not promises_cells(yard.settings.quotas.values()):
         return None
@@ -171,10 +171,10 @@ def book_of(yard: Yard) -> Book | None:
     return book
 
 
-def _empty(forest: Forest, yard: Yard) -> Book:
+def _empty(forest: Forest, yard: Yard) -> CellBook:
     nodes, width = yard.pool.gpu_free.shape
     promised = promised_by(forest, yard.settings.quotas.values())
-    book = Book(
+    book = CellBook(
         forest,
         promised,
         dict.fromkeys(promised, 0),
@@ -198,14 +198,14 @@ def _empty(forest: Forest, yard: Yard) -> Book:
 # -- what the fold tells the book -----------------------------------------------------------------
 
 
-def serve(book: Book, live: LiveNode) -> None:
+def serve(book: CellBook, live: LiveNode) -> None:
     """A node's devices went out of service, or are back."""
     if book.forest.chain_of[live.row] >= 0:
         book.serve(live.row, live.node.usable if live.state is NodeState.READY else 0)
 
 
 def seat_in(
-    book: Book, nodes: Mapping[str, LiveNode], allocation: Allocation, *, firm: bool
+    book: CellBook, nodes: Mapping[str, LiveNode], allocation: Allocation, *, firm: bool
 ) -> None:
     """The members of a live job's allocation that hold devices stand where they sit."""
     for rank, seat in enumerate(allocation.seats):
@@ -221,7 +221,7 @@ def seat_in(
                 book.demoted.add((allocation.id, rank))
 
 
-def leave_behind(book: Book, nodes: Mapping[str, LiveNode], allocation: Allocation) -> None:
+def leave_behind(book: CellBook, nodes: Mapping[str, LiveNode], allocation: Allocation) -> None:
     """Nobody goes by this allocation any more; what it still holds cannot be had at will."""
     for rank, seat in enumerate(allocation.seats):
         if allocation.holds(rank):
@@ -229,7 +229,7 @@ def leave_behind(book: Book, nodes: Mapping[str, LiveNode], allocation: Allocati
 
 
 def unseat(
-    book: Book, nodes: Mapping[str, LiveNode], allocation: Allocation, rank: int, *, firm: bool
+    book: CellBook, nodes: Mapping[str, LiveNode], allocation: Allocation, rank: int, *, firm: bool
 ) -> None:
     """A member of a live job's allocation, seated before, holds its devices no longer."""
     seat = allocation.seats[rank]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from madang.core.cells.book import Book
+from madang.core.cells.book import CellBook
 from madang.core.cells.forest import SLOTS, Chain
 from madang.core.model import WHOLE_GPU_MILLI, Job, Shape
 from madang.core.pool import Place, Pool
@@ -34,7 +34,7 @@ def is_firm(job: Job) -> bool:
 # -- firm work outside cells ----------------------------------------------------------------------
 
 
-def breaks(book: Book, places: Sequence[Place], shape: Shape) -> tuple[int, int] | None:
+def breaks(book: CellBook, places: Sequence[Place], shape: Shape) -> tuple[int, int] | None:
     """(chain, level) of a promise that firm members of others at these places would break.
 
     Inside an opened cell the level is the cell's. None: no promise is touched.
@@ -63,7 +63,7 @@ def breaks(book: Book, places: Sequence[Place], shape: Shape) -> tuple[int, int]
     return None
 
 
-def shielded(book: Book, pool: Pool) -> Pool:
+def shielded(book: CellBook, pool: Pool) -> Pool:
     """The pool without the cells that promises need and those that are open."""
     view = pool.scratch()
     hidden = book.bound.copy()
@@ -85,7 +85,7 @@ def shielded(book: Book, pool: Pool) -> Pool:
     return view
 
 
-def shield(book: Book, pool: Pool, at: int) -> Bits:
+def shield(book: CellBook, pool: Pool, at: int) -> Bits:
     """(Nc,) devices of as many whole cells of a chain as its promises need, the busiest first."""
     kept = book.shields.get(at)
     if kept is not None and kept[0] == book.version:
@@ -121,7 +121,7 @@ def only(pool: Pool, allowed: Bits) -> Pool:
     return view
 
 
-def without_loose(book: Book, pool: Pool) -> Pool:
+def without_loose(book: CellBook, pool: Pool) -> Pool:
     """What would be free if all that can be displaced were gone.
 
     Of the host nothing is held back: a cell's share of it goes with the cell.
@@ -149,7 +149,7 @@ class Picked:
 
 
 def pick(
-    book: Book, at: int, counts: Sequence[int], rank: Ranks, out_of: Bits | None = None
+    book: CellBook, at: int, counts: Sequence[int], rank: Ranks, out_of: Bits | None = None
 ) -> Picked:
     """So many whole cells of each level of a chain: buddy allocation.
 
@@ -169,7 +169,7 @@ def pick(
 class _Picker:
     """One call of `pick`. `good` are the devices that are not chosen yet."""
 
-    def __init__(self, book: Book, at: int, rank: Ranks, out_of: Bits | None) -> None:
+    def __init__(self, book: CellBook, at: int, rank: Ranks, out_of: Bits | None) -> None:
         self.book, self.at, self.rank = book, at, rank
         self.chain: Chain = book.forest.chains[at]
         self.good: Bits = book.good[self.chain.rows] if out_of is None else out_of

@@ -43,7 +43,7 @@ def backfill(draft: Draft) -> None:
         return
     timeline = Timeline(draft)
     unplaced: set[object] = set()
-    for _, job_id in ordered(draft.snapshot):
+    for _, job_id in ordered(draft.snapshot, draft.usage_milli):
         if not draft.may_start(job_id):
             continue
         job = draft.snapshot.jobs[job_id].job

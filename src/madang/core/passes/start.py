@@ -1,20 +1,21 @@
-"""Start: FIFO within priority class, each gang whole, on the fullest nodes that fit.
+"""Start: everyone in turn, each gang whole, where it fits.
 
-A job held back by its own project's quota lets others pass; a job held back by capacity lets pass
-only jobs that could never use the models it waits for, so that large gangs are not starved. A job
-that would not fit if every open node were empty waits for a node, not for its turn, and lets all
-pass. Under a policy that lets those behind pass a misfit, one that has lost its patience holds them
-back all the same: nothing that ends is taken before it.
+First whoever is within a guarantee. A job held back by a quota lets others pass; one held back by
+capacity lets pass whom the policy lets pass: nobody (STOP), those who could never use the models it
+waits for (HOLD), or all (SKIP) until it has lost its patience, from when on it holds back too, so
+that large gangs are not starved. A job that would not fit if every open node were empty waits for a
+node, not for its turn, and lets all pass.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from madang.core.draft import Draft
-from madang.core.live import Lane
+from madang.core.live import Lane, lane_of
 from madang.core.model import Job
-from madang.core.ordering import Key, has_lost_patience, ordered
+from madang.core.ordering import Turns, has_lost_patience
 from madang.core.placement import Unplaced
 from madang.core.policy import Misfit
+from madang.core.quotas import open_to
 from madang.core.seating import fits_when_empty, likeness, seat
 from madang.core.snapshot import Snapshot
 
@@ -41,43 +42,92 @@ class Walk:
     unplaced: set[object] = field(default_factory=set)
 
 
-def walk(draft: Draft, until: Key | None = None) -> Walk:
-    """Start, in order, whom there is room for, up to the job of the key `until` (not included)."""
+def walk(draft: Draft, until: str = "") -> Walk:
+    """Start, in turn, whom there is room for, up to the job `until` (not included).
+
+    Jobs that are alike are tried once, unless one of them is asked for.
+    """
     snapshot = draft.snapshot
     so_far = Walk()
+    if _start_guaranteed(draft, until):
+        return so_far
     competing = {lane: competing_models(snapshot, lane) for lane in snapshot.waiting}
-    for key, job_id in ordered(snapshot):
-        if until is not None and key >= until:
+    turns = Turns(snapshot, draft.usage_milli)
+    for job_id in turns:
+        if job_id == until:
             break
-        live = snapshot.jobs[job_id]
-        job = live.job
-        competes_for = competing[job.shape.models if job.shape.gpus else None]
-        if competes_for & so_far.held_back:
-            continue
-        if not draft.may_start(job_id) or likeness(job) in so_far.unplaced:
-            continue
-        if _bound(draft, job):
-            if len(draft.decisions) >= BINDS_PER_TURN_MAX:
+        job = snapshot.jobs[job_id].job
+        competes_for = competing[lane_of(job)]
+        if not competes_for & so_far.held_back:
+            if not draft.is_due(job_id):
+                continue
+            if _bound(draft, job, so_far):
+                if len(draft.decisions) >= BINDS_PER_TURN_MAX:
+                    break
+                continue
+            if snapshot.policy.misfit is Misfit.STOP and draft.within_quota(job):
                 break
-            continue
-        so_far.unplaced.add(likeness(job))
-        if snapshot.policy.misfit is Misfit.STOP:
-            break
-        holds = snapshot.policy.misfit is Misfit.HOLD or has_lost_patience(snapshot, live)
-        if holds and fits_when_empty(snapshot, job):
-            so_far.held_back |= competes_for
-            so_far.holders.append((competes_for, job_id))
+            _hold_back(draft, job, so_far, competes_for)
             if all(bits & so_far.held_back for bits in competing.values()):
                 break
+        if not until:
+            turns.pass_alike()
     return so_far
 
 
-def _bound(draft: Draft, job: Job) -> bool:
-    seated = seat(draft.snapshot, draft.view, job)
+def _start_guaranteed(draft: Draft, until: str) -> bool:
+    """Start whoever is within a guarantee. True iff the turn of `until` came."""
+    book, snapshot = draft.book, draft.snapshot
+    if not book.has_guarantees:
+        return False
+    turns = Turns(snapshot, draft.usage_milli, book.guaranteed_projects())
+    for job_id in turns:
+        job = snapshot.jobs[job_id].job
+        groups = book.entitled_groups(job)
+        if groups and job_id == until:
+            return True
+        if groups and draft.within_quota(job):
+            if not draft.is_due(job_id):
+                continue
+            full = book.full_groups(job, job.milli)
+            seated = seat(snapshot, open_to(snapshot, draft.view, full, groups), job)
+            if not isinstance(seated, Unplaced):
+                draft.bind(job, seated)
+                if len(draft.decisions) >= BINDS_PER_TURN_MAX:
+                    break
+                continue
+        if not until:
+            turns.pass_alike()
+    return False
+
+
+def _bound(draft: Draft, job: Job, so_far: Walk) -> bool:
+    """Start the job if its quotas and the room allow it."""
+    pool, ask = draft.room_for(job), likeness(job)
+    if pool is not draft.view:
+        ask = (job.project, job.provisioning, ask)  # its quotas close machine groups to it
+    if ask in so_far.unplaced or not draft.within_quota(job):
+        return False
+    seated = seat(draft.snapshot, pool, job)
     if isinstance(seated, Unplaced):
+        so_far.unplaced.add(ask)
         return False
     draft.bind(job, seated)
     return True
+
+
+def _hold_back(draft: Draft, job: Job, so_far: Walk, competes_for: int) -> None:
+    """A job for which there is no room may keep those behind from what it waits for."""
+    snapshot = draft.snapshot
+    holds = snapshot.policy.misfit is Misfit.HOLD
+    if not holds and not has_lost_patience(snapshot, snapshot.jobs[job.id]):
+        return
+    pool = draft.room_for(job)
+    allowed = snapshot if pool is draft.view else replace(snapshot, pool=pool)
+    if not draft.within_quota(job) or not fits_when_empty(allowed, job):
+        return
+    so_far.held_back |= competes_for
+    so_far.holders.append((competes_for, job.id))
 
 
 def competing_models(snapshot: Snapshot, lane: Lane) -> int:
