@@ -20,10 +20,17 @@ from madang.core.seating import Seated, claimed, likeness
 
 def claim(draft: Draft) -> None:
     """Emit AllocationBound, or JobNominated and ReleaseAsked, for claims on promised cells."""
+    cells = draft.snapshot.cells
+    if cells is not None and cells.promised:
+        while _heard(draft):
+            pass  # what was given to one may have turned the cells so that another fits
+
+
+def _heard(draft: Draft) -> bool:
+    """Hear each claim once, in order; True iff one was met after another had failed."""
     snapshot = draft.snapshot
-    if snapshot.cells is None or not snapshot.cells.promised:
-        return
     failed: set[object] = set()
+    again = False
     for _, job_id in ordered(snapshot):
         job = snapshot.jobs[job_id].job
         owners = may_claim(snapshot.cells, snapshot.projects[job.project], job)
@@ -33,10 +40,14 @@ def claim(draft: Draft) -> None:
         seated = claimed(snapshot, draft.view, job)
         if not isinstance(seated, Unplaced):
             draft.bind(job, seated)
-        elif not _displace(draft, job):
+            again |= bool(failed)
+        elif _displace(draft, job):
+            again |= bool(failed)
+        else:
             failed.add(alike)
         if len(draft.decisions) >= BINDS_PER_TURN_MAX:
-            return
+            return False
+    return again
 
 
 def _displace(draft: Draft, job: Job) -> bool:
