@@ -47,7 +47,7 @@ class Play:
         facts += [ev.NodeSeen(node) for node in self.nodes]
         self.turn(facts)
         for quota in self._quotas():
-            if judge_quota(self.state.nodes, self.state.settings, self.state.policy, quota) is None:
+            if judge_quota(self.state, quota) is None:
                 self.turn([ev.QuotaSet(quota)])
 
     @property

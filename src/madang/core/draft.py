@@ -67,12 +67,20 @@ class Draft:
         """A decision that takes no device."""
         self.decisions.append(decision)
 
-    def release(self, allocation: str, reason: ReleaseReason, grace_ms: int) -> None:
-        """Ask an allocation to end, once a plan."""
+    def release(
+        self,
+        allocation: str,
+        reason: ReleaseReason,
+        grace_ms: int,
+        *,
+        by: str = "",
+        bill_gpu_ms: int = 0,
+    ) -> None:
+        """Ask an allocation to end, once a plan: for whom, and what work it throws away."""
         if allocation in self.releasing:
             return
         self.releasing.add(allocation)
-        self.decisions.append(ReleaseAsked(allocation, reason, grace_ms))
+        self.decisions.append(ReleaseAsked(allocation, reason, grace_ms, by, bill_gpu_ms))
 
     def within_quota(self, job: Job) -> bool:
         """True iff the job fits in what its project and its workspace may still hold."""

@@ -7,6 +7,7 @@ state keeps them in one `Settings`, the ledger in one table.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
+from madang.core.hypernodes import Topology
 from madang.core.model import UNLIMITED, Shape
 
 ANY = "*"
@@ -121,7 +122,7 @@ class Used:
         return self.project
 
 
-Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Used
+Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Used | Topology
 
 
 @dataclass(slots=True)
@@ -135,6 +136,7 @@ class Settings:
     budgets: dict[str, DisruptionBudget] = field(default_factory=dict)
     factors: dict[str, Factors] = field(default_factory=dict)
     used: dict[str, Used] = field(default_factory=dict)
+    topologies: dict[str, Topology] = field(default_factory=dict)
 
     def put(self, setting: Setting) -> bool:
         """True iff it was news."""
@@ -174,6 +176,7 @@ KINDS: dict[str, type] = {
     "budgets": DisruptionBudget,
     "factors": Factors,
     "used": Used,
+    "topologies": Topology,
 }
 KIND_OF: dict[type, str] = {type_: kind for kind, type_ in KINDS.items()}
 assert tuple(KINDS) == tuple(one.name for one in fields(Settings)), "a mapping for each kind"

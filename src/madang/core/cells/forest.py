@@ -14,13 +14,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from madang.core.live import LiveNode
 from madang.core.model import Node, NodeState
-from madang.core.settings import Zone
+from madang.core.policy import Policy
+from madang.core.pool import Pool
+from madang.core.settings import Settings
 
 NODE = "node"
 CellId = tuple[int, int, int]  # chain, level, index: see Chain.cell_of
@@ -139,35 +142,61 @@ def whole_cells(good: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(found)
 
 
-def forest_of(
-    nodes: Mapping[str, LiveNode], zones: Mapping[str, Zone], levels: Sequence[str]
-) -> Forest:
-    """The cells of these nodes. `levels` name the network tree's levels from the root down.
+class Machines(Protocol):
+    """What a forest is made of; a State and a Snapshot are some."""
 
-    Nodes of a zone with owners are in no chain: they are kept for their owners anyway.
+    @property
+    def pool(self) -> Pool: ...
+    @property
+    def nodes(self) -> Mapping[str, LiveNode]: ...
+    @property
+    def domains(self) -> Mapping[tuple[str, ...], int]: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def policy(self) -> Policy: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """A node in its chain: where it hangs in the network, by names from the root down."""
+
+    row: int
+    node: Node
+    paths: tuple[tuple[str, ...], ...]
+
+
+def forest_of(yard: Machines) -> Forest:
+    """The cells of a yard's nodes; the network's levels are the policy's.
+
+    Nodes of a zone that is kept for some owners or sizes are in no chain: not everyone's cell may
+    stand there.
     """
-    rows = 1 + max((live.row for live in nodes.values()), default=-1)
+    rows = yard.pool.nodes
     chain_of, slot_of, gpus = [NOWHERE] * rows, [NOWHERE] * rows, [0] * rows
-    kinds: dict[tuple[str, str], list[LiveNode]] = {}
-    for live in nodes.values():
-        node = live.node
-        zone = zones.get(node.zone)
+    path_of = {code: path for path, code in yard.domains.items()}
+    codes = yard.pool.domains.tolist()
+    kinds: dict[tuple[str, str], list[_Tree]] = {}
+    for live in yard.nodes.values():
+        node, row = live.node, live.row
+        zone = yard.settings.zones.get(node.zone)
         gone = live.state is NodeState.REMOVED
-        if node.gpus and not gone and not (zone and zone.owners):
-            gpus[live.row] = node.gpus
-            kinds.setdefault((node.group, node.model), []).append(live)
+        kept = zone is not None and bool(zone.owners or zone.gpus_min or zone.gpus_max)
+        if node.gpus and not gone and not kept:
+            gpus[row] = node.gpus
+            paths = tuple([path_of.get(code, ()) for code in codes[row]])
+            kinds.setdefault((node.group, node.model), []).append(_Tree(row, node, paths))
     chains = []
-    for at, (kind, lives) in enumerate(sorted(kinds.items())):
-        lives.sort(key=lambda live: (live.node.domains, live.row))
-        chains.append(_chain(kind, [live.node for live in lives], [x.row for x in lives], levels))
-        for slot, live in enumerate(lives):
-            chain_of[live.row], slot_of[live.row] = at, slot
+    for at, (kind, trees) in enumerate(sorted(kinds.items())):
+        trees.sort(key=lambda tree: (tree.paths, tree.row))
+        chains.append(_chain(kind, trees, yard.policy.levels))
+        for slot, tree in enumerate(trees):
+            chain_of[tree.row], slot_of[tree.row] = at, slot
     return Forest(tuple(chains), tuple(chain_of), tuple(slot_of), tuple(gpus))
 
 
-def _chain(
-    kind: tuple[str, str], nodes: list[Node], rows: list[int], levels: Sequence[str]
-) -> Chain:
+def _chain(kind: tuple[str, str], trees: list[_Tree], levels: Sequence[str]) -> Chain:
+    nodes = [tree.node for tree in trees]
     node_gpus = _usual(node.gpus for node in nodes)
     sizes = [1]
     while sizes[-1] * 2 < node_gpus and node_gpus % (sizes[-1] * 2) == 0:
@@ -176,7 +205,7 @@ def _chain(
     sizes.append(node_gpus)
     inner = len(sizes)
     # The nodes that are whole cells, by the domain they are in; then cells, by theirs.
-    children = [(n, node.domains) for n, node in enumerate(nodes) if node.gpus >= node_gpus]
+    children = [(n, one.paths) for n, one in enumerate(trees) if one.node.gpus >= node_gpus]
     up: list[Cells] = []
     members: list[tuple[tuple[int, ...], ...]] = []
     below = len(nodes)
@@ -191,7 +220,8 @@ def _chain(
         members.append(tuple(chunk for _, chunk in chunks))
         names.append(levels[depth - 1])
         sizes.append(sizes[-1] * len(chunks[0][1]))
-        children = [(cell, path) for cell, (path, _) in enumerate(chunks)]
+        paths_of = dict(children)
+        children = [(cell, paths_of[chunk[0]]) for cell, (_, chunk) in enumerate(chunks)]
         below = len(chunks)
     host = (
         min(node.cpu_milli // node.gpus for node in nodes),
@@ -202,7 +232,7 @@ def _chain(
         levels=tuple(names),
         sizes=tuple(sizes),
         inner=inner,
-        rows=np.array(rows, np.int64),
+        rows=np.array([tree.row for tree in trees], np.int64),
         up=tuple(up),
         members=tuple(members),
         host=host,
@@ -210,13 +240,13 @@ def _chain(
 
 
 def _chunks(
-    children: list[tuple[int, tuple[str, ...]]], depth: int
+    children: list[tuple[int, tuple[tuple[str, ...], ...]]], depth: int
 ) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
     """(domain, children) of each cell of the level at `depth`: as many children as is usual."""
     by_domain: dict[tuple[str, ...], list[int]] = {}
-    for child, path in children:
-        if len(path) >= depth:
-            by_domain.setdefault(path[:depth], []).append(child)
+    for child, paths in children:
+        if len(paths) >= depth and paths[depth - 1]:
+            by_domain.setdefault(paths[depth - 1], []).append(child)
     if not by_domain:
         return []
     usual = _usual(len(found) for found in by_domain.values())

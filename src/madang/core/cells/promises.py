@@ -13,26 +13,22 @@ import numpy as np
 
 from madang.core.admission import Rejected
 from madang.core.cells.book import OTHERS, CellBook, OwnerLevel
-from madang.core.cells.forest import Forest, forest_of
+from madang.core.cells.forest import Forest, Machines, forest_of
 from madang.core.cells.room import is_firm
 from madang.core.live import LiveJob, LiveNode
 from madang.core.model import Allocation, NodeState, Provisioning
-from madang.core.policy import Policy
-from madang.core.pool import Pool
-from madang.core.settings import ANY, Quota, Settings
+from madang.core.settings import ANY, Quota
 
 OWNERS_SHOWN_MAX = 8
 
 
-class Yard(Protocol):
-    """What a book is made of; a State is one."""
+class Yard(Machines, Protocol):
+    """What a book is made of; a State and a Snapshot are some."""
 
-    pool: Pool
-    nodes: dict[str, LiveNode]
-    jobs: dict[str, LiveJob]
-    allocations: dict[str, Allocation]
-    settings: Settings
-    policy: Policy
+    @property
+    def jobs(self) -> Mapping[str, LiveJob]: ...
+    @property
+    def allocations(self) -> Mapping[str, Allocation]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +63,7 @@ def found(forest: Forest, quota: Quota, level: str) -> tuple[int, int] | Missing
     return (most, forest.chains[most].levels.index(name))
 
 
-def judge_quota(
-    nodes: Mapping[str, LiveNode], settings: Settings, policy: Policy, quota: Quota
-) -> Rejected | None:
+def judge_quota(yard: Machines, quota: Quota) -> Rejected | None:
     """None if the quota's cells can be promised beside all others', else why they cannot.
 
     A yard without nodes promises anything: nodes may come.
@@ -78,7 +72,7 @@ def judge_quota(
         return None
     if quota.provisioning not in (ANY, Provisioning.RESERVED):
         return Rejected("cells_not_reserved", (("provisioning", quota.provisioning),))
-    forest = forest_of(nodes, settings.zones, policy.levels)
+    forest = forest_of(yard)
     if not forest.chains:
         return None
     for level, count in quota.cells:
@@ -92,7 +86,7 @@ def judge_quota(
         if len(models) > 1:
             numbers = (("level", level), ("group", quota.group), ("known", ", ".join(models)))
             return Rejected("cells_ambiguous", numbers)
-    quotas = {**settings.quotas, quota.key: quota}
+    quotas = {**yard.settings.quotas, quota.key: quota}
     promised = promised_by(forest, quotas.values())
     for at in dict.fromkeys(at for owner, at, _ in promised if owner == quota.owner):
         too_many = _too_many(forest, at, promised)
@@ -155,7 +149,7 @@ def book_of(yard: Yard) -> CellBook | None:
     """The book of a yard as it stands; None if no quota promises cells. O(nodes + allocations)."""
     if not promises_cells(yard.settings.quotas.values()):
         return None
-    forest = forest_of(yard.nodes, yard.settings.zones, yard.policy.levels)
+    forest = forest_of(yard)
     book = _empty(forest, yard)
     for live in yard.nodes.values():
         serve(book, live)

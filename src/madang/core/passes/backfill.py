@@ -20,7 +20,7 @@ from madang.core.passes.start import BINDS_PER_TURN_MAX
 from madang.core.placement import Unplaced
 from madang.core.policy import Misfit
 from madang.core.pool import Place, Pool
-from madang.core.seating import Gaps, fits_when_empty, likeness, seat
+from madang.core.seating import Gaps, fits_when_empty, likeness_in, seat
 
 NEVER_MS = np.iinfo(np.int64).max
 OVERDUE_FACTOR = 2  # what has outrun its estimate is expected to take as long again
@@ -47,7 +47,7 @@ def backfill(draft: Draft) -> None:
         if not draft.may_start(job_id):
             continue
         job = draft.snapshot.jobs[job_id].job
-        request = (likeness(job), expected_ms(job))
+        request = (likeness_in(draft.snapshot, job), expected_ms(job))
         if request in unplaced:
             continue
         if timeline.start_now(job):
@@ -202,5 +202,6 @@ def _least(one: Pool, other: Pool) -> Pool:
     np.minimum(one.gpu_free, other.gpu_free, out=both.gpu_free)
     np.minimum(one.cpu_free, other.cpu_free, out=both.cpu_free)
     np.minimum(one.memory_free, other.memory_free, out=both.memory_free)
+    np.maximum(one.tenants, other.tenants, out=both.tenants)
     both.whole_free[:] = (both.gpu_free == WHOLE_GPU_MILLI).sum(axis=1)
     return both

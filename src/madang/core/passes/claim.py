@@ -15,7 +15,7 @@ from madang.core.ordering import ordered
 from madang.core.passes.start import BINDS_PER_TURN_MAX
 from madang.core.placement import Unplaced
 from madang.core.pool import Place, Pool
-from madang.core.seating import Seated, claimed, likeness
+from madang.core.seating import Seated, claimed, likeness_in
 
 
 def claim(draft: Draft) -> None:
@@ -34,7 +34,7 @@ def _heard(draft: Draft) -> bool:
     for _, job_id in ordered(snapshot):
         job = snapshot.jobs[job_id].job
         owners = may_claim(snapshot.cells, snapshot.projects[job.project], job)
-        alike = (owners, likeness(job))
+        alike = (owners, likeness_in(snapshot, job))
         if not owners or alike in failed or not draft.may_start(job_id):
             continue
         seated = claimed(snapshot, draft.view, job)
