@@ -1,7 +1,9 @@
 """A plan in the making: the snapshot, the decisions so far, and the pool they leave behind."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from madang.core.cells.room import is_firm
 from madang.core.events import (
     AllocationBound,
     Decision,
@@ -26,6 +28,8 @@ class Draft:
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
+        if snapshot.cells is not None:
+            snapshot = replace(snapshot, cells=snapshot.cells.scratch())
         self.snapshot = snapshot
         self.decisions: list[Decision] = []
         self._scratch: Pool | None = None
@@ -106,6 +110,7 @@ class Draft:
         self.bound.add(job.id)
         attempt = self.snapshot.jobs[job.id].standing.attempt + 1
         self.pool.take(places, shape)
+        self._note_cells(job, seated)
         self._charge(job, places, shape.milli)
         self.decisions.append(
             AllocationBound(
@@ -118,9 +123,16 @@ class Draft:
                     seats=tuple(Seat(self.snapshot.node_ids[row], gpus) for row, gpus in places),
                     state=AllocationState.BOUND,
                     bound_ms=self.snapshot.now_ms,
+                    cells=seated.cells,
                 )
             )
         )
+
+    def _note_cells(self, job: Job, seated: Seated) -> None:
+        """What is firm, or claims promised cells, is in the book of cells from now on."""
+        book = self.snapshot.cells
+        if book is not None and (seated.cells or is_firm(job)):
+            book.take(seated.places, seated.shape, seated.cells)
 
     def nominate(self, job: Job, seated: Seated) -> None:
         """Promise the job these places, which others still hold; nobody else gets them."""
@@ -144,6 +156,7 @@ class Draft:
         """
         self.promised.add(job.id)
         self.pool.block(seated.places, seated.shape)
+        self._note_cells(job, seated)
         self._charge(job, seated.places, seated.shape.milli)
         live = self.snapshot.jobs[job.id]
         if live.allocation is not None:

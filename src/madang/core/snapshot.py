@@ -7,6 +7,7 @@ Arrays and mappings are read-only views of the state, which nothing writes to wh
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from madang.core.cells.book import CellBook
 from madang.core.events import JobMeasured
 from madang.core.line import Line
 from madang.core.live import Lane, LiveJob, LiveNode, QueueKey
@@ -30,7 +31,7 @@ class Snapshot:
     was made (0: none since the start), by which passes that look now and then know if it is time.
     `short` are the running allocations of elastic gangs that could do with more members.
     `suspects` are the nodes that something speaks against; `cached` maps an image or data set to
-    the rows that have it.
+    the rows that have it. `cells` is who holds what of promised cells, None if none are promised.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
@@ -65,6 +66,7 @@ class Snapshot:
     sinks: Sequence[tuple[int, str]]
     suspects: Mapping[str, None]
     cached: Mapping[str, Mapping[int, None]]
+    cells: CellBook | None = None
 
     def still_runs(self, job_id: str) -> str:
         """The older attempt of a waiting job that still runs where it can be seen, or "".
@@ -129,4 +131,5 @@ class Snapshot:
             short=dict(self.short),
             suspects=dict(self.suspects),
             cached={name: dict(rows) for name, rows in self.cached.items()},
+            cells=self.cells.scratch() if self.cells is not None else None,
         )

@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from madang.core import events as ev
+from madang.core.cells.promises import leave_behind, seat_in, unseat
+from madang.core.cells.room import is_firm
 from madang.core.hypernodes import TREE, Topology
 from madang.core.lifecycle import LIVELY, moved, phase_of
 from madang.core.line import drop
@@ -83,6 +85,7 @@ class State(NodeFold, UpkeepFold):
             idle=self.idle,
             planned_ms=self.planned_ms,
             short=self.short,
+            cells=self.book,
             line=self.line,
             sinks=self.sinks,
             suspects=self.suspects,
@@ -229,6 +232,10 @@ class State(NodeFold, UpkeepFold):
             self._bury(allocation.id)
             return
         self.charge(live.job, allocation, _held(allocation), -1)
+        for rank in _held(allocation):
+            self._unseat(live.job, allocation, rank)
+        if self._kept_book is not None:
+            leave_behind(self._kept_book, self.nodes, allocation)
         self.lingering.setdefault(allocation.job, {})[allocation.id] = None
 
     def _enqueue(self, live: LiveJob) -> None:
@@ -268,9 +275,24 @@ class State(NodeFold, UpkeepFold):
         held = _held(allocation)
         self.pool.take([self._place(allocation.seats[r]) for r in held], allocation.shape)
         self.charge(job, allocation, held, 1)
+        if self._kept_book is not None:
+            seat_in(self._kept_book, self.nodes, allocation, firm=is_firm(job))
         for rank in held:
             self.on_node[allocation.seats[rank].node][allocation.id] = None
         self.changed.allocations[allocation.id] = None
+
+    def _unseat(self, job: Job | None, allocation: Allocation, rank: int) -> None:
+        """Tell the book of cells; `job` is None if nobody goes by the allocation any more."""
+        book = self._kept_book
+        if book is None:
+            return
+        if job is None:
+            seat = allocation.seats[rank]
+            book.give((self.nodes[seat.node].row, seat.gpus), allocation.shape)
+            return
+        unseat(book, self.nodes, allocation, rank, firm=is_firm(job))
+        # Cells came free that somebody may now go back into: only the whole picture tells who.
+        self._book_is_stale = bool(book.demoted)
 
     def _place(self, seat: Seat) -> Place:
         """Where the member sits in the pool; a device that is ill is not in the pool at all."""
@@ -355,8 +377,10 @@ class State(NodeFold, UpkeepFold):
         seat = allocation.seats[event.rank]
         self.pool.give(self._place(seat), allocation.shape)
         self.stirs += 1
-        if self.is_newest(allocation):
-            self.charge(self.jobs[allocation.job].job, allocation, (event.rank,), -1)
+        job = self.jobs[allocation.job].job if self.is_newest(allocation) else None
+        if job is not None:
+            self.charge(job, allocation, (event.rank,), -1)
+        self._unseat(job, allocation, event.rank)
         allocation = replace(
             allocation,
             ended=allocation.ended | bit,
@@ -426,6 +450,7 @@ class State(NodeFold, UpkeepFold):
             return False
         self.projects[event.project.id] = event.project
         self.usage_milli.setdefault(event.project.id, 0)
+        self._book_is_stale = True
         self.changed.projects[event.project.id] = None
         self.stirs += 1
         return True
@@ -435,6 +460,7 @@ class State(NodeFold, UpkeepFold):
         setting: Setting = getattr(event, _FIELD[type(event)])
         if self.settings.get(KIND_OF[type(setting)], setting.key) == setting:
             return False
+        self._book_is_stale = True
         self._settle_uses()
         self.settings.put(setting)
         self.changed.settings[KIND_OF[type(setting)], setting.key] = None
@@ -447,6 +473,7 @@ class State(NodeFold, UpkeepFold):
     def _setting_dropped(self, event: ev.SettingDropped, now_ms: int) -> bool:
         if event.kind not in KINDS or self.settings.get(event.kind, event.key) is None:
             return False
+        self._book_is_stale = True
         self._settle_uses()
         self.settings.drop(event.kind, event.key)
         self.changed.settings[event.kind, event.key] = None
@@ -469,6 +496,7 @@ class State(NodeFold, UpkeepFold):
             return False
         self._settle_uses()
         self.policy = policy
+        self._book_is_stale = True
         self._settle_uses()
         self.changed.settings["policy", ""] = None
         self.stirs += 1
