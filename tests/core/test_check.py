@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from madang.core.check import InvariantBroken, check, check_quota
-from madang.core.model import AllocationState, Exit, NodeState, Phase, Project
+from madang.core.model import AllocationState, Exit, NodeState, Phase, Project, Seat
 from madang.core.state import State
 from tests.core.yard import Yard
 
@@ -103,6 +103,19 @@ def corrupt(what: str, state: State) -> None:  # noqa: C901 - a table of cases
             state.unsettled["b"] = None
         case "lingering":
             state.lingering.clear()
+        case "promised to nobody":
+            state.nominations["z"] = (Seat("n1", (3,)),)
+        case "promised to a job that has its place":
+            state.nominations["b"] = (Seat("n3", (0,)), Seat("n3", (1,)))
+        case "promise is not whole":
+            state.nominations["e"] = (Seat("n1", (0, 1, 2, 3)),)
+        case "promise on an unknown node":
+            state.nominations["c"] = (Seat("n9", (0,)),)
+        case "promised seat":
+            state.nominations["c"] = (Seat("n1", (0, 1)),)
+        case "a GPU is promised twice":
+            state.nominations["c"] = (Seat("n2", (1,)),)
+            state.nominations["d"] = (Seat("n2", (0, 1)),)
         case "usage":
             state.usage_milli["default"] += 1
 
@@ -110,7 +123,9 @@ def corrupt(what: str, state: State) -> None:  # noqa: C901 - a table of cases
 CORRUPTIONS = """a GPU is held twice|free|whole_free|gpu_usable|cpu_free|memory_free|open|row
 cordoned|on_node|seat|id|left behind|gang is not whole|ended bits|a member ended twice|release
 released without being asked|queue|queued twice|queue is not in order|queue key|allocation is gone
-phase|attempt|lanes|backoffs|deadlines|troubled and gone|troubled|unsettled|lingering|usage"""
+phase|attempt|lanes|backoffs|deadlines|troubled and gone|troubled|unsettled|lingering|usage
+promised to nobody|promised to a job that has its place|promise is not whole|promise on an unknown node
+promised seat|a GPU is promised twice"""
 
 
 @pytest.mark.parametrize("what", CORRUPTIONS.replace("\n", "|").split("|"))

@@ -64,10 +64,14 @@ def next_level_in_ms(policy: Policy, job: Job, attained: int) -> int:
 
 
 def next_change_ms(snapshot: Snapshot) -> int | None:
-    """When the order changes by time alone: a running job sinks, a waiting one loses patience."""
+    """When time alone gives the next reason to move somebody aside, if ever.
+
+    A running job sinks, or has run for the least time; or a waiting one loses its patience.
+    """
     policy, now_ms = snapshot.policy, snapshot.now_ms
     if not policy.preempts or "level" not in policy.order or not snapshot.queue:
         return None
+    first = min(key_of(snapshot, snapshot.jobs[id]) for _, id in snapshot.queue)
     times = []
     for allocation in snapshot.allocations.values():
         live = snapshot.jobs.get(allocation.job)
@@ -76,6 +80,9 @@ def next_change_ms(snapshot: Snapshot) -> int | None:
         in_ms = next_level_in_ms(policy, live.job, attained_ms(snapshot, live))
         if in_ms:
             times.append(now_ms + in_ms)
+        movable_ms = allocation.running_ms + policy.run_ms_min
+        if movable_ms > now_ms and first < key_of(snapshot, live):
+            times.append(movable_ms)
     if policy.patience_ms:
         for _, id in snapshot.queue:
             live = snapshot.jobs[id]
@@ -90,7 +97,7 @@ def service_weight(policy: Policy, job: Job) -> int:
     gpus, quarters = gpus_of(job), policy.service_gpus_quarters
     # The fourth root of gpus^|quarters|, scaled: isqrt twice of x · 2^64.
     root = isqrt(isqrt(gpus ** abs(quarters) << 64))
-    return root if quarters >= 0 else _SCALE * _SCALE // root
+    return root if quarters >= 0 else max(1, _SCALE * _SCALE // root)
 
 
 def has_lost_patience(snapshot: Snapshot, live: LiveJob) -> bool:
