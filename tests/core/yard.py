@@ -31,6 +31,7 @@ from madang.core.model import (
     Seat,
     Shape,
 )
+from madang.core.ordering import level_of
 from madang.core.policy import Policy
 from madang.core.state import State
 
@@ -79,6 +80,7 @@ class Yard:
         """Let the job have run so long in earlier attempts."""
         live = self.state.jobs[job]
         live.standing = replace(live.standing, attained_ms=attained_ms)
+        live.level = level_of(self.state.policy, live.job, attained_ms)
         return self
 
     # -- facts: kept until the next turn -----------------------------------------------------------

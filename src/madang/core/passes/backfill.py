@@ -15,7 +15,6 @@ from madang.core.draft import Draft
 from madang.core.events import AllocationBound
 from madang.core.lifecycle import LIVELY
 from madang.core.model import WHOLE_GPU_MILLI, Job, Shape
-from madang.core.ordering import ordered
 from madang.core.passes.start import BINDS_PER_TURN_MAX, fits_when_empty, model_codes
 from madang.core.placement import Unplaced, eligible_rows, members_room, place, room_on
 from madang.core.policy import Misfit
@@ -42,7 +41,7 @@ def backfill(draft: Draft) -> None:
         return
     timeline = Timeline(draft)
     unplaced: set[object] = set()
-    for _, job_id in ordered(draft.snapshot):
+    for _, job_id in draft.order:
         if not draft.may_start(job_id):
             continue
         job = draft.snapshot.jobs[job_id].job
