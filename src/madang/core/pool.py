@@ -6,7 +6,7 @@ N nodes, G devices of the largest node. A snapshot's pool is read-only; a what-i
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ Codes = NDArray[np.int16]
 Bools = NDArray[np.bool_]
 Place = tuple[int, tuple[int, ...]]  # a node's row and the devices taken there, for one member
 
-MOVING = ("gpu_free", "whole_free", "cpu_free", "memory_free")
+MOVING = ("gpu_free", "whole_free", "cpu_free", "memory_free")  # the others stand still
 
 
 @dataclass(slots=True)
@@ -72,7 +72,19 @@ class Pool:
 
     def scratch(self) -> "Pool":
         """A copy that may be written to: what moves is copied, what stands still is shared."""
-        return replace(self, **{name: getattr(self, name).copy() for name in MOVING})
+        return Pool(
+            self.gpu_free.copy(),
+            self.whole_free.copy(),
+            self.gpu_count,
+            self.gpu_usable,
+            self.cpu_free.copy(),
+            self.memory_free.copy(),
+            self.cpu_total,
+            self.memory_total,
+            self.model,
+            self.group,
+            self.open,
+        )
 
     def frozen(self) -> "Pool":
         """A read-only copy: what happens to this pool does not show there."""

@@ -40,20 +40,18 @@ def backfill(draft: Draft) -> None:
     if policy.misfit is not Misfit.RESERVE:
         return
     timeline = Timeline(draft)
-    unplaced: set[object] = set()
     for _, job_id in draft.order:
         if not draft.may_start(job_id):
             continue
         job = draft.snapshot.jobs[job_id].job
-        request = (job.shape, job.members, expected_ms(job))
-        if request in unplaced:
-            continue
         if timeline.start_now(job):
             if len(draft.decisions) >= BINDS_PER_TURN_MAX:
                 return
-        elif len(timeline.reservations) >= policy.reservations:
-            unplaced.add(request)
-        elif not timeline.reserve(job) and fits_when_empty(draft.snapshot, job):
+        elif (
+            len(timeline.reservations) < policy.reservations
+            and not timeline.reserve(job)
+            and fits_when_empty(draft.snapshot, job)
+        ):
             return  # nobody knows when it can start, so nobody knows who would delay it
 
 
@@ -85,24 +83,40 @@ class Timeline:
         self._beside: list[Pool] = []  # per reservation: what is left at its beginning
         self._stays: list[Stay] = []  # by their end
         self._has_stays = False  # read when the first reservation needs them
+        # By the reservations that matter: what is free beside them; dropped when that changes.
+        self._free_beside: dict[tuple[int, ...], Pool] = {}
+        # What found no room finds none later in the turn, when less is free.
+        self._unplaced: set[tuple[Shape, int, tuple[int, ...]]] = set()
 
     def start_now(self, job: Job) -> bool:
         """Bind the job if there is room that no reservation needs."""
         end_ms = expected_end_ms(job, self.now_ms, self.now_ms)
-        held = [at for at, r in enumerate(self.reservations) if r.begin_ms < end_ms]
-        pool = self.draft.view
-        for at in held:
-            pool = _least(pool, self._beside[at])
+        held = tuple([at for at, r in enumerate(self.reservations) if r.begin_ms < end_ms])
+        if (job.shape, job.members, held) in self._unplaced:
+            return False
+        pool = self._beside_all(held)
         eligible = eligible_rows(pool, model_codes(self.draft.snapshot, job))
         places = place(pool, job.shape, job.members, eligible)
         if isinstance(places, Unplaced):
+            self._unplaced.add((job.shape, job.members, held))
             return False
         self.draft.bind(job, places)
+        self._free_beside.clear()
         for at in held:
             self._beside[at].take(places, job.shape)
         if self._has_stays and end_ms != NEVER_MS:
             insort(self._stays, Stay(self.now_ms, end_ms, places, job.shape), key=_end_ms)
         return True
+
+    def _beside_all(self, held: tuple[int, ...]) -> Pool:
+        """What is free now, and at the beginning of each of these reservations."""
+        pool = self._free_beside.get(held)
+        if pool is None:
+            pool = self.draft.view
+            for at in held:
+                pool = _least(pool, self._beside[at])
+            self._free_beside[held] = pool
+        return pool
 
     def reserve(self, job: Job) -> bool:
         """Keep the job the earliest stay that it can be promised; False if nobody can say when."""
@@ -148,6 +162,7 @@ class Timeline:
         left.block(stay.places, stay.shape)
         self.reservations.append(stay)
         self._beside.append(left)
+        self._free_beside.clear()
 
 
 class Gaps:
