@@ -5,12 +5,15 @@
 
 A capital is a whole device held by the job of that letter, a dot a free one, `x` an ill one, and
 `{AB}` a device that A and B hold shares of. A job is a line: `b: 2x4 share=500 project=vision`:
-two members with four devices each.
+two members with four devices each. With `moves=1` it checkpoints and may be moved aside; held jobs
+do so under `under(policy, "a")`.
 """
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from madang.core import events as ev
@@ -28,6 +31,8 @@ from madang.core.model import (
     Seat,
     Shape,
 )
+from madang.core.ordering import level_of
+from madang.core.policy import Policy
 from madang.core.state import State
 
 FREE, ILL = ".", "x"
@@ -54,6 +59,29 @@ class Yard:
     @property
     def state(self) -> State:
         return self.controller.state
+
+    def under(
+        self,
+        policy: Policy,
+        movable: str = "",
+        estimates_s: Mapping[str, int] = MappingProxyType({}),
+    ) -> "Yard":
+        """Decide by this policy; of the jobs that run, these letters may be moved aside."""
+        self.state.policy = policy
+        for id, live in self.state.jobs.items():
+            live.job = replace(
+                live.job,
+                checkpoints=id in movable,
+                estimate_ms=estimates_s.get(id, 0) * 1000,
+            )
+        return self
+
+    def ran(self, job: str, attained_ms: int) -> "Yard":
+        """Let the job have run so long in earlier attempts."""
+        live = self.state.jobs[job]
+        live.standing = replace(live.standing, attained_ms=attained_ms)
+        live.level = level_of(self.state.policy, live.job, attained_ms)
+        return self
 
     # -- facts: kept until the next turn -----------------------------------------------------------
 
@@ -163,6 +191,8 @@ class Yard:
             submitted_ms=self.now_ms,
             time_limit_ms=int(options.pop("limit_s", 0)) * 1000,
             retries_max=int(options.pop("retries", 0)),
+            estimate_ms=int(options.pop("estimate_s", 0)) * 1000,
+            checkpoints=bool(options.pop("moves", "")),
         )
         assert not options, f"not an option of a job: {options}"
         return job

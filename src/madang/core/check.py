@@ -15,6 +15,7 @@ from madang.core.model import (
     AllocationState,
     NodeState,
 )
+from madang.core.ordering import level_of
 from madang.core.state import State
 
 
@@ -134,6 +135,8 @@ def _jobs(state: State) -> None:
         _require(live.allocation is None or allocation is not None, "allocation is gone", live)
         phase = phase_of(live.standing, allocation)
         _require(live.standing.phase is phase, "phase", id, phase, live.standing)
+        level = level_of(state.policy, live.job, live.standing.attained_ms)
+        _require(live.level == level, "level", id, level, live)
         if allocation is None:
             lane = lane_of(live.job)
             lanes[lane] = lanes.get(lane, 0) + 1

@@ -10,6 +10,7 @@ from madang.core.events import (
     ReleaseAsked,
 )
 from madang.core.model import UNLIMITED, Allocation, AllocationState, Job, ReleaseReason, Seat
+from madang.core.ordering import Key, ordered
 from madang.core.pool import Place, Pool
 from madang.core.snapshot import Snapshot
 
@@ -26,10 +27,18 @@ class Draft:
         self.snapshot = snapshot
         self.decisions: list[Decision] = []
         self._scratch: Pool | None = None
+        self._order: Sequence[tuple[Key, str]] | None = None
         self.usage_milli = dict(snapshot.usage_milli)
         self.releasing: set[str] = set()
         self.bound: set[str] = set()
         self.promised: set[str] = set(snapshot.nominations)
+
+    @property
+    def order(self) -> Sequence[tuple[Key, str]]:
+        """(key, job id) of the jobs that waited when the turn began, whose turn is first first."""
+        if self._order is None:
+            self._order = ordered(self.snapshot)
+        return self._order
 
     @property
     def pool(self) -> Pool:

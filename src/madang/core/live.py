@@ -30,11 +30,15 @@ class Changed:
 
 @dataclass(slots=True)
 class LiveJob:
-    """A job that has not ended, where it stands, and its newest allocation while that lives."""
+    """A job that has not ended, where it stands, and its newest allocation while that lives.
+
+    `level` is the feedback level of its attempts before the newest, under the state's policy.
+    """
 
     job: Job
     standing: Standing
     allocation: str | None = None
+    level: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,9 @@ Every order ends with the submission and the sequence number, so it is total. Wh
 only keys that never change, the state's own sorted queue is the order.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import isqrt
 
 from madang.core.live import LiveJob
@@ -21,13 +23,16 @@ def ordered(snapshot: Snapshot) -> Sequence[tuple[Key, str]]:
     """(key, job id) of the waiting jobs, whose turn is first comes first."""
     if snapshot.policy.order == _STATIC_ORDER:
         return snapshot.queue
-    return sorted((key_of(snapshot, snapshot.jobs[id]), id) for _, id in snapshot.queue)
+    lives = [snapshot.jobs[id] for _, id in snapshot.queue]
+    return sorted([(key_of(snapshot, live), live.job.id) for live in lives])
 
 
 def key_of(snapshot: Snapshot, live: LiveJob) -> Key:
     """A job's place in the policy's order, whether it waits or runs."""
-    job = live.job
-    keys = [KEYS[name](snapshot, live) for name in snapshot.policy.order]
+    job, order = live.job, snapshot.policy.order
+    if len(order) == 1:  # by far the most common: a turn asks this of every job
+        return (KEYS[order[0]](snapshot, live), job.submitted_ms, job.seq)
+    keys = [KEYS[name](snapshot, live) for name in order]
     return (*keys, job.submitted_ms, job.seq)
 
 
@@ -40,42 +45,50 @@ def attained_ms(snapshot: Snapshot, live: LiveJob) -> int:
 
 def gpus_of(job: Job) -> int:
     """Whole GPUs of all members, at least 1."""
-    return max(1, job.milli // WHOLE_GPU_MILLI)
+    shape = job.shape
+    return job.members * shape.gpus * shape.gpu_milli // WHOLE_GPU_MILLI or 1
 
 
 def level_of(policy: Policy, job: Job, attained: int) -> int:
     """The feedback level of a job that has attained so much run time."""
+    if not attained:
+        return 0
     service = attained * service_weight(policy, job) // _SCALE
-    level, bound = 0, policy.level_ms
-    while service >= bound and level < policy.levels_max:
-        level += 1
-        bound *= policy.level_factor
-    return level
+    return bisect_right(policy.level_begins_ms, service)
 
 
 def next_level_in_ms(policy: Policy, job: Job, attained: int) -> int:
     """Run time until the job sinks a level; 0 if it never will."""
-    level = level_of(policy, job, attained)
+    weight = service_weight(policy, job)
+    level = bisect_right(policy.level_begins_ms, attained * weight // _SCALE)
     if level >= policy.levels_max:
         return 0
-    weight = service_weight(policy, job)
-    bound: int = policy.level_ms * policy.level_factor**level
-    return -(-bound * _SCALE // weight) - attained
+    return -(-policy.level_begins_ms[level] * _SCALE // weight) - attained
 
 
 def next_change_ms(snapshot: Snapshot) -> int | None:
-    """When the order changes by time alone: a running job sinks, a waiting one loses patience."""
+    """When time alone gives the next reason to move somebody aside, if ever.
+
+    A running job sinks, or has run for the least time; or a waiting one loses its patience.
+    """
     policy, now_ms = snapshot.policy, snapshot.now_ms
     if not policy.preempts or "level" not in policy.order or not snapshot.queue:
         return None
-    times = []
+    jobs, times = snapshot.jobs, []
+    first: Key = ()
     for allocation in snapshot.allocations.values():
-        live = snapshot.jobs.get(allocation.job)
+        live = jobs.get(allocation.job)
         if live is None or not live.standing.running_ms or not live.job.checkpoints:
             continue
-        in_ms = next_level_in_ms(policy, live.job, attained_ms(snapshot, live))
-        if in_ms:
+        standing = live.standing
+        attained = standing.attained_ms + now_ms - standing.running_ms
+        if in_ms := next_level_in_ms(policy, live.job, attained):
             times.append(now_ms + in_ms)
+        movable_ms = allocation.running_ms + policy.run_ms_min
+        if movable_ms > now_ms:
+            first = first or min([key_of(snapshot, jobs[id]) for _, id in snapshot.queue])
+            if first < key_of(snapshot, live):
+                times.append(movable_ms)
     if policy.patience_ms:
         for _, id in snapshot.queue:
             live = snapshot.jobs[id]
@@ -87,10 +100,14 @@ def next_change_ms(snapshot: Snapshot) -> int | None:
 
 def service_weight(policy: Policy, job: Job) -> int:
     """gpus^(quarters/4) in 1/65536, in integers: the same on every machine."""
-    gpus, quarters = gpus_of(job), policy.service_gpus_quarters
+    return _weight(gpus_of(job), policy.service_gpus_quarters)
+
+
+@lru_cache(maxsize=4096)
+def _weight(gpus: int, quarters: int) -> int:
     # The fourth root of gpus^|quarters|, scaled: isqrt twice of x · 2^64.
     root = isqrt(isqrt(gpus ** abs(quarters) << 64))
-    return root if quarters >= 0 else _SCALE * _SCALE // root
+    return root if quarters >= 0 else max(1, _SCALE * _SCALE // root)
 
 
 def has_lost_patience(snapshot: Snapshot, live: LiveJob) -> bool:
@@ -102,9 +119,11 @@ def has_lost_patience(snapshot: Snapshot, live: LiveJob) -> bool:
 
 
 def _level(snapshot: Snapshot, live: LiveJob) -> int:
-    if has_lost_patience(snapshot, live):
-        return -1
-    return level_of(snapshot.policy, live.job, attained_ms(snapshot, live))
+    standing = live.standing
+    if standing.running_ms:
+        attained = standing.attained_ms + snapshot.now_ms - standing.running_ms
+        return level_of(snapshot.policy, live.job, attained)
+    return -1 if has_lost_patience(snapshot, live) else live.level
 
 
 def _remaining(snapshot: Snapshot, live: LiveJob) -> int:

@@ -6,7 +6,7 @@ N nodes, G devices of the largest node. A snapshot's pool is read-only; a what-i
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ Codes = NDArray[np.int16]
 Bools = NDArray[np.bool_]
 Place = tuple[int, tuple[int, ...]]  # a node's row and the devices taken there, for one member
 
-MOVING = ("gpu_free", "whole_free", "cpu_free", "memory_free")
+MOVING = ("gpu_free", "whole_free", "cpu_free", "memory_free")  # the others stand still
 
 
 @dataclass(slots=True)
@@ -36,6 +36,15 @@ class Taken:
         self.memory_mib += shape.memory_mib
         for gpu in gpus:
             self.gpu_milli[gpu] = self.gpu_milli.get(gpu, 0) + shape.gpu_milli
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What some places take of a pool, as arrays: `gpu_milli` (N, G), the others (N,)."""
+
+    gpu_milli: SmallInts
+    cpu_milli: Ints
+    memory_mib: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +81,19 @@ class Pool:
 
     def scratch(self) -> "Pool":
         """A copy that may be written to: what moves is copied, what stands still is shared."""
-        return replace(self, **{name: getattr(self, name).copy() for name in MOVING})
+        return Pool(
+            self.gpu_free.copy(),
+            self.whole_free.copy(),
+            self.gpu_count,
+            self.gpu_usable,
+            self.cpu_free.copy(),
+            self.memory_free.copy(),
+            self.cpu_total,
+            self.memory_total,
+            self.model,
+            self.group,
+            self.open,
+        )
 
     def frozen(self) -> "Pool":
         """A read-only copy: what happens to this pool does not show there."""
@@ -110,6 +131,32 @@ class Pool:
                 self.gpu_free[row, gpu] = max(0, left - shape.gpu_milli)
             self.cpu_free[row] = max(0, self.cpu_free.item(row) - shape.cpu_milli)
             self.memory_free[row] = max(0, self.memory_free.item(row) - shape.memory_mib)
+
+    def need_of(self, places: Sequence[Place], shape: Shape) -> Need:
+        """The places as arrays, for whoever blocks them many times."""
+        need = Need(
+            np.zeros_like(self.gpu_free),
+            np.zeros_like(self.cpu_free),
+            np.zeros_like(self.memory_free),
+        )
+        for row, gpus in places:
+            for gpu in gpus:
+                need.gpu_milli[row, gpu] += shape.gpu_milli
+            need.cpu_milli[row] += shape.cpu_milli
+            need.memory_mib[row] += shape.memory_mib
+        return need
+
+    def block_all(self, needs: Sequence[Need]) -> None:
+        """`block` each of the needs; their order does not matter."""
+        for need in needs:
+            np.subtract(self.gpu_free, need.gpu_milli, out=self.gpu_free)
+            np.subtract(self.cpu_free, need.cpu_milli, out=self.cpu_free)
+            np.subtract(self.memory_free, need.memory_mib, out=self.memory_free)
+        if needs:
+            np.maximum(self.gpu_free, 0, out=self.gpu_free)
+            np.maximum(self.cpu_free, 0, out=self.cpu_free)
+            np.maximum(self.memory_free, 0, out=self.memory_free)
+            np.equal(self.gpu_free, WHOLE_GPU_MILLI).sum(axis=1, out=self.whole_free)
 
     def has_free(self, places: Sequence[Place], shape: Shape) -> bool:
         """True iff all the places could be taken now."""

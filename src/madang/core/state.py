@@ -26,7 +26,8 @@ from madang.core.model import (
     Standing,
     grace_ms_of,
 )
-from madang.core.policy import DEFAULT
+from madang.core.ordering import level_of
+from madang.core.policy import DEFAULT, Policy
 from madang.core.pool import Place, Pool, Taken, empty_pool, widened
 from madang.core.snapshot import Snapshot
 
@@ -64,7 +65,7 @@ class State:
         self.models: dict[str, int] = {"": 0}
         self.groups: dict[str, int] = {}
         self.nominations: dict[str, tuple[Seat, ...]] = {}  # job → seats promised to it
-        self.policy = DEFAULT
+        self._policy = DEFAULT
         # Counts whatever may let a waiting job start: while it stands still, none can.
         self.stirs = 0
         self.ended_jobs: dict[str, LiveJob] = {}
@@ -106,6 +107,18 @@ class State:
             nominations=self.nominations,
             policy=self.policy,
         )
+
+    @property
+    def policy(self) -> Policy:
+        """By what waiting jobs are chosen. It is no event: whoever starts a state sets it."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self._policy = policy
+        for live in self.jobs.values():
+            live.level = level_of(policy, live.job, live.standing.attained_ms)
+        self.stirs += 1
 
     @property
     def needs_attention(self) -> bool:
@@ -196,6 +209,7 @@ class State:
             attained_ms=live.standing.attained_ms + ran_ms,
             waiting_ms=now_ms,
         )
+        live.level = level_of(self._policy, live.job, live.standing.attained_ms)
         self._enqueue(live)
         self.unsettled.pop(event.job, None)
         self._show(live)

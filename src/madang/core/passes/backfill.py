@@ -15,11 +15,10 @@ from madang.core.draft import Draft
 from madang.core.events import AllocationBound
 from madang.core.lifecycle import LIVELY
 from madang.core.model import WHOLE_GPU_MILLI, Job, Shape
-from madang.core.ordering import ordered
 from madang.core.passes.start import BINDS_PER_TURN_MAX, fits_when_empty, model_codes
 from madang.core.placement import Unplaced, eligible_rows, members_room, place, room_on
 from madang.core.policy import Misfit
-from madang.core.pool import Bools, Place, Pool
+from madang.core.pool import Bools, Need, Place, Pool
 
 NEVER_MS = np.iinfo(np.int64).max
 OVERDUE_FACTOR = 2  # what has outrun its estimate is expected to take as long again
@@ -34,6 +33,11 @@ class Stay:
     places: tuple[Place, ...]
     shape: Shape
 
+    @property
+    def milli(self) -> int:
+        """GPU-milli of all of it."""
+        return self.shape.gpu_milli * sum([len(gpus) for _, gpus in self.places])
+
 
 def backfill(draft: Draft) -> None:
     """Emit AllocationBound for the head of the queue and for whoever does not delay it."""
@@ -41,20 +45,18 @@ def backfill(draft: Draft) -> None:
     if policy.misfit is not Misfit.RESERVE:
         return
     timeline = Timeline(draft)
-    unplaced: set[object] = set()
-    for _, job_id in ordered(draft.snapshot):
+    for _, job_id in draft.order:
         if not draft.may_start(job_id):
             continue
         job = draft.snapshot.jobs[job_id].job
-        request = (job.shape, job.members, expected_ms(job))
-        if request in unplaced:
-            continue
         if timeline.start_now(job):
             if len(draft.decisions) >= BINDS_PER_TURN_MAX:
                 return
-        elif len(timeline.reservations) >= policy.reservations:
-            unplaced.add(request)
-        elif not timeline.reserve(job) and fits_when_empty(draft.snapshot, job):
+        elif (
+            len(timeline.reservations) < policy.reservations
+            and not timeline.reserve(job)
+            and fits_when_empty(draft.snapshot, job)
+        ):
             return  # nobody knows when it can start, so nobody knows who would delay it
 
 
@@ -83,27 +85,44 @@ class Timeline:
         self.draft = draft
         self.now_ms = draft.snapshot.now_ms
         self.reservations: list[Stay] = []
+        self._needs: list[Need] = []  # per reservation
         self._beside: list[Pool] = []  # per reservation: what is left at its beginning
         self._stays: list[Stay] = []  # by their end
         self._has_stays = False  # read when the first reservation needs them
+        # By the reservations that matter: what is free beside them; dropped when that changes.
+        self._free_beside: dict[tuple[int, ...], Pool] = {}
+        # What found no room finds none later in the turn, when less is free.
+        self._unplaced: set[tuple[Shape, int, tuple[int, ...]]] = set()
 
     def start_now(self, job: Job) -> bool:
         """Bind the job if there is room that no reservation needs."""
         end_ms = expected_end_ms(job, self.now_ms, self.now_ms)
-        held = [at for at, r in enumerate(self.reservations) if r.begin_ms < end_ms]
-        pool = self.draft.view
-        for at in held:
-            pool = _least(pool, self._beside[at])
+        held = tuple([at for at, r in enumerate(self.reservations) if r.begin_ms < end_ms])
+        if (job.shape, job.members, held) in self._unplaced:
+            return False
+        pool = self._beside_all(held)
         eligible = eligible_rows(pool, model_codes(self.draft.snapshot, job))
         places = place(pool, job.shape, job.members, eligible)
         if isinstance(places, Unplaced):
+            self._unplaced.add((job.shape, job.members, held))
             return False
         self.draft.bind(job, places)
+        self._free_beside.clear()
         for at in held:
             self._beside[at].take(places, job.shape)
         if self._has_stays and end_ms != NEVER_MS:
             insort(self._stays, Stay(self.now_ms, end_ms, places, job.shape), key=_end_ms)
         return True
+
+    def _beside_all(self, held: tuple[int, ...]) -> Pool:
+        """What is free now, and at the beginning of each of these reservations."""
+        pool = self._free_beside.get(held)
+        if pool is None:
+            pool = self.draft.view
+            for at in held:
+                pool = _least(pool, self._beside[at])
+            self._free_beside[held] = pool
+        return pool
 
     def reserve(self, job: Job) -> bool:
         """Keep the job the earliest stay that it can be promised; False if nobody can say when."""
@@ -117,7 +136,7 @@ class Timeline:
             while given < len(self._stays) and self._stays[given].end_ms <= begin_ms:
                 gaps.give(self._stays[given])
                 given += 1
-            if gaps.missing > 0:
+            if gaps.missing > 0 or gaps.free_milli - self._reserved_milli(begin_ms) < job.milli:
                 continue
             end_ms = min(begin_ms + length_ms, NEVER_MS)
             pool = self._without_reservations(free, begin_ms, end_ms)
@@ -132,23 +151,35 @@ class Timeline:
         ends = {stay.end_ms for stay in (*self._stays, *self.reservations)}
         return sorted(ends - {NEVER_MS})
 
+    def _reserved_milli(self, at_ms: int) -> int:
+        """What reservations hold at that time: of them nothing overlaps, and all of it is free."""
+        return sum([r.milli for r in self.reservations if r.begin_ms <= at_ms < r.end_ms])
+
     def _without_reservations(self, free: Pool, begin_ms: int, end_ms: int) -> Pool:
         """What is free of this without what is reserved for some time between."""
-        overlapping = [r for r in self.reservations if r.begin_ms < end_ms and begin_ms < r.end_ms]
-        pool = free.scratch() if overlapping else free
-        for kept in overlapping:
-            pool.block(kept.places, kept.shape)
+        needs = [
+            need
+            for kept, need in zip(self.reservations, self._needs, strict=True)
+            if kept.begin_ms < end_ms and begin_ms < kept.end_ms
+        ]
+        if not needs:
+            return free
+        pool = free.scratch()
+        pool.block_all(needs)
         return pool
 
     def _keep(self, stay: Stay, free: Pool) -> None:
         """Add the reservation. `free` is what has been given back at its beginning."""
+        need = free.need_of(stay.places, stay.shape)
         for kept, beside in zip(self.reservations, self._beside, strict=True):
             if stay.begin_ms <= kept.begin_ms < stay.end_ms:
-                beside.block(stay.places, stay.shape)
+                beside.block_all([need])
         left = self._without_reservations(free, stay.begin_ms, stay.begin_ms + 1).scratch()
-        left.block(stay.places, stay.shape)
+        left.block_all([need])
         self.reservations.append(stay)
+        self._needs.append(need)
         self._beside.append(left)
+        self._free_beside.clear()
 
 
 class Gaps:
@@ -158,11 +189,13 @@ class Gaps:
         self._pool, self._job, self._eligible = pool, job, eligible
         self._room = np.minimum(members_room(pool, job.shape, eligible), job.members).tolist()
         self.missing = job.members - sum(self._room)
+        self.free_milli = int(pool.gpu_free.sum())
 
     def give(self, stay: Stay) -> None:
         """Give a stay's places back to the pool."""
         for one in stay.places:
             self._pool.give(one, stay.shape)
+        self.free_milli += stay.milli
         for row in {row: None for row, _ in stay.places}:
             if self._eligible is None or self._eligible.item(row):
                 here = min(room_on(self._pool, row, self._job.shape), self._job.members)

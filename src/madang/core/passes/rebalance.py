@@ -13,8 +13,8 @@ from itertools import chain
 import numpy as np
 
 from madang.core.draft import Draft
-from madang.core.model import Allocation, AllocationState, Job, ReleaseReason
-from madang.core.ordering import Key, key_of, ordered
+from madang.core.model import Allocation, AllocationState, Job, ReleaseReason, Shape
+from madang.core.ordering import Key, key_of
 from madang.core.passes.start import model_codes
 from madang.core.placement import (
     Unplaced,
@@ -34,12 +34,12 @@ def rebalance(draft: Draft) -> None:
     snapshot = draft.snapshot
     if not snapshot.policy.preempts:
         return
-    waiting = [(key, id) for key, id in ordered(snapshot) if draft.may_start(id)]
-    if not waiting:
+    first = next((key for key, id in draft.order if draft.may_start(id)), None)
+    if first is None:
         return
-    movable = _movable(draft)
-    failed: set[object] = set()
-    for key, job_id in waiting:
+    movable = _movable(draft, first)
+    failed: set[tuple[Shape, int]] = set()
+    for key, job_id in draft.order:
         if not movable or key >= movable[-1][0]:
             return
         job = snapshot.jobs[job_id].job
@@ -50,19 +50,25 @@ def rebalance(draft: Draft) -> None:
             failed.add((job.shape, job.members))
 
 
-def _movable(draft: Draft) -> list[Movable]:
-    """(key, allocation) of the running jobs that may be moved aside, in order."""
+def _movable(draft: Draft, first: Key) -> list[Movable]:
+    """(key, allocation) of the running jobs that may be moved aside for `first`, in order."""
     snapshot = draft.snapshot
+    jobs, since_ms = snapshot.jobs, snapshot.now_ms - snapshot.policy.run_ms_min
     movable: list[Movable] = []
     for allocation in snapshot.allocations.values():
-        if allocation.state is not AllocationState.RUNNING or allocation.id in draft.releasing:
+        if allocation.state is not AllocationState.RUNNING or allocation.running_ms > since_ms:
             continue
-        live = snapshot.jobs[allocation.job]
-        ran_ms = snapshot.now_ms - allocation.running_ms
-        if live.job.checkpoints and ran_ms >= snapshot.policy.run_ms_min:
-            movable.append((key_of(snapshot, live), allocation))
-    movable.sort(key=lambda one: one[0])
+        live = jobs[allocation.job]
+        if live.job.checkpoints and allocation.id not in draft.releasing:
+            key = key_of(snapshot, live)
+            if key > first:
+                movable.append((key, allocation))
+    movable.sort(key=_key_of_movable)
     return movable
+
+
+def _key_of_movable(one: Movable) -> Key:
+    return one[0]
 
 
 def _make_room(draft: Draft, job: Job, key: Key, movable: list[Movable]) -> bool:

@@ -10,9 +10,9 @@ back all the same: nothing that ends is taken before it.
 from dataclasses import dataclass, field
 
 from madang.core.draft import Draft
-from madang.core.live import Lane
-from madang.core.model import Job, Shape
-from madang.core.ordering import Key, has_lost_patience, ordered
+from madang.core.live import Lane, LiveJob
+from madang.core.model import WHOLE_GPU_MILLI, Job, Shape
+from madang.core.ordering import Key, has_lost_patience
 from madang.core.placement import Unplaced, could_hold, eligible_rows, place
 from madang.core.policy import Misfit
 from madang.core.snapshot import Snapshot
@@ -45,11 +45,14 @@ def walk(draft: Draft, until: Key | None = None) -> Walk:
     snapshot = draft.snapshot
     so_far = Walk()
     competing = {lane: competing_models(snapshot, lane) for lane in snapshot.waiting}
-    for key, job_id in ordered(snapshot):
+    whole_max = _whole_free_max(draft)
+    for key, job_id in draft.order:
         if until is not None and key >= until:
             break
         live = snapshot.jobs[job_id]
         job = live.job
+        if job.shape.gpus > whole_max and _is_passed(snapshot, live):
+            continue  # a busy yard: most of a long queue costs no more than this
         competes_for = competing[job.shape.models if job.shape.gpus else None]
         if competes_for & so_far.held_back:
             continue
@@ -58,6 +61,7 @@ def walk(draft: Draft, until: Key | None = None) -> Walk:
         if _bound(draft, job):
             if len(draft.decisions) >= BINDS_PER_TURN_MAX:
                 break
+            whole_max = _whole_free_max(draft)
             continue
         so_far.unplaced.add((job.shape, job.members))
         if snapshot.policy.misfit is Misfit.STOP:
@@ -69,6 +73,19 @@ def walk(draft: Draft, until: Key | None = None) -> Walk:
             if all(bits & so_far.held_back for bits in competing.values()):
                 break
     return so_far
+
+
+def _whole_free_max(draft: Draft) -> int:
+    """The most devices that are wholly free on one open node."""
+    pool = draft.view
+    return int((pool.whole_free * pool.open).max(initial=0))
+
+
+def _is_passed(snapshot: Snapshot, live: LiveJob) -> bool:
+    """True iff nothing comes of it that this job of whole devices does not fit."""
+    if snapshot.policy.misfit is not Misfit.SKIP or has_lost_patience(snapshot, live):
+        return False
+    return live.job.shape.gpu_milli == WHOLE_GPU_MILLI
 
 
 def _bound(draft: Draft, job: Job) -> bool:
