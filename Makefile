@@ -76,8 +76,9 @@ test: install $(STAMPS)/dev ## the fast tests
 	@$(BIN)/python -m pytest -n $(JOBS) -m 'not ($(SLOW))' $(PYTEST)
 
 test-slow: install $(STAMPS)/dev ## crashes, many seeds, PostgreSQL, PyTorch, the browser
-	@$(BIN)/python -m pytest -n $(JOBS) -m crash -o faulthandler_timeout=1800 $(PYTEST)
-	@$(BIN)/python -m pytest -m '($(SLOW)) and not crash' -o faulthandler_timeout=1800 $(PYTEST)
+	@status=0; for suite in '-n $(JOBS) -m crash' '-m "($(SLOW)) and not crash"'; do \
+	  eval "$(BIN)/python -m pytest $$suite -o faulthandler_timeout=1800 $(PYTEST)" || status=1; \
+	done; exit $$status
 
 test-web: page ## the page's own linter and tests (needs npm)
 	@test -d web/node_modules || npm --prefix web ci --ignore-scripts --silent

@@ -1,5 +1,6 @@
 """A real daemon in a process of its own, for tests that need the whole thing."""
 
+import http.client
 import json
 import os
 import signal
@@ -103,7 +104,7 @@ class LiveYard:
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError:
             raise
-        except (OSError, ValueError) as failure:
+        except (OSError, ValueError, http.client.HTTPException) as failure:
             raise Unreachable(str(failure)) from failure
 
     def text(self, path: str) -> str:
