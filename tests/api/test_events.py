@@ -25,6 +25,8 @@ from madang.core.model import (
     Seat,
     Shape,
 )
+from madang.core.policy import DEFAULT
+from madang.core.settings import DisruptionBudget, Quota, Reservation, Workspace, Zone
 from tests.api.serving import TOKEN, serving
 
 Event = tuple[int, str, dict[str, typing.Any]]
@@ -253,6 +255,20 @@ SENTENCES: list[tuple[ev.Event, str]] = [
         ev.MemberEnded("digits-42.1", 3, Exit(0, lost=True), 1),
         "member 3 of digits-42.1 was lost with its node",
     ),
+    (ev.WorkspaceSet(Workspace("lab")), "workspace lab was set"),
+    (ev.QuotaSet(Quota("project:vision")), "quota project:vision/*/* was set"),
+    (ev.ZoneSet(Zone("night")), "zone night was set"),
+    (ev.ReservationSet(Reservation("r1", "vision", SHAPE, 1, 5, 9)), "reservation r1 was set"),
+    (ev.BudgetSet(DisruptionBudget("search", "vision", 1)), "disruption budget search was set"),
+    (ev.PolicySet(DEFAULT), f"the policy is {DEFAULT.name}"),
+    (ev.SettingDropped("zones", "night", "ann"), "ann dropped night of the zones"),
+    (ev.NodeFlagged("n1", 3, "ann"), "ann flagged n1: it is used last (3)"),
+    (ev.NodeFlagged("n1", 0), "somebody cleared n1 of suspicion"),
+    (ev.NodeRemoved("n1", "ann"), "ann removed n1 from the yard"),
+    (ev.CheckpointSaved("digits-42", 5), "digits-42 saved a checkpoint"),
+    (ev.JobMeasured("digits-42", 97, 60_000, 5), "digits-42 used 97 % of its GPUs"),
+    (ev.ProjectMeasured("vision", 5), "what vision consumed was measured"),
+    (ev.JobWarned("digits-42", "idle_gpus", 9), "digits-42 was warned (idle gpus)"),
     (
         ev.JobRejected("digits-42", "vision", "too_large", ()),
         "digits-42 can never run here (too large)",

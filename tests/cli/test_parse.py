@@ -44,7 +44,7 @@ def test_no_option_is_defined_twice():
 
 def test_every_field_of_a_job_can_be_given():
     set_by_options = {option.field for option in REQUEST}
-    otherwise = {"command", "env", "code", "forked_from", "from_checkpoint"}
+    otherwise = {"command", "env", "code", "forked_from", "from_checkpoint", "segments", "data"}
 
     assert (set_by_options - {""}) | otherwise == set(JobRequest.model_fields)
 

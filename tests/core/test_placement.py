@@ -174,7 +174,7 @@ def test_an_empty_pool_places_nothing_and_grows():
     assert place(empty_pool(), Shape(1), 1) == Unplaced(0, 0)
     assert place(empty_pool(), Shape(1), 2) == Unplaced(0, 0)
 
-    wide = widened(empty_pool(), nodes=2, gpus=8)
+    wide = widened(empty_pool(), nodes=2, gpus=8, levels=1)
     assert wide.nodes == 2
     assert wide.gpu_free.shape == (2, 8)
 

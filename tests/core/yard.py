@@ -291,3 +291,5 @@ def _words(decision: ev.Decision) -> str:
             return f"requeue {decision.job} {decision.not_before_ms}"
         case ev.JobEnded():
             return f"end {decision.job} {decision.phase.value}"
+        case ev.JobWarned():
+            return f"warn {decision.job} {decision.code}"

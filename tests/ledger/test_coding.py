@@ -18,6 +18,8 @@ from madang.core.model import (
     Seat,
     Shape,
 )
+from madang.core.policy import DEFAULT
+from madang.core.settings import DisruptionBudget, Quota, Reservation, Workspace, Zone
 from madang.ledger.coding import (
     allocation_of,
     fixed_body,
@@ -74,6 +76,19 @@ EVENTS = [
     (ev.NodeCordoned("n1", True), None, "n1"),
     (ev.MemberStarted("digits-42.1", 0, 5), "digits-42", None),
     (ev.MemberEnded("digits-42.1", 0, Exit(1), 5), "digits-42", None),
+    (ev.WorkspaceSet(Workspace("lab")), None, None),
+    (ev.QuotaSet(Quota("project:vision", cells=(("node", 2),))), None, None),
+    (ev.ZoneSet(Zone("night", ("project:vision",))), None, None),
+    (ev.ReservationSet(Reservation("r1", "vision", Shape(8), 4, 5, 9)), None, None),
+    (ev.BudgetSet(DisruptionBudget("search", "vision", 1)), None, None),
+    (ev.PolicySet(DEFAULT), None, None),
+    (ev.SettingDropped("zones", "night", "ada"), None, None),
+    (ev.NodeFlagged("n1", 3, "ada"), None, "n1"),
+    (ev.NodeRemoved("n1"), None, "n1"),
+    (ev.CheckpointSaved("digits-42", 5), "digits-42", None),
+    (ev.JobMeasured("digits-42", 97, 60_000, 5), "digits-42", None),
+    (ev.ProjectMeasured("vision", 1 << 60, 40), None, None),
+    (ev.JobWarned("digits-42", "idle", 9), "digits-42", None),
     (ev.JobRejected("digits-42", "vision", "too_large", (("gpus", 9),)), "digits-42", None),
     (ev.AllocationBound(GANG), "big-7", None),
     (ev.JobNominated("digits-42", (Seat("n1", (1,)),)), "digits-42", None),

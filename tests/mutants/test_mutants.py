@@ -52,25 +52,25 @@ MUTANTS = [
     ),
     Mutant(
         "a node that reports again forgets what it holds",
-        "state.py",
+        "state_nodes.py",
         "        if known.node == event.node and not was_lost:\n            return False\n",
         "        self.on_node[event.node.id].clear()\n",
     ),
     Mutant(
         "a lost node's devices are offered",
-        "state.py",
+        "state_rows.py",
         "        pool.open[row] = live.state is NodeState.READY\n",
         "        pool.open[row] = live.state is not NodeState.CORDONED\n",
     ),
     Mutant(
         "a cordoned node's devices are offered",
-        "state.py",
+        "state_rows.py",
         "        pool.open[row] = live.state is NodeState.READY\n",
         "        pool.open[row] = live.state is not NodeState.LOST\n",
     ),
     Mutant(
         "a loss is enough to free what was there",
-        "state.py",
+        "state_nodes.py",
         "        for id in self.on_node[event.node]:\n"
         "            if self.allocations[id].state not in LIVELY:\n",
         "        for id in list(self.on_node[event.node]):\n"
@@ -81,7 +81,7 @@ MUTANTS = [
     ),
     Mutant(
         "a stale report denies members that are younger",
-        "state.py",
+        "state_nodes.py",
         "            if allocation.state in LIVELY or made_ms < allocation.releasing_ms:\n",
         "            if made_ms < 0:\n",
         by="tables",
@@ -95,14 +95,14 @@ MUTANTS = [
     ),
     Mutant(
         "what a returned node must not run is not stopped",
-        "state.py",
+        "state_nodes.py",
         "                self.strays[id] = None  # it was asked to end while nobody could hear\n",
         "",
         by="tables",
     ),
     Mutant(
         "what nobody knows runs on",
-        "state.py",
+        "state_nodes.py",
         "            self.strays[allocation] = None\n",
         "            pass\n",
         by="tables",
@@ -143,7 +143,7 @@ MUTANTS = [
     Mutant(
         "a dead node eats the quota",
         "state.py",
-        "        self.use(allocation.project, -held * allocation.shape.milli)\n",
+        "        self.charge(live.job, allocation, _held(allocation), -1)\n",
         "",
     ),
     Mutant(
@@ -184,8 +184,8 @@ MUTANTS = [
     Mutant(
         "losses use up retries",
         "lifecycle.py",
-        "ReleaseReason.NODE_LOST, ReleaseReason.PREEMPTED})",
-        "ReleaseReason.PREEMPTED})",
+        "        ReleaseReason.REQUEUE,\n        ReleaseReason.NODE_LOST,\n",
+        "        ReleaseReason.REQUEUE,\n",
         by="tables",
     ),
     Mutant(
@@ -230,7 +230,7 @@ MUTANTS = [
     ),
     Mutant(
         "a cordon is forgotten with the node",
-        "state.py",
+        "state_nodes.py",
         "        state = NodeState.CORDONED if known.cordoned else NodeState.READY\n",
         "        state = NodeState.READY\n",
     ),

@@ -22,6 +22,7 @@ from madang.api.pulse import Pulse
 from madang.api.readers import Readers
 from madang.api.sentences import project_of, sentence
 from madang.api.yard import Yard
+from madang.core.events import ProjectSet
 from madang.core.snapshot import Snapshot
 from madang.ledger import EventRecord
 
@@ -57,6 +58,15 @@ class NodeEventView(BaseModel):
     kind: str
     node: str
     state: str
+    text: str
+
+
+class SettingEventView(BaseModel):
+    """`data` of an event `setting`: policy, quotas, zones and their like."""
+
+    seq: int
+    at_ms: int
+    kind: str
     text: str
 
 
@@ -207,6 +217,9 @@ def _message(record: EventRecord, snapshot: Snapshot, standings: Standings) -> M
         live = snapshot.nodes.get(record.node)
         noun, state = "node", live.state.value if live is not None else ""
         view = NodeEventView(**common, node=record.node, state=state, text=text)
+    elif record.kind != ProjectSet.__name__:
+        noun = "setting"
+        view = SettingEventView(**common, text=text)
     else:
         noun = "project"
         view = ProjectEventView(**common, project=project_of(record.line), text=text)

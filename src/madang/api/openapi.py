@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from madang.api.feed import JobEventView, NodeEventView, ProjectEventView
+from madang.api.feed import JobEventView, NodeEventView, ProjectEventView, SettingEventView
 from madang.api.problems import TITLES
 from madang.wire.problems import MEDIA_TYPE, ProblemView
 from madang.wire.views import BatchRequest
@@ -84,7 +84,8 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 def _add_models(schemas: dict[str, Any]) -> None:
     template = "#/components/schemas/{model}"
-    for model in (ProblemView, BatchRequest, JobEventView, NodeEventView, ProjectEventView):
+    events = (JobEventView, NodeEventView, ProjectEventView, SettingEventView)
+    for model in (ProblemView, BatchRequest, *events):
         schema = model.model_json_schema(ref_template=template, by_alias=True)
         for name, inner in schema.pop("$defs", {}).items():
             schemas.setdefault(name, inner)
@@ -118,6 +119,6 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         }
     success = next((one for code, one in responses.items() if code.startswith("2")), None)
     if success is not None and "text/event-stream" in success.get("content", {}):
-        names = ("JobEventView", "NodeEventView", "ProjectEventView")
+        names = ("JobEventView", "NodeEventView", "ProjectEventView", "SettingEventView")
         success["description"] = "Events; `data` of each is one of: " + ", ".join(names) + "."
         success["content"]["text/event-stream"] = {"schema": {"type": "string"}}

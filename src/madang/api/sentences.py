@@ -20,6 +20,8 @@ _RELEASE_WORDS: dict[ReleaseReason, str] = {
     ReleaseReason.NODE_LOST: "a node is out of sight",
     ReleaseReason.PREEMPTED: "a job of a higher class needs the GPUs",
     ReleaseReason.STRAY: "it should have ended before",
+    ReleaseReason.RECLAIMED: "its GPUs were idle",
+    ReleaseReason.MOVED: "it moves to make room",
 }
 
 
@@ -130,6 +132,16 @@ def _rejected(event: ev.JobRejected) -> str:
     return f"{event.job} can never run here ({event.code.replace('_', ' ')})"
 
 
+def _flagged(event: ev.NodeFlagged) -> str:
+    if event.suspicion:
+        return f"{_by(event.by)} flagged {event.node}: it is used last ({event.suspicion})"
+    return f"{_by(event.by)} cleared {event.node} of suspicion"
+
+
+def _set(kind: str, key: str) -> str:
+    return f"{kind} {key} was set"
+
+
 WORDS: dict[type, Callable[[Any], str]] = {
     ev.JobSubmitted: _submitted,
     ev.JobStopAsked: lambda e: f"{_by(e.by)} asked {e.job} to stop",
@@ -140,11 +152,24 @@ WORDS: dict[type, Callable[[Any], str]] = {
     ev.NodeCordoned: _cordoned,
     ev.MemberStarted: lambda e: f"member {e.rank} of {e.allocation} started",
     ev.MemberEnded: _ended,
+    ev.WorkspaceSet: lambda e: _set("workspace", e.workspace.key),
+    ev.QuotaSet: lambda e: _set("quota", e.quota.key),
+    ev.ZoneSet: lambda e: _set("zone", e.zone.key),
+    ev.ReservationSet: lambda e: _set("reservation", e.reservation.key),
+    ev.BudgetSet: lambda e: _set("disruption budget", e.budget.key),
+    ev.PolicySet: lambda e: f"the policy is {e.policy.name}",
+    ev.SettingDropped: lambda e: f"{_by(e.by)} dropped {e.key} of the {e.kind}",
+    ev.NodeFlagged: _flagged,
+    ev.NodeRemoved: lambda e: f"{_by(e.by)} removed {e.node} from the yard",
+    ev.CheckpointSaved: lambda e: f"{e.job} saved a checkpoint",
+    ev.JobMeasured: lambda e: f"{e.job} used {e.util_pct} % of its GPUs",
+    ev.ProjectMeasured: lambda e: f"what {e.project} consumed was measured",
     ev.JobRejected: _rejected,
     ev.AllocationBound: _bound,
     ev.JobNominated: lambda e: f"{e.job} is promised {_seats(e.seats)} once free",
     ev.NominationDropped: lambda e: f"{e.job} must look again: what it was promised is gone",
     ev.ReleaseAsked: _release,
+    ev.JobWarned: lambda e: f"{e.job} was warned ({e.code.replace('_', ' ')})",
     ev.JobRequeued: _requeued,
     ev.JobEnded: _job_ended,
 }

@@ -205,7 +205,8 @@ def node_views(snapshot: Snapshot, only: str = "") -> list[wire.NodeView]:
             )
             for gpu in seat.gpus:
                 holders.setdefault((seat.node, gpu), []).append(holder)
-    ids = [only] if only else list(snapshot.node_ids)
+    there = (id for id, live in snapshot.nodes.items() if live.state is not NodeState.REMOVED)
+    ids = [only] if only else list(there)
     return [_node(snapshot.nodes[id], snapshot, holders) for id in ids]
 
 
@@ -215,7 +216,7 @@ def _node(live: LiveNode, snapshot: Snapshot, holders: Holders) -> wire.NodeView
     for index in range(node.gpus):
         jobs = holders.get((node.id, index), [])
         healthy = bool(node.usable >> index & 1)
-        offered = healthy and live.state is not NodeState.LOST
+        offered = healthy and live.state not in (NodeState.LOST, NodeState.REMOVED)
         held_milli = sum(holder.milli for holder in jobs)
         gpus.append(
             wire.GpuView(
@@ -244,7 +245,9 @@ def gpu_counts(snapshot: Snapshot) -> wire.GpuCountsView:
     pool = snapshot.pool
     total = int(pool.gpu_count.sum())
     unhealthy = sum(
-        live.node.gpus - live.node.usable.bit_count() for live in list(snapshot.nodes.values())
+        live.node.gpus - live.node.usable.bit_count()
+        for live in list(snapshot.nodes.values())
+        if live.state is not NodeState.REMOVED
     )
     free_milli = int(pool.gpu_free[pool.open].sum())
     held_milli = sum(list(snapshot.usage_milli.values()))

@@ -16,6 +16,8 @@ from madang.core.model import (
     ReleaseReason,
     Seat,
 )
+from madang.core.policy import Policy
+from madang.core.settings import DisruptionBudget, Quota, Reservation, Workspace, Zone
 
 # -- facts: what users asked and engines saw ---------------------------------------------------
 
@@ -92,6 +94,87 @@ class MemberEnded:
     at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class WorkspaceSet:
+    workspace: Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaSet:
+    quota: Quota
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneSet:
+    zone: Zone
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationSet:
+    reservation: Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSet:
+    budget: DisruptionBudget
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class SettingDropped:
+    """`kind` is one of `settings.KINDS`."""
+
+    kind: str
+    key: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFlagged:
+    """What speaks against a node, or for it again (0)."""
+
+    node: str
+    suspicion: int
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRemoved:
+    """A lost node that holds nothing leaves the yard; seen again, it is back."""
+
+    node: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved:
+    job: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobMeasured:
+    """Mean GPU utilisation of a running job over the last `window_ms`. Unknown is not sent."""
+
+    job: str
+    util_pct: int
+    window_ms: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectMeasured:
+    """What a project consumed this month, and its past jobs' GPU utilisation (-1: unknown)."""
+
+    project: str
+    month_gpu_ms: int
+    util_pct: int = -1
+
+
 # -- decisions: what the passes chose -----------------------------------------------------------
 
 
@@ -127,11 +210,25 @@ class NominationDropped:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseAsked:
-    """The engine shall end these members: a signal, `grace_ms`, then force."""
+    """The engine shall end these members: a signal, `grace_ms`, then force.
+
+    `by` is the job or the cause it serves, `bill_gpu_ms` the work that is thrown away for it.
+    """
 
     allocation: str
     reason: ReleaseReason
     grace_ms: int
+    by: str = ""
+    bill_gpu_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobWarned:
+    """The job is told that it will lose its GPUs at `until_ms` unless it uses them."""
+
+    job: str
+    code: str
+    until_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +256,18 @@ Fact = (
     | NodeCordoned
     | MemberStarted
     | MemberEnded
+    | WorkspaceSet
+    | QuotaSet
+    | ZoneSet
+    | ReservationSet
+    | BudgetSet
+    | PolicySet
+    | SettingDropped
+    | NodeFlagged
+    | NodeRemoved
+    | CheckpointSaved
+    | JobMeasured
+    | ProjectMeasured
 )
 Decision = (
     JobRejected
@@ -166,6 +275,7 @@ Decision = (
     | JobNominated
     | NominationDropped
     | ReleaseAsked
+    | JobWarned
     | JobRequeued
     | JobEnded
 )
@@ -181,6 +291,18 @@ FACTS: tuple[type, ...] = (
     NodeCordoned,
     MemberStarted,
     MemberEnded,
+    WorkspaceSet,
+    QuotaSet,
+    ZoneSet,
+    ReservationSet,
+    BudgetSet,
+    PolicySet,
+    SettingDropped,
+    NodeFlagged,
+    NodeRemoved,
+    CheckpointSaved,
+    JobMeasured,
+    ProjectMeasured,
 )
 DECISIONS: tuple[type, ...] = (
     JobRejected,
@@ -188,6 +310,7 @@ DECISIONS: tuple[type, ...] = (
     JobNominated,
     NominationDropped,
     ReleaseAsked,
+    JobWarned,
     JobRequeued,
     JobEnded,
 )

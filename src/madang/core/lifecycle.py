@@ -65,4 +65,12 @@ def phase_of(standing: Standing, allocation: Allocation | None) -> Phase:
 LIVELY = frozenset({AllocationState.BOUND, AllocationState.RUNNING})
 
 # Ends that are not the job's own doing cost it none of its retries.
-BLAMELESS = frozenset({ReleaseReason.REQUEUE, ReleaseReason.NODE_LOST, ReleaseReason.PREEMPTED})
+BLAMELESS = frozenset(
+    {
+        ReleaseReason.REQUEUE,
+        ReleaseReason.NODE_LOST,
+        ReleaseReason.PREEMPTED,
+        ReleaseReason.RECLAIMED,
+        ReleaseReason.MOVED,
+    }
+)

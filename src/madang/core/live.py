@@ -26,6 +26,7 @@ class Changed:
     allocations: dict[str, None] = field(default_factory=dict)
     nodes: dict[str, None] = field(default_factory=dict)
     projects: dict[str, None] = field(default_factory=dict)
+    settings: dict[tuple[str, str], None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -46,9 +47,11 @@ class LiveNode:
     """A node and its row in the pool. Rows are never reused.
 
     `cordoned` outlives the node's absence: a node that was lost comes back as cordoned as it went.
+    `suspicion` grows with what speaks against it; 0 is a node in good health.
     """
 
     node: Node
     state: NodeState
     row: int
     cordoned: bool = False
+    suspicion: int = 0

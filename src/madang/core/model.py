@@ -74,6 +74,8 @@ class ReleaseReason(StrEnum):
     NODE_LOST = "node_lost"
     PREEMPTED = "preempted"
     STRAY = "stray"
+    RECLAIMED = "reclaimed"
+    MOVED = "moved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,14 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """Each run of `members` consecutive ranks lies in one domain of `level` ("node": innermost)."""
+
+    level: str
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A request as the scheduler sees it: fixed from submission to the end.
 
@@ -108,6 +118,17 @@ class Job:
     `seq` is the order of acknowledgement and the last key of every order between jobs.
     `estimate_ms` is how long it is expected to run (0: nobody knows); `checkpoints` says that it
     can be stopped and go on later, so that it may be moved aside.
+
+    Shape: `fallbacks` are other shapes it takes, in order of preference after `shape`; with
+    `members_min` (0: all) an elastic gang starts with fewer members.
+    Place: `within` is the level of the network tree one domain of which holds the gang ("": the
+    policy's, "any": anywhere), a wish if `within_soft`; `switches` the most leaf switches, given
+    up after `switches_wait_ms`; `segments` from the outermost in; `data` what it needs as (image
+    or data set, MiB to fetch where it is absent); `spread_nodes` the fewest nodes to spread over;
+    `exclusive`: its nodes run nothing else; `zone` as asked ("": public and its own).
+    Right: `preemptible`, `head_start_ms`, `run_ms_min` are of its class's row; `nice` orders within
+    a project; `restart_ms` is what a stop and a new start cost (0: guessed by size); `budget` and
+    `reservation` name settings it counts under; `idle_ok`: it is never reclaimed for idleness.
     """
 
     id: str
@@ -125,6 +146,32 @@ class Job:
     retries_max: int = 0
     estimate_ms: int = 0
     checkpoints: bool = False
+    fallbacks: tuple[Shape, ...] = ()
+    members_min: int = 0
+    segments: tuple[Segment, ...] = ()
+    within: str = ""
+    within_soft: bool = False
+    switches: int = 0
+    switches_wait_ms: int = 0
+    data: tuple[tuple[str, int], ...] = ()
+    spread_nodes: int = 0
+    exclusive: bool = False
+    zone: str = ""
+    preemptible: bool = True
+    head_start_ms: int = 0
+    nice: int = 0
+    run_ms_min: int = 0
+    restart_ms: int = 0
+    owner: str = ""
+    image: str = ""
+    reservation: str = ""
+    budget: str = ""
+    idle_ok: bool = False
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Every shape it takes, the preferred one first."""
+        return (self.shape, *self.fallbacks)
 
     @property
     def milli(self) -> int:
@@ -140,6 +187,8 @@ class Standing:
     the attempts that the job itself broke, and only those use up its retries. `attained_ms` is the
     run time of the attempts before the newest; `waiting_ms` is since when it waits again, 0 if it
     has not run yet. `stop_grace_ms` is what a stop asked for, -1 if nothing: see `grace_ms_of`.
+    `preemptions` counts how often it was moved aside; `checkpoint_ms` is when it was last seen to
+    have saved a checkpoint, `warned_ms` when it was last told that it holds idle GPUs.
     """
 
     attempt: int = 0
@@ -153,6 +202,9 @@ class Standing:
     attained_ms: int = 0
     waiting_ms: int = 0
     stop_grace_ms: int = -1
+    preemptions: int = 0
+    checkpoint_ms: int = 0
+    warned_ms: int = 0
 
 
 def grace_ms_of(job: Job, standing: Standing) -> int:
@@ -221,7 +273,8 @@ class Node:
     """A machine that offers devices. All devices of a node are of one model.
 
     `healthy` is a bit set over device indices. `domains` names the network tree from the root down
-    (block, leaf switch). `group` is the machine group that its profile belongs to.
+    (block, leaf switch). `group` is the machine group that its profile belongs to. `cached` are the
+    images and data sets that are there, `mig` the MIG profile of its devices ("": whole GPUs).
     """
 
     id: str
@@ -233,6 +286,9 @@ class Node:
     domains: tuple[str, ...] = ()
     healthy: int = UNLIMITED
     gpu_memory_mib: int = 0
+    zone: str = ""
+    cached: tuple[str, ...] = ()
+    mig: str = ""
 
     @property
     def usable(self) -> int:
@@ -241,11 +297,13 @@ class Node:
 
 
 class NodeState(StrEnum):
-    """READY takes work; CORDONED keeps what it has and takes no more; LOST is out of sight."""
+    """READY takes work; CORDONED keeps what it has and takes no more; LOST is out of sight; REMOVED
+    has left the yard for good, as far as anyone knows."""
 
     READY = "ready"
     CORDONED = "cordoned"
     LOST = "lost"
+    REMOVED = "removed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,16 +54,26 @@ def level_of(policy: Policy, job: Job, attained: int) -> int:
     if not attained:
         return 0
     service = attained * service_weight(policy, job) // _SCALE
-    return bisect_right(policy.level_begins_ms, service)
+    return bisect_right(level_begins_ms(policy), service)
 
 
 def next_level_in_ms(policy: Policy, job: Job, attained: int) -> int:
     """Run time until the job sinks a level; 0 if it never will."""
     weight = service_weight(policy, job)
-    level = bisect_right(policy.level_begins_ms, attained * weight // _SCALE)
+    level = bisect_right(level_begins_ms(policy), attained * weight // _SCALE)
     if level >= policy.levels_max:
         return 0
-    return -(-policy.level_begins_ms[level] * _SCALE // weight) - attained
+    return -(-level_begins_ms(policy)[level] * _SCALE // weight) - attained
+
+
+def level_begins_ms(policy: Policy) -> tuple[int, ...]:
+    """The service at which each level after the first begins, in order."""
+    return _level_begins_ms(policy.level_ms, policy.level_factor, policy.levels_max)
+
+
+@lru_cache(maxsize=64)
+def _level_begins_ms(level_ms: int, factor: int, levels_max: int) -> tuple[int, ...]:
+    return tuple([level_ms * factor**level for level in range(levels_max)])
 
 
 def next_change_ms(snapshot: Snapshot) -> int | None:

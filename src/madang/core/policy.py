@@ -4,7 +4,7 @@ A new policy is a value of this class: named integer keys (ordering.py) and name
 policies of the literature need is here too, so that a replay compares like with like.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -29,9 +29,11 @@ class Policy:
     Levels (the key `level`) grow with the service a job has attained, as in multi-level feedback
     (Tiresias, NSDI 2019, with two levels; here as many as it takes): level L begins at
     `level_ms · level_factor^(L-1)`. Service counts as `run time · gpus^(service_gpus_quarters/4)`.
+    `levels` name the network tree's levels from the root down (Node.domains); `within` is the one
+    that holds a gang of several nodes unless its job says otherwise ("": anywhere).
+    `fair_half_life_ms`: past usage counts half after so long (0: usage has no say).
     A job that has waited `patience_ms` since it last ran goes first, so that nobody starves.
-    `run_ms_min` is how long a job runs at least before it is moved aside. `level_begins_ms` is
-    derived: the service at which each level after the first begins.
+    `run_ms_min` is how long a job runs at least before it is moved aside.
     """
 
     name: str
@@ -45,11 +47,9 @@ class Policy:
     service_gpus_quarters: int = 4
     patience_ms: int = 0
     run_ms_min: int = 0
-    level_begins_ms: tuple[int, ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        begins_ms = [self.level_ms * self.level_factor**level for level in range(self.levels_max)]
-        object.__setattr__(self, "level_begins_ms", tuple(begins_ms))
+    levels: tuple[str, ...] = ("block", "leaf")
+    within: str = ""
+    fair_half_life_ms: int = 0
 
 
 DEFAULT = Policy("default")

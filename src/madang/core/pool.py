@@ -56,7 +56,10 @@ class Pool:
     `gpu_usable` (N,) int32: those of them that are healthy.
     `cpu_free`, `memory_free` (N,) int64: milli-cores and MiB left; `*_total` what there is.
     `model`, `group` (N,) int16: codes into the state's names; model 0 is "no GPU".
-    `open` (N,) bool: takes new members.
+    `open` (N,) bool: takes new members. `zone` (N,) int16: code of its zone, 0 is public.
+    `suspicion` (N,) int32: what speaks against the node, 0 is nothing.
+    `domains` (N, D) int32: codes of its network domains from the root down, -1 where it has none;
+    D is the depth of the deepest tree, at least 1.
     """
 
     gpu_free: SmallInts
@@ -70,6 +73,9 @@ class Pool:
     model: Codes
     group: Codes
     open: Bools
+    zone: Codes
+    suspicion: SmallInts
+    domains: SmallInts
 
     @property
     def nodes(self) -> int:
@@ -93,6 +99,9 @@ class Pool:
             self.model,
             self.group,
             self.open,
+            self.zone,
+            self.suspicion,
+            self.domains,
         )
 
     def frozen(self) -> "Pool":
@@ -228,19 +237,20 @@ def empty_pool() -> Pool:
         model=np.zeros(0, np.int16),
         group=np.zeros(0, np.int16),
         open=np.zeros(0, np.bool_),
+        zone=np.zeros(0, np.int16),
+        suspicion=np.zeros(0, np.int32),
+        domains=np.full((0, 1), -1, np.int32),
     )
 
 
-def widened(pool: Pool, *, nodes: int, gpus: int) -> Pool:
-    """The pool with room for more nodes or wider ones; the new cells are zero."""
+def widened(pool: Pool, *, nodes: int, gpus: int, levels: int) -> Pool:
+    """The pool with room for more nodes, wider ones or a deeper tree; new cells are empty."""
     arrays: dict[str, Any] = {}
+    widths = {"gpu_free": gpus, "domains": levels}
     for name in _ARRAYS:
         old = getattr(pool, name)
-        shape = (nodes, gpus) if name == "gpu_free" else (nodes,)
-        new = np.zeros(shape, old.dtype)
-        if name == "gpu_free":
-            new[: old.shape[0], : old.shape[1]] = old
-        else:
-            new[: old.shape[0]] = old
+        shape = (nodes, widths[name]) if name in widths else (nodes,)
+        new = np.full(shape, -1 if name == "domains" else 0, old.dtype)
+        new[tuple(slice(length) for length in old.shape)] = old
         arrays[name] = new
     return Pool(**arrays)

@@ -18,7 +18,10 @@ from madang.core.model import (
     ReleaseReason,
     Seat,
 )
+from madang.core.ordering import level_of
+from madang.core.policy import Policy
 from madang.core.pool import Taken
+from madang.core.settings import Setting
 from madang.core.state import State
 
 
@@ -28,8 +31,9 @@ def restored(
     jobs: Iterable[LiveJob],
     allocations: Iterable[Allocation],
     nominations: Iterable[tuple[str, tuple[Seat, ...]]],
+    settings: Iterable[Setting | Policy] = (),
 ) -> State:
-    """The state that wrote these rows, as if it had been folded up to there. Its policy is not set.
+    """The state that wrote these rows, as if it had been folded up to there.
 
     What the rows do not say is derived from them, so that a crash after any commit goes on as if
     there had been none. The one thing lost would be a JobRequeueAsked without its ReleaseAsked; a
@@ -41,12 +45,20 @@ def restored(
         allocations: in the order they were bound: all that hold devices (also on a lost node after
             their job left them), and what a live job has not been settled for.
         nominations: (job, the seats promised to it).
+        settings: the policy among them, if one was ever set.
     """
     state = State()
+    for setting in settings:
+        if isinstance(setting, Policy):
+            state.policy = setting
+        else:
+            state.settings.put(setting)
     state.nominations = dict(nominations)
     state.projects = {project.id: project for project in projects}
     state.usage_milli = dict.fromkeys(state.projects, 0)
-    state.jobs = {live.job.id: replace(live) for live in jobs}
+    for live in jobs:
+        level = level_of(state.policy, live.job, live.standing.attained_ms)
+        state.jobs[live.job.id] = replace(live, level=level)
     state.allocations = {allocation.id: allocation for allocation in allocations}
     _restore_nodes(state, nodes)
     _restore_queue(state)
@@ -77,8 +89,9 @@ def _restore_nodes(state: State, nodes: Sequence[LiveNode]) -> None:
             state.on_node[seat.node][allocation.id] = None
             gpus.append(max(seat.gpus, default=-1) + 1)
             if charged:
-                state.use(allocation.project, allocation.shape.milli)
-    state.grow(nodes=len(nodes), gpus=max(gpus, default=0))
+                state.charge(state.jobs[allocation.job].job, allocation, (rank,), 1)
+    levels = max((len(live.node.domains) for live in nodes), default=1)
+    state.grow(nodes=len(nodes), gpus=max(gpus, default=0), levels=levels)
     for row, live in enumerate(nodes):
         assert live.row == row, f"rows have no gaps: {live}"
         state.write_row(live, taken[live.node.id])

@@ -7,10 +7,12 @@ Arrays and mappings are read-only views of the state, which nothing writes to wh
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from madang.core.events import JobMeasured
 from madang.core.live import Lane, LiveJob, LiveNode, QueueKey
 from madang.core.model import Allocation, NodeState, Project, ReleaseReason, Seat
 from madang.core.policy import Policy
 from madang.core.pool import Pool
+from madang.core.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class Snapshot:
     `queue` holds (key, job id) of the waiting jobs in their order, `waiting` how many wait in each
     lane. `node_ids[row]` names the pool's row. `nominations` maps a waiting job to the seats
     promised to it, `lingering` a job to older attempts that may still run on nodes that were lost.
+    `held_milli` splits what projects hold by (project, machine group, provisioning); `zones` and
+    `domains` name the codes in the pool; `measured` is what sensors say of running jobs.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
@@ -42,6 +46,11 @@ class Snapshot:
     lingering: Mapping[str, Mapping[str, None]]
     nominations: Mapping[str, tuple[Seat, ...]]
     policy: Policy
+    settings: Settings
+    zones: Mapping[str, int]
+    domains: Mapping[tuple[str, ...], int]
+    held_milli: Mapping[tuple[str, str, str], int]
+    measured: Mapping[str, JobMeasured]
 
     def still_runs(self, job_id: str) -> str:
         """The older attempt of a waiting job that still runs where it can be seen, or "".
@@ -76,4 +85,9 @@ class Snapshot:
             lingering={job: dict(ids) for job, ids in self.lingering.items()},
             nominations=dict(self.nominations),
             waiting=dict(self.waiting),
+            settings=self.settings.copy(),
+            zones=dict(self.zones),
+            domains=dict(self.domains),
+            held_milli=dict(self.held_milli),
+            measured=dict(self.measured),
         )

@@ -12,65 +12,30 @@ from typing import Any
 
 from madang.core import events as ev
 from madang.core.lifecycle import LIVELY, moved, phase_of
-from madang.core.live import Changed, Lane, LiveJob, LiveNode, QueueKey, lane_of, queue_key
+from madang.core.live import Changed, LiveJob, lane_of, queue_key
 from madang.core.model import (
     Allocation,
     AllocationState,
-    Exit,
-    Node,
+    Job,
     NodeState,
-    Project,
     ReleaseReason,
     Seat,
-    Shape,
     Standing,
     grace_ms_of,
 )
 from madang.core.ordering import level_of
-from madang.core.policy import DEFAULT, Policy
-from madang.core.pool import Place, Pool, Taken, empty_pool, widened
+from madang.core.pool import Place, Pool
+from madang.core.settings import KIND_OF, Factors, Setting
 from madang.core.snapshot import Snapshot
-
-LOST_EXIT = Exit(code=0, lost=True)
+from madang.core.state_nodes import NodeFold
 
 
 def _sits_on(allocation: Allocation, node: str) -> bool:
     return any(allocation.holds(rank) for rank, s in enumerate(allocation.seats) if s.node == node)
 
 
-class State:
+class State(NodeFold):
     """See the module's docstring. One verb changes it: `apply`."""
-
-    def __init__(self) -> None:
-        self._roomy: Pool = empty_pool()  # the arrays, with rows to spare for nodes to come
-        self.pool: Pool = self._roomy  # views of the rows there are
-        self._read_only: Pool | None = None  # the same arrays for passes, made when first asked for
-        self.jobs: dict[str, LiveJob] = {}
-        self.allocations: dict[str, Allocation] = {}
-        self.nodes: dict[str, LiveNode] = {}
-        self.node_ids: list[str] = []
-        self.projects: dict[str, Project] = {}
-        self.usage_milli: dict[str, int] = {}
-        self.queue: list[tuple[QueueKey, str]] = []
-        self.waiting: dict[Lane, int] = {}  # waiting jobs per lane, none of them 0
-        self.backoffs: list[tuple[int, str]] = []  # (not_before_ms, waiting job), sorted
-        self.deadlines: list[tuple[int, str]] = []
-        self.on_node: dict[str, dict[str, None]] = {}
-        # What the release and settle passes must look at, so that they need not look at the rest.
-        self.troubled: dict[str, ReleaseReason] = {}
-        self.unsettled: dict[str, None] = {}
-        self.strays: dict[str, None] = {}
-        # Job → its older attempts that may still run, on nodes that were lost.
-        self.lingering: dict[str, dict[str, None]] = {}
-        self.models: dict[str, int] = {"": 0}
-        self.groups: dict[str, int] = {}
-        self.nominations: dict[str, tuple[Seat, ...]] = {}  # job → seats promised to it
-        self._policy = DEFAULT
-        # Counts whatever may let a waiting job start: while it stands still, none can.
-        self.stirs = 0
-        self.ended_jobs: dict[str, LiveJob] = {}
-        self.ended_allocations: dict[str, Allocation] = {}
-        self.changed = Changed()
 
     # -- the fold ------------------------------------------------------------------------------
 
@@ -106,19 +71,12 @@ class State:
             lingering=self.lingering,
             nominations=self.nominations,
             policy=self.policy,
+            settings=self.settings,
+            zones=self.zones,
+            domains=self.domains,
+            held_milli=self.held_milli,
+            measured=self.measured,
         )
-
-    @property
-    def policy(self) -> Policy:
-        """By what waiting jobs are chosen. It is no event: whoever starts a state sets it."""
-        return self._policy
-
-    @policy.setter
-    def policy(self, policy: Policy) -> None:
-        self._policy = policy
-        for live in self.jobs.values():
-            live.level = level_of(policy, live.job, live.standing.attained_ms)
-        self.stirs += 1
 
     @property
     def needs_attention(self) -> bool:
@@ -207,6 +165,7 @@ class State:
             reason=event.reason,
             running_ms=0,
             attained_ms=live.standing.attained_ms + ran_ms,
+            preemptions=live.standing.preemptions + (event.reason == ReleaseReason.PREEMPTED),
             waiting_ms=now_ms,
         )
         live.level = level_of(self._policy, live.job, live.standing.attained_ms)
@@ -246,11 +205,11 @@ class State:
         assert live.allocation is not None, f"has no allocation to leave: {live}"
         allocation = self.allocations[live.allocation]
         live.allocation = None
+        self.measured.pop(live.job.id, None)
         if allocation.state is AllocationState.RELEASED:
             self._bury(allocation.id)
             return
-        held = sum(allocation.holds(rank) for rank in range(len(allocation.seats)))
-        self.use(allocation.project, -held * allocation.shape.milli)
+        self.charge(live.job, allocation, _held(allocation), -1)
         self.lingering.setdefault(allocation.job, {})[allocation.id] = None
 
     def _enqueue(self, live: LiveJob) -> None:
@@ -278,7 +237,7 @@ class State:
         assert live.allocation is None, f"bound a job that is bound: {live}"
         self.nominations.pop(allocation.job, None)
         self._unqueue(live)
-        self._seat(allocation)
+        self._seat(live.job, allocation)
         live.allocation = allocation.id
         live.standing = replace(
             live.standing, attempt=allocation.attempt, reason="", not_before_ms=0
@@ -286,12 +245,12 @@ class State:
         self._show(live)
         return True
 
-    def _seat(self, allocation: Allocation) -> None:
+    def _seat(self, job: Job, allocation: Allocation) -> None:
         """Take what the allocation's members hold."""
         self.allocations[allocation.id] = allocation
-        held = [r for r in range(len(allocation.seats)) if allocation.holds(r)]
+        held = _held(allocation)
         self.pool.take([self._place(allocation.seats[r]) for r in held], allocation.shape)
-        self.use(allocation.project, len(held) * allocation.shape.milli)
+        self.charge(job, allocation, held, 1)
         for rank in held:
             self.on_node[allocation.seats[rank].node][allocation.id] = None
         self.changed.allocations[allocation.id] = None
@@ -301,9 +260,6 @@ class State:
         live = self.nodes[seat.node]
         usable = live.node.usable
         return (live.row, tuple([gpu for gpu in seat.gpus if usable >> gpu & 1]))
-
-    def use(self, project: str, milli: int) -> None:
-        self.usage_milli[project] = self.usage_milli.get(project, 0) + milli
 
     def _job_nominated(self, event: ev.JobNominated, now_ms: int) -> bool:
         assert event.job not in self.nominations, f"promised twice: {event}"
@@ -379,7 +335,7 @@ class State:
         self.pool.give(self._place(seat), allocation.shape)
         self.stirs += 1
         if self.is_newest(allocation):
-            self.use(allocation.project, -allocation.shape.milli)
+            self.charge(self.jobs[allocation.job].job, allocation, (event.rank,), -1)
         allocation = replace(
             allocation,
             ended=allocation.ended | bit,
@@ -406,11 +362,6 @@ class State:
         self.strays.pop(allocation.id, None)
         if not self.is_newest(allocation):
             self._bury(allocation.id)
-
-    def is_newest(self, allocation: Allocation) -> bool:
-        """True iff a live job still goes by this allocation."""
-        live = self.jobs.get(allocation.job)
-        return live is not None and live.allocation == allocation.id
 
     def _bury(self, allocation_id: str) -> None:
         """A released allocation leaves once its job has been settled."""
@@ -445,112 +396,7 @@ class State:
         else:
             self.unsettled.pop(allocation.job, None)
 
-    # -- nodes and projects --------------------------------------------------------------------
-
-    def _node_seen(self, event: ev.NodeSeen, now_ms: int) -> bool:
-        known = self.nodes.get(event.node.id)
-        self._note_strays(event)
-        if known is None:
-            self._admit_node(event.node, NodeState.READY)
-            return True
-        was_lost = known.state is NodeState.LOST
-        if known.node == event.node and not was_lost:
-            return False
-        state = NodeState.CORDONED if known.cordoned else NodeState.READY
-        self._set_node(replace(known, node=event.node, state=state))
-        if was_lost:
-            self._reconcile(event, now_ms)
-        return True
-
-    def _note_strays(self, event: ev.NodeSeen) -> None:
-        for allocation, _ in event.holds:
-            if allocation in self.allocations or allocation in self.ended_allocations:
-                continue
-            self.strays[allocation] = None
-
-    def _reconcile(self, event: ev.NodeSeen, now_ms: int) -> None:
-        """A lost node is back: what it no longer runs has ended, what it must not is a stray."""
-        runs = dict.fromkeys(event.holds)
-        made_ms = event.at_ms or now_ms
-        for id in list(self.on_node[event.node.id]):
-            allocation = self.allocations[id]
-            if allocation.state in LIVELY or made_ms < allocation.releasing_ms:
-                continue  # its Start may be younger than the report; its Stop will bring the end
-            for rank, seat in enumerate(allocation.seats):
-                if seat.node != event.node.id or not allocation.holds(rank):
-                    continue
-                if (id, rank) not in runs:
-                    self._member_ended(ev.MemberEnded(id, rank, LOST_EXIT, now_ms), now_ms)
-        for id in self.on_node[event.node.id]:
-            if self.allocations[id].state is AllocationState.RELEASING:
-                self.strays[id] = None  # it was asked to end while nobody could hear
-                self.look_for_settling(id)  # what it holds is in sight again: wait for its end
-
-    def _node_lost(self, event: ev.NodeLost, now_ms: int) -> bool:
-        known = self.nodes.get(event.node)
-        if known is None or known.state is NodeState.LOST:
-            return False
-        self._set_node(replace(known, state=NodeState.LOST))
-        for id in self.on_node[event.node]:
-            if self.allocations[id].state not in LIVELY:
-                self.look_for_settling(id)
-            else:
-                self.troubled.setdefault(id, ReleaseReason.NODE_LOST)
-        return True
-
-    def _node_cordoned(self, event: ev.NodeCordoned, now_ms: int) -> bool:
-        known = self.nodes.get(event.node)
-        if known is None or known.cordoned is event.cordoned:
-            return False
-        state = NodeState.CORDONED if event.cordoned else NodeState.READY
-        if known.state is NodeState.LOST:
-            state = known.state
-        self._set_node(replace(known, state=state, cordoned=event.cordoned))
-        return True
-
-    def _admit_node(self, node: Node, state: NodeState) -> None:
-        row = len(self.node_ids)
-        self.grow(nodes=row + 1, gpus=node.gpus)
-        self.node_ids.append(node.id)
-        self.on_node[node.id] = {}
-        self._set_node(LiveNode(node, state, row))
-
-    def grow(self, *, nodes: int, gpus: int) -> None:
-        """Make room in the arrays; rows double, so that a fleet is admitted in linear time."""
-        rows, width = self._roomy.gpu_free.shape
-        if nodes > rows or gpus > width:
-            rows = max(2 * rows, 16, nodes) if nodes > rows else rows
-            self._roomy = widened(self._roomy, nodes=rows, gpus=max(gpus, width))
-        elif nodes == self.pool.nodes:
-            return
-        self.pool, self._read_only = self._roomy.rows(nodes), None
-
-    def _set_node(self, live: LiveNode) -> None:
-        """Store the node and write its row: capacity less what its members hold."""
-        self.grow(nodes=self.pool.nodes, gpus=live.node.gpus)
-        self.nodes[live.node.id] = live
-        self.changed.nodes[live.node.id] = None
-        self.stirs += 1
-        taken = Taken()
-        for shape, gpus in self._held_on(live.node.id):
-            taken.add(shape, gpus)
-        self.write_row(live, taken)
-
-    def write_row(self, live: LiveNode, taken: Taken) -> None:
-        """Write the node's row of the pool, given what its members hold."""
-        row, pool = live.row, self.pool
-        pool.model[row] = self.models.setdefault(live.node.model, len(self.models))
-        pool.group[row] = self.groups.setdefault(live.node.group, len(self.groups))
-        pool.open[row] = live.state is NodeState.READY
-        pool.write_row(row, live.node, taken)
-
-    def _held_on(self, node: str) -> list[tuple[Shape, tuple[int, ...]]]:
-        return [
-            (allocation.shape, seat.gpus)
-            for allocation in (self.allocations[id] for id in self.on_node[node])
-            for rank, seat in enumerate(allocation.seats)
-            if seat.node == node and allocation.holds(rank)
-        ]
+    # -- projects and settings -----------------------------------------------------------------
 
     def _project_set(self, event: ev.ProjectSet, now_ms: int) -> bool:
         if self.projects.get(event.project.id) == event.project:
@@ -561,6 +407,66 @@ class State:
         self.stirs += 1
         return True
 
+    def _setting_set(self, event: Any, now_ms: int) -> bool:
+        """Any of the facts that set one setting: its only field."""
+        setting: Setting = getattr(event, _FIELD[type(event)])
+        if not self.settings.put(setting):
+            return False
+        self.changed.settings[KIND_OF[type(setting)], setting.key] = None
+        self.stirs += 1
+        return True
+
+    def _setting_dropped(self, event: ev.SettingDropped, now_ms: int) -> bool:
+        if not self.settings.drop(event.kind, event.key):
+            return False
+        self.changed.settings[event.kind, event.key] = None
+        self.stirs += 1
+        return True
+
+    def _policy_set(self, event: ev.PolicySet, now_ms: int) -> bool:
+        if self.policy == event.policy:
+            return False
+        self.policy = event.policy
+        self.changed.settings["policy", ""] = None
+        self.stirs += 1
+        return True
+
+    def _project_measured(self, event: ev.ProjectMeasured, now_ms: int) -> bool:
+        factors = Factors(event.project, event.month_gpu_ms, event.util_pct)
+        if not self.settings.put(factors):
+            return False
+        self.changed.settings[KIND_OF[Factors], factors.key] = None
+        return True
+
+    # -- what is seen of running jobs ------------------------------------------------------------
+
+    def _checkpoint_saved(self, event: ev.CheckpointSaved, now_ms: int) -> bool:
+        live = self.jobs.get(event.job)
+        at_ms = min(event.at_ms, now_ms)
+        if live is None or at_ms <= live.standing.checkpoint_ms:
+            return False
+        live.standing = replace(live.standing, checkpoint_ms=at_ms)
+        self.changed.jobs[event.job] = None
+        return True
+
+    def _job_measured(self, event: ev.JobMeasured, now_ms: int) -> bool:
+        live = self.jobs.get(event.job)
+        if live is None or live.allocation is None or self.measured.get(event.job) == event:
+            return False
+        self.measured[event.job] = event
+        return True
+
+    def _job_warned(self, event: ev.JobWarned, now_ms: int) -> bool:
+        live = self.jobs[event.job]
+        live.standing = replace(live.standing, warned_ms=now_ms)
+        self.changed.jobs[event.job] = None
+        return True
+
+
+def _held(allocation: Allocation) -> list[int]:
+    """The ranks that still hold devices."""
+    return [rank for rank in range(len(allocation.seats)) if allocation.holds(rank)]
+
 
 def _drop(entries: list[Any], entry: Any) -> None:
     at = bisect_left(entries, entry)
@@ -568,6 +474,13 @@ def _drop(entries: list[Any], entry: Any) -> None:
     del entries[at]
 
 
+_FIELD: dict[type, str] = {
+    ev.WorkspaceSet: "workspace",
+    ev.QuotaSet: "quota",
+    ev.ZoneSet: "zone",
+    ev.ReservationSet: "reservation",
+    ev.BudgetSet: "budget",
+}
 _FOLD: dict[type, Callable[[State, Any, int], bool]] = {
     ev.JobSubmitted: State._job_submitted,
     ev.JobStopAsked: State._job_stop_asked,
@@ -578,11 +491,20 @@ _FOLD: dict[type, Callable[[State, Any, int], bool]] = {
     ev.NodeCordoned: State._node_cordoned,
     ev.MemberStarted: State._member_started,
     ev.MemberEnded: State._member_ended,
+    **dict.fromkeys(_FIELD, State._setting_set),
+    ev.PolicySet: State._policy_set,
+    ev.SettingDropped: State._setting_dropped,
+    ev.NodeFlagged: State._node_flagged,
+    ev.NodeRemoved: State._node_removed,
+    ev.CheckpointSaved: State._checkpoint_saved,
+    ev.JobMeasured: State._job_measured,
+    ev.ProjectMeasured: State._project_measured,
     ev.JobRejected: State._job_rejected,
     ev.AllocationBound: State._allocation_bound,
     ev.JobNominated: State._job_nominated,
     ev.NominationDropped: State._nomination_dropped,
     ev.ReleaseAsked: State._release_asked,
+    ev.JobWarned: State._job_warned,
     ev.JobRequeued: State._job_requeued,
     ev.JobEnded: State._job_ended,
 }

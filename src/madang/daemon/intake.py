@@ -13,6 +13,7 @@ from madang.core.model import (
     Node,
     Provisioning,
     Purpose,
+    Segment,
     Shape,
 )
 from madang.core.profiles import MachineProfile, derived_profiles
@@ -33,13 +34,18 @@ class Profiles:
     def refresh(self, nodes: Iterable[Node]) -> None:
         self._by_name = {profile.name: profile for profile in derived_profiles(nodes)}
 
-    def shape(self, request: JobRequest) -> Shape:
-        """One member's shape: GPUs as asked, CPU and memory in proportion or as asked."""
-        named = request.profile or "any"
+    def shapes(self, request: JobRequest) -> tuple[Shape, ...]:
+        """One member's shape on each profile asked for, in order of preference; at least one."""
+        names = [name.strip() for name in request.profile.split(",")]
+        return tuple(self._shape(request, name) for name in dict.fromkeys(names))
+
+    def _shape(self, request: JobRequest, asked: str) -> Shape:
+        """GPUs as asked, CPU and memory in proportion or as asked."""
+        named = asked or "any"
         profile = self._by_name.get(named)
         if profile is None:
             # Admission words the guide: it knows which models there are.
-            profile = MachineProfile(named, 0, 0, (request.profile,) if request.profile else ())
+            profile = MachineProfile(named, 0, 0, (asked,) if asked else ())
         if request.gpus == 0:
             shape = Shape(gpus=0, cpu_milli=CPU_ONLY_CPU_MILLI, models=profile.models)
         elif request.gpus < 1:
@@ -51,7 +57,9 @@ class Profiles:
         return Shape(shape.gpus, shape.gpu_milli, cpu_milli, memory_mib, shape.models)
 
 
-def job_from(request: JobRequest, *, n: int, shape: Shape, now_ms: int) -> Job:
+def job_from(
+    request: JobRequest, *, n: int, shapes: tuple[Shape, ...], now_ms: int, owner: str = ""
+) -> Job:
     """The scheduler's view of a request, acknowledged as number `n`."""
     provisioning = Provisioning(request.provisioning)
     category = Category(request.category)
@@ -60,7 +68,7 @@ def job_from(request: JobRequest, *, n: int, shape: Shape, now_ms: int) -> Job:
         id=f"{request.name or default_name(request.command)}-{n}",
         seq=n,
         project=request.project,
-        shape=shape,
+        shape=shapes[0],
         members=request.members,
         provisioning=provisioning,
         category=category,
@@ -70,6 +78,25 @@ def job_from(request: JobRequest, *, n: int, shape: Shape, now_ms: int) -> Job:
         time_limit_ms=request.time,
         grace_ms=request.grace,
         retries_max=request.retries,
+        estimate_ms=request.estimate,
+        checkpoints=request.checkpoints,
+        fallbacks=shapes[1:],
+        members_min=request.members_min,
+        segments=tuple(Segment(one.level, one.members) for one in request.segments),
+        within=request.within,
+        within_soft=request.within_soft,
+        switches=request.switches,
+        switches_wait_ms=request.switches_wait,
+        data=tuple(request.data.items()),
+        spread_nodes=request.spread_nodes,
+        exclusive=request.exclusive,
+        zone=request.zone,
+        nice=request.nice,
+        owner=owner,
+        image=request.image,
+        reservation=request.reservation,
+        budget=request.budget,
+        idle_ok=request.idle_ok,
     )
 
 

@@ -129,11 +129,11 @@ class TurnLoop:
         """Call `watcher(last journal sequence)` after each commit, from the loop's thread."""
         self._watchers.append(watcher)
 
-    def trial_job(self, request: JobRequest) -> Job:
+    def trial_job(self, request: JobRequest, owner: str = "") -> Job:
         """The job that a request would become, for a dry run."""
         with self._lock:
-            shape = self._profiles.shape(request)
-            return job_from(request, n=self._next_n, shape=shape, now_ms=self.clock())
+            shapes, n = self._profiles.shapes(request), self._next_n
+            return job_from(request, n=n, shapes=shapes, now_ms=self.clock(), owner=owner)
 
     def snapshot(self) -> Snapshot:
         """The yard after the last committed turn, safe to read from any thread."""
@@ -205,7 +205,8 @@ class TurnLoop:
                     turn.answers.append((request, Accepted(known, new=False)))
                     return
                 n = self._next_n + len(turn.submitted)
-                job = job_from(asked, n=n, shape=self._profiles.shape(asked), now_ms=now_ms)
+                shapes = self._profiles.shapes(asked)
+                job = job_from(asked, n=n, shapes=shapes, now_ms=now_ms, owner=owner)
                 turn.submitted[job.id] = (request, job)
                 turn.keys[owner, key] = job.id
                 turn.facts.append(JobSubmitted(job))
@@ -279,7 +280,12 @@ class TurnLoop:
     def _restore(self) -> None:
         loaded = self.ledger.load()
         state: State = restored(
-            loaded.nodes, loaded.projects, loaded.jobs, loaded.allocations, loaded.nominations
+            loaded.nodes,
+            loaded.projects,
+            loaded.jobs,
+            loaded.allocations,
+            loaded.nominations,
+            loaded.settings,
         )
         self._controller = Controller(state)
         self._next_n = loaded.next_n

@@ -93,7 +93,7 @@ class DaemonYard:
 
     def trial(self, request: JobRequest, owner: str) -> Trial:
         """What would happen to the request if it were submitted now."""
-        job = self.loop.trial_job(request)
+        job = self.loop.trial_job(request, owner)
         snapshot = self.loop.snapshot()
         rejected = judge(snapshot.pool, snapshot.models, snapshot.projects, job)
         return try_job(snapshot, job, rejected)

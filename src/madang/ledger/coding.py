@@ -64,12 +64,10 @@ def subject_of(event: ev.Event) -> tuple[str | None, str | None]:
             return job_of_allocation(event.allocation), None
         case ev.NodeSeen():
             return None, event.node.id
-        case ev.NodeLost() | ev.NodeCordoned():
+        case ev.NodeLost() | ev.NodeCordoned() | ev.NodeFlagged() | ev.NodeRemoved():
             return None, event.node
-        case ev.ProjectSet():
-            return None, None
         case _:
-            return event.job, None
+            return getattr(event, "job", None), None  # settings and projects have no subject
 
 
 def job_of_allocation(allocation_id: str) -> str:

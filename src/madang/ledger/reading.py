@@ -7,9 +7,23 @@ import sqlalchemy as sa
 
 from madang.core.live import LiveJob, LiveNode
 from madang.core.model import Allocation, Job, Node, NodeState, Phase, Project, Seat, Standing
+from madang.core.policy import Policy
+from madang.core.settings import KINDS
 from madang.ledger.coding import allocation_of, of_body
-from madang.ledger.schema import allocations, jobs, journal, lead, nodes, projects, requests, tokens
-from madang.ledger.values import EventRecord, JobRecord, Loaded, Token
+from madang.ledger.schema import (
+    allocations,
+    jobs,
+    journal,
+    lead,
+    nodes,
+    projects,
+    requests,
+    settings,
+    tokens,
+)
+from madang.ledger.values import POLICY, EventRecord, JobRecord, Loaded, Token
+
+_SETTING_KINDS: dict[str, type] = {**KINDS, POLICY: Policy}
 
 _LIVE = sa.text("jobs.live = 1")  # as literal as in the partial index, or it would not be used
 _LIVE_PHASES = frozenset(phase for phase in Phase if not phase.is_final)
@@ -61,7 +75,10 @@ _EVENTS_OF_NODE = _EVENTS.where(journal.c.node == sa.bindparam("node"))
 _SPAN = sa.select(sa.select(sa.func.min(journal.c.seq)).scalar_subquery(), lead.c.last_seq)
 
 _LEAD = sa.select(lead.c.last_seq, lead.c.last_ms, lead.c.last_n)
-_NODES = sa.select(nodes.c.row, nodes.c.state, nodes.c.cordoned, nodes.c.body).order_by(nodes.c.row)
+_NODES = sa.select(
+    nodes.c.row, nodes.c.state, nodes.c.cordoned, nodes.c.suspicion, nodes.c.body
+).order_by(nodes.c.row)
+_SETTINGS = sa.select(settings.c.kind, settings.c.body).order_by(settings.c.name)
 _PROJECTS = sa.select(projects.c.body).order_by(projects.c.id)
 _LIVE_JOBS = (
     sa.select(jobs.c.job, jobs.c.standing, jobs.c.allocation, jobs.c.attached, jobs.c.nominated)
@@ -98,7 +115,13 @@ def load(connection: sa.Connection) -> Loaded:
     ]
     return Loaded(
         nodes=tuple(
-            LiveNode(of_body(Node, row.body), NodeState(row.state), row.row, bool(row.cordoned))
+            LiveNode(
+                of_body(Node, row.body),
+                NodeState(row.state),
+                row.row,
+                bool(row.cordoned),
+                row.suspicion,
+            )
             for row in connection.execute(_NODES)
         ),
         projects=tuple(of_body(Project, row.body) for row in connection.execute(_PROJECTS)),
@@ -112,6 +135,9 @@ def load(connection: sa.Connection) -> Loaded:
         next_n=counters.last_n + 1,
         last_seq=counters.last_seq,
         last_ms=counters.last_ms,
+        settings=tuple(
+            of_body(_SETTING_KINDS[row.kind], row.body) for row in connection.execute(_SETTINGS)
+        ),
     )
 
 

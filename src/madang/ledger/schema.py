@@ -13,7 +13,7 @@
 
 import sqlalchemy as sa
 
-SCHEMA = "0001"  # the newest migration's revision
+SCHEMA = "0002"  # the newest migration's revision
 
 metadata = sa.MetaData()
 
@@ -62,6 +62,14 @@ journal = sa.Table(
 
 projects = sa.Table("projects", metadata, sa.Column("id", sa.Text, primary_key=True), _text("body"))
 
+# What operators set, by kind (`core.settings.KINDS`, and `policy`).
+settings = sa.Table(
+    "settings",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    _text("kind"),
+    _text("body"),
+)
 nodes = sa.Table(
     "nodes",
     metadata,
@@ -69,6 +77,7 @@ nodes = sa.Table(
     sa.Column("row", sa.BigInteger, nullable=False, unique=True),
     _text("state"),
     _number("cordoned"),
+    sa.Column("suspicion", sa.BigInteger, nullable=False, server_default="0"),
     _text("body"),
 )
 

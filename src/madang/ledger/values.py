@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from madang.core.events import Event
 from madang.core.live import LiveJob, LiveNode
 from madang.core.model import Allocation, Job, Node, NodeState, Project, Seat, Standing
+from madang.core.policy import Policy
+from madang.core.settings import Setting
 from madang.core.state import State
+
+POLICY = "policy"  # the kind of the one policy in the table of settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,20 @@ class NodeWrite:
     state: NodeState
     row: int
     cordoned: bool = False
+    suspicion: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SettingWrite:
+    """A setting or the policy (key "") as a turn left it; `value` None: it was dropped."""
+
+    kind: str
+    key: str
+    value: Setting | Policy | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}/{self.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +87,7 @@ class Turn:
     projects: tuple[Project, ...] = ()
     new: tuple[NewJob, ...] = ()
     memos: tuple[tuple[str, str], ...] = ()
+    settings: tuple[SettingWrite, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +109,7 @@ class Loaded:
     next_n: int
     last_seq: int
     last_ms: int
+    settings: tuple[Setting | Policy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +187,17 @@ def turn_of(
         allocations=tuple(
             state.allocations.get(id) or state.ended_allocations[id] for id in changed.allocations
         ),
-        nodes=tuple(NodeWrite(live.node, live.state, live.row, live.cordoned) for live in nodes),
+        nodes=tuple(
+            NodeWrite(live.node, live.state, live.row, live.cordoned, live.suspicion)
+            for live in nodes
+        ),
         projects=tuple(state.projects[id] for id in changed.projects),
         new=tuple(new),
         memos=tuple(memos),
+        settings=tuple(
+            SettingWrite(
+                kind, key, state.policy if kind == POLICY else state.settings.get(kind, key)
+            )
+            for kind, key in changed.settings
+        ),
     )

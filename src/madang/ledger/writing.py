@@ -33,8 +33,9 @@ from madang.ledger.schema import (
     nodes,
     projects,
     requests,
+    settings,
 )
-from madang.ledger.values import JobWrite, NewJob, NodeWrite, Turn, name_of
+from madang.ledger.values import JobWrite, NewJob, NodeWrite, SettingWrite, Turn, name_of
 
 OUTCOME_WAITS_S = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)  # then nobody can say what became of a COMMIT
 
@@ -51,6 +52,8 @@ _INSERT_HOLDINGS = inserting(holdings)
 _DELETE_HOLDINGS = deleting(holdings, ("allocation", "rank"))
 _UPSERT_NODES = upserting(nodes, "id")
 _UPSERT_PROJECTS = upserting(projects, "id")
+_UPSERT_SETTINGS = upserting(settings, "name")
+_DELETE_SETTINGS = deleting(settings, ("name",))
 
 _TAKE_LEAD = (
     sa.update(lead)
@@ -180,6 +183,11 @@ class Writer:
     def _write(self, connection: sa.Connection, turn: Turn, seq: int) -> Holding:
         _INSERT_EVENTS.write(connection, _event_rows(turn, seq))
         _UPSERT_PROJECTS.write(connection, [{"id": p.id, "body": body(p)} for p in turn.projects])
+        _UPSERT_SETTINGS.write(
+            connection, [_setting_row(s) for s in turn.settings if s.value is not None]
+        )
+        gone = [{"name": setting.name} for setting in turn.settings if setting.value is None]
+        _DELETE_SETTINGS.write(connection, gone)
         _UPSERT_NODES.write(connection, [_node_row(write) for write in turn.nodes])
         self._write_jobs(connection, turn)
         holding = self._holding(turn.allocations)
@@ -342,8 +350,13 @@ def _node_row(write: NodeWrite) -> dict[str, Any]:
         "row": write.row,
         "state": write.state.value,
         "cordoned": int(write.cordoned),
+        "suspicion": write.suspicion,
         "body": body(write.node),
     }
+
+
+def _setting_row(write: SettingWrite) -> dict[str, Any]:
+    return {"name": write.name, "kind": write.kind, "body": body(write.value)}
 
 
 def _allocation_row(allocation: Allocation, n: int, live: int) -> dict[str, Any]:

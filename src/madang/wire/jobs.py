@@ -14,6 +14,7 @@ from pydantic import (
     PlainSerializer,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
 MEMBERS_MAX = 65_536
@@ -70,6 +71,20 @@ DurationMs = Annotated[
 ]
 
 
+class SegmentRequest(BaseModel):
+    """Members that must sit close: each run of `members` ranks inside one domain of `level`."""
+
+    model_config = ConfigDict(extra="forbid", title="Segment")
+
+    level: str = Field(
+        min_length=1,
+        max_length=64,
+        description="`node`, or a level of the network tree.",
+        examples=["node", "leaf"],
+    )
+    members: int = Field(ge=2, le=MEMBERS_MAX)
+
+
 class JobRequest(BaseModel):
     """One job. Only `command` is required."""
 
@@ -89,7 +104,53 @@ class JobRequest(BaseModel):
     gpus: float = Field(
         1, ge=0, le=GPUS_PER_MEMBER_MAX, description="GPUs per member; 0.25 is a quarter of one."
     )
-    profile: str = Field("", description="Machine profile (GPU model) to run on; default: any.")
+    members_min: int = Field(
+        0,
+        ge=0,
+        le=MEMBERS_MAX,
+        description="Elastic: it may start with so few members; 0: only with all.",
+    )
+    profile: str = Field(
+        "",
+        max_length=1024,
+        description="Machine profile (GPU model) to run on, or several in order of preference, "
+        "separated by commas; default: any.",
+        examples=["H100", "H100,A100"],
+    )
+    exclusive: bool = Field(False, description="Its nodes run nothing else meanwhile.")
+    zone: str = Field(
+        "", max_length=64, description="Zone to run in; default: the public one and the project's."
+    )
+    within: str = Field(
+        "",
+        max_length=64,
+        description="Level of the network tree one domain of which must hold all members, e.g. "
+        "`block`; `any`: anywhere; default: the policy's.",
+    )
+    within_soft: bool = Field(False, description="`within` is a wish, not a condition.")
+    switches: int = Field(0, ge=0, le=MEMBERS_MAX, description="At most so many leaf switches.")
+    switches_wait: DurationMs = Field(
+        0, description="How long to wait for so few switches; then any number will do."
+    )
+    segments: list[SegmentRequest] = Field(
+        default_factory=list, max_length=8, description="Members that must sit close, outer first."
+    )
+    spread_nodes: int = Field(
+        0, ge=0, le=MEMBERS_MAX, description="Spread the members over so many nodes at least."
+    )
+    data: dict[str, int] = Field(
+        default_factory=dict,
+        max_length=64,
+        description="Data sets it reads and their size in MiB: nodes that have them are preferred.",
+    )
+    checkpoints: bool = Field(
+        False, description="It saves checkpoints and goes on from them, so it may be moved aside."
+    )
+    estimate: DurationMs = Field(0, description="How long it will run, if you know.")
+    nice: int = Field(0, ge=-20, le=20, description="Among your own jobs: higher goes later.")
+    reservation: str = Field("", max_length=64, description="Calendar reservation to run inside.")
+    budget: str = Field("", max_length=64, description="Disruption budget it counts under.")
+    idle_ok: bool = Field(False, description="Never reclaim its GPUs because they are idle.")
     cpus: float | None = Field(
         None, gt=0, le=4096, description="CPUs per member; default: the profile's share per GPU."
     )
@@ -124,12 +185,39 @@ class JobRequest(BaseModel):
             )
         return value
 
-    @field_validator("project", "profile", "image", "memo", "forked_from")
+    @field_validator(
+        "project",
+        "profile",
+        "image",
+        "memo",
+        "forked_from",
+        "zone",
+        "within",
+        "reservation",
+        "budget",
+    )
     @classmethod
     def _text(cls, value: str) -> str:
         if "\0" in value:
             raise ValueError("it holds a NUL byte")
         return value
+
+    @model_validator(mode="after")
+    def _sizes(self) -> "JobRequest":
+        if self.members_min > self.members:
+            raise ValueError(
+                f"members_min is {self.members_min}, but members is only {self.members}"
+            )
+        for segment in self.segments:
+            if self.members % segment.members:
+                raise ValueError(
+                    f"{self.members} members cannot be cut into segments of {segment.members}"
+                )
+        if any(
+            not name or "\0" in name or not 0 <= mib < 1 << 40 for name, mib in self.data.items()
+        ):
+            raise ValueError("data maps a name to its size in MiB, from 0 to 2^40")
+        return self
 
     @field_validator("gpus")
     @classmethod

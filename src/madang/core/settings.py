@@ -1,0 +1,161 @@
+"""What operators set: workspaces, quotas, zones, calendar reservations, disruption budgets.
+
+Frozen values, each with a `key` that names it among its kind; set whole and dropped by key. The
+state keeps them in one `Settings`, the ledger in one table.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+
+from madang.core.model import UNLIMITED, Shape
+
+ANY = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Who pays: projects belong to one."""
+
+    id: str
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What an owner may hold of a machine group under a provisioning, in GPU-milli.
+
+    `owner` is `workspace:NAME` or `project:NAME`; `group` and `provisioning` may be `*`.
+    `guaranteed_milli` can always be had back; `limit_milli` is never exceeded (-1: none); what
+    others leave idle is lent by `weight`. `cells` are (level, count) promised whole (HiveD).
+    """
+
+    owner: str
+    group: str = ANY
+    provisioning: str = ANY
+    guaranteed_milli: int = 0
+    limit_milli: int = UNLIMITED
+    weight: int = 1
+    cells: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"{self.owner}/{self.group}/{self.provisioning}"
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A pool of nodes for some owners (empty: everyone) and job sizes, in whole GPUs (0: any)."""
+
+    id: str
+    owners: tuple[str, ...] = ()
+    gpus_min: int = 0
+    gpus_max: int = 0
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """GPUs × window: `members` of `shape` kept for a project from `begin_ms` until `end_ms`."""
+
+    id: str
+    project: str
+    shape: Shape
+    members: int
+    begin_ms: int
+    end_ms: int
+    by: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class DisruptionBudget:
+    """Of the members that count under it, at most `down_max` may be down by our doing."""
+
+    id: str
+    project: str
+    down_max: int
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """What a project consumed this month, and the GPU utilisation of its past jobs (-1: unknown).
+
+    Measured, not set by operators; kept with the settings because it weighs like one.
+    """
+
+    project: str
+    month_gpu_ms: int
+    util_pct: int = -1
+
+    @property
+    def key(self) -> str:
+        return self.project
+
+
+Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors
+
+
+@dataclass(slots=True)
+class Settings:
+    """All settings by key, one mapping a kind. The fold alone writes to it."""
+
+    workspaces: dict[str, Workspace] = field(default_factory=dict)
+    quotas: dict[str, Quota] = field(default_factory=dict)
+    zones: dict[str, Zone] = field(default_factory=dict)
+    reservations: dict[str, Reservation] = field(default_factory=dict)
+    budgets: dict[str, DisruptionBudget] = field(default_factory=dict)
+    factors: dict[str, Factors] = field(default_factory=dict)
+
+    def put(self, setting: Setting) -> bool:
+        """True iff it was news."""
+        of_kind = self.of(KIND_OF[type(setting)])
+        if of_kind.get(setting.key) == setting:
+            return False
+        of_kind[setting.key] = setting
+        return True
+
+    def drop(self, kind: str, key: str) -> bool:
+        """True iff it was there."""
+        return kind in KINDS and self.of(kind).pop(key, None) is not None
+
+    def get(self, kind: str, key: str) -> Setting | None:
+        """The setting, None if there is none."""
+        return self.of(kind).get(key)
+
+    def of(self, kind: str) -> dict[str, Setting]:
+        """All of a kind (one of `KINDS`), by key."""
+        found: dict[str, Setting] = getattr(self, kind)
+        return found
+
+    def copy(self) -> "Settings":
+        """One that shares no mapping."""
+        return Settings(*(dict(self.of(kind)) for kind in KINDS))  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Setting]:
+        for kind in KINDS:
+            yield from self.of(kind).values()
+
+
+KINDS: dict[str, type] = {
+    "workspaces": Workspace,
+    "quotas": Quota,
+    "zones": Zone,
+    "reservations": Reservation,
+    "budgets": DisruptionBudget,
+    "factors": Factors,
+}
+KIND_OF: dict[type, str] = {type_: kind for kind, type_ in KINDS.items()}
+assert tuple(KINDS) == tuple(one.name for one in fields(Settings)), "a mapping for each kind"
