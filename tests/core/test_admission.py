@@ -84,7 +84,7 @@ def test_what_can_never_run_is_rejected_with_a_guide(line):
     there = yard()
     job = there.job(line)
 
-    rejected = judge(there.state.pool, there.state.models, there.state.projects, job)
+    rejected = judge(there.state.view(0), job)
     assert rejected is not None
     told = guide(job, rejected)
     assert (told.code, told.text, told.tries) == (code, words, tries)
@@ -109,7 +109,7 @@ def test_a_node_that_is_too_small_in_one_way_each_is_told_as_that():
     there = Yard("n1: .. cpus=64 memory=10\nn2: .. cpus=1 memory=1000")
     job = there.job("b: 1 cpus=8 memory=100")
 
-    rejected = judge(there.state.pool, there.state.models, there.state.projects, job)
+    rejected = judge(there.state.view(0), job)
     assert rejected is not None
     assert guide(job, rejected).tries == ("ask for less per member: no node has all of it at once",)
 

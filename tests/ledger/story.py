@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from madang.core import events as ev
 from madang.core.model import Exit, Job, Node, Project, Shape
+from madang.core.settings import DisruptionBudget, Quota, Reservation, Workspace, Zone
 from madang.core.state import State
 
 SHAPES = (
@@ -42,6 +43,7 @@ KINDS = (
     *("submit", "start", "end") * 3,
     *("submit", "gang") * 3,
     *("stop", "requeue", "lost", "seen", "cordon", "project", "again"),
+    *("set", "watch"),
 )
 MOVES = st.builds(Move, st.sampled_from(KINDS), Number, Number, Number)
 TURNS = st.tuples(st.sampled_from((0, 5, 60, 2_000)), st.lists(MOVES, max_size=6))
@@ -101,9 +103,34 @@ class Teller:
             case "project":
                 quota_milli = (-1, 2_000, 6_000)[move.b % 3]
                 return ev.ProjectSet(Project(PROJECTS[move.a % 2], quota_milli=quota_milli))
+            case "set":
+                return (
+                    ev.QuotaSet(Quota(f"project:{PROJECTS[move.a % 2]}", weight=1 + move.b)),
+                    ev.ZoneSet(Zone(f"z{move.a % 2}", gpus_max=move.b)),
+                    ev.WorkspaceSet(Workspace("lab")),
+                    ev.BudgetSet(DisruptionBudget("search", PROJECTS[0], move.b)),
+                    ev.ReservationSet(Reservation("r", PROJECTS[1], Shape(8), 1, 1, 2 + move.b)),
+                    ev.SettingDropped(
+                        ("zones", "budgets")[move.a % 2], ("z0", "search")[move.a % 2]
+                    ),
+                )[move.c % 6]
+            case "watch":
+                return self._watched(state, move, now_ms)
             case _:  # an engine says something twice, late; a number is given to one job only
                 told = [fact for fact in self.told if not isinstance(fact, ev.JobSubmitted)]
                 return told[move.a % len(told)] if told else None
+
+    @staticmethod
+    def _watched(state: State, move: Move, now_ms: int) -> ev.Fact:
+        """What sensors and operators say of nodes and jobs."""
+        job = [*state.jobs, "nobody-0"][move.a % (len(state.jobs) + 1)]
+        return (
+            ev.NodeFlagged(NODES[move.a % 3], move.b % 3),
+            ev.NodeRemoved(NODES[move.a % 3]),
+            ev.CheckpointSaved(job, now_ms - move.b),
+            ev.JobMeasured(job, move.b, 60_000, now_ms),
+            ev.ProjectMeasured(PROJECTS[move.a % 2], move.b, 50),
+        )[move.c % 5]
 
     def _submit(self, move: Move, now_ms: int) -> ev.Fact:
         self.n += 1

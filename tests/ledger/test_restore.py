@@ -18,6 +18,7 @@ from madang.core.policies import MADANG
 from madang.core.policies import POLICIES as NAMED
 from madang.core.policy import DEFAULT
 from madang.core.pool import Pool
+from madang.core.settings import KINDS
 from madang.core.state import State
 from madang.ledger import Ledger, NewJob, open_ledger, turn_of
 from madang.testing.yard import Yard, state_of
@@ -37,14 +38,20 @@ def picture(state: State) -> dict[str, object]:
     rows = range(state.pool.nodes)
     models = {code: name for name, code in state.models.items()}
     groups = {code: name for name, code in state.groups.items()}
+    zones = {code: name for name, code in state.zones.items()}
+    domains = {code: path for path, code in state.domains.items()}
     return {
         "pool": [_row(state.pool, row) for row in rows],
         "models": [models[int(state.pool.model[row])] for row in rows],
         "groups": [groups[int(state.pool.group[row])] for row in rows],
+        "zones": [zones[int(state.pool.zone[row])] for row in rows],
+        "domains": [[domains.get(c) for c in state.pool.domains[row].tolist()] for row in rows],
         "nodes": state.nodes,
         "node_ids": state.node_ids,
         "on_node": {id: list(there) for id, there in state.on_node.items()},
         "projects": state.projects,
+        "held": {key: milli for key, milli in state.held_milli.items() if milli},
+        "settings": {kind: state.settings.of(kind) for kind in KINDS},
         "usage": {id: milli for id, milli in state.usage_milli.items() if milli},
         "jobs": [(live.job, live.standing, live.allocation) for live in state.jobs.values()],
         "allocations": list(state.allocations.items()),
@@ -60,7 +67,7 @@ def picture(state: State) -> dict[str, object]:
 
 
 def _row(pool: Pool, row: int) -> dict[str, object]:
-    codes = ("model", "group")
+    codes = ("model", "group", "zone", "domains")
     cells = {f.name: getattr(pool, f.name)[row] for f in fields(Pool) if f.name not in codes}
     # A pool that had a wider node once is wider than it need be.
     cells["gpu_free"] = np.trim_zeros(cells["gpu_free"], "b").tolist()

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from madang.core.model import UNLIMITED, Job, Project
+from madang.core.model import UNLIMITED, Job
 from madang.core.placement import could_hold, eligible_rows, room_if_empty
 from madang.core.pool import Pool
+from madang.core.snapshot import Snapshot
 
 Numbers = tuple[tuple[str, int | str], ...]
 
@@ -24,13 +25,11 @@ class Rejected:
     numbers: Numbers
 
 
-def judge(
-    pool: Pool, models: Mapping[str, int], projects: Mapping[str, Project], job: Job
-) -> Rejected | None:
+def judge(snapshot: Snapshot, job: Job) -> Rejected | None:
     """None if the job may wait its turn, else why it never could run."""
-    project = projects.get(job.project)
+    project = snapshot.projects.get(job.project)
     if project is None:
-        known = " ".join(sorted(projects)) or "none"
+        known = " ".join(sorted(snapshot.projects)) or "none"
         return Rejected("unknown_project", (("asked", job.project), ("known", known)))
     if project.quota_milli != UNLIMITED and job.milli > project.quota_milli:
         return Rejected(
@@ -41,7 +40,7 @@ def judge(
                 ("project", project.id),
             ),
         )
-    return _capacity(pool, models, job) if pool.nodes else None
+    return _capacity(snapshot.pool, snapshot.models, job) if snapshot.pool.nodes else None
 
 
 def _capacity(pool: Pool, models: Mapping[str, int], job: Job) -> Rejected | None:

@@ -191,16 +191,23 @@ def _lingering(state: State) -> None:
 def _usage(state: State) -> None:
     """Usage is what live jobs hold."""
     usage: dict[str, int] = {}
+    parts: dict[tuple[str, str, str], int] = {}
     for allocation in state.allocations.values():
         live = state.jobs.get(allocation.job)
         if live is None or live.allocation != allocation.id:
             continue  # what a dead node still holds is not charged
-        members = sum(allocation.holds(rank) for rank in range(len(allocation.seats)))
+        held_seats = [s for rank, s in enumerate(allocation.seats) if allocation.holds(rank)]
+        members = len(held_seats)
+        for seat in held_seats:
+            part = (live.job.project, state.nodes[seat.node].node.group, live.job.provisioning)
+            parts[part] = parts.get(part, 0) + allocation.shape.milli
         usage[allocation.project] = (
             usage.get(allocation.project, 0) + members * allocation.shape.milli
         )
     kept = {project: milli for project, milli in state.usage_milli.items() if milli}
     _require(kept == {p: m for p, m in usage.items() if m}, "usage", usage, state.usage_milli)
+    held = {key: milli for key, milli in state.held_milli.items() if milli}
+    _require(held == {k: m for k, m in parts.items() if m}, "held", parts, state.held_milli)
 
 
 def _nominations(state: State) -> None:

@@ -93,7 +93,7 @@ class Controller:
 
     def judge(self, job: Job) -> Rejected | None:
         """Why the job could never run here; None if it may wait its turn."""
-        return judge(self.state.pool, self.state.models, self.state.projects, job)
+        return judge(self.state.view(0), job)
 
     def _rejection(self, fact: JobSubmitted) -> JobRejected | None:
         job = fact.job

@@ -12,6 +12,7 @@ from madang.core.events import (
 from madang.core.model import UNLIMITED, Allocation, AllocationState, Job, ReleaseReason, Seat
 from madang.core.ordering import Key, ordered
 from madang.core.pool import Place, Pool
+from madang.core.seating import Seated
 from madang.core.snapshot import Snapshot
 
 
@@ -70,12 +71,13 @@ class Draft:
             return True
         return self.usage_milli.get(job.project, 0) + job.milli <= quota_milli
 
-    def bind(self, job: Job, places: tuple[Place, ...]) -> None:
+    def bind(self, job: Job, seated: Seated) -> None:
         """Give the job these places, one per member in rank order."""
+        shape, places = seated.shape, seated.places
         assert len(places) == job.members, f"a gang is placed whole: {job} {places}"
         self.bound.add(job.id)
         attempt = self.snapshot.jobs[job.id].standing.attempt + 1
-        self.pool.take(places, job.shape)
+        self.pool.take(places, shape)
         self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + job.milli
         self.decisions.append(
             AllocationBound(
@@ -84,7 +86,7 @@ class Draft:
                     job=job.id,
                     project=job.project,
                     attempt=attempt,
-                    shape=job.shape,
+                    shape=shape,
                     seats=tuple(Seat(self.snapshot.node_ids[row], gpus) for row, gpus in places),
                     state=AllocationState.BOUND,
                     bound_ms=self.snapshot.now_ms,
@@ -92,19 +94,20 @@ class Draft:
             )
         )
 
-    def nominate(self, job: Job, places: tuple[Place, ...]) -> None:
+    def nominate(self, job: Job, seated: Seated) -> None:
         """Promise the job these places, which others still hold; nobody else gets them."""
         self.decisions.append(
             JobNominated(
-                job.id, tuple(Seat(self.snapshot.node_ids[row], gpus) for row, gpus in places)
+                job.id,
+                tuple(Seat(self.snapshot.node_ids[row], gpus) for row, gpus in seated.places),
             )
         )
-        self.keep_promise(job, places)
+        self.keep_promise(job, seated)
 
-    def keep_promise(self, job: Job, places: Sequence[Place]) -> None:
+    def keep_promise(self, job: Job, seated: Seated) -> None:
         """Keep what is free of the promised places from everyone else, and charge the project."""
         self.promised.add(job.id)
-        self.pool.block(places, job.shape)
+        self.pool.block(seated.places, seated.shape)
         self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + job.milli
 
     def drop_nomination(self, job: str) -> None:

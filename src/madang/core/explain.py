@@ -13,9 +13,10 @@ from madang.core.admission import Numbers, Rejected
 from madang.core.draft import Draft
 from madang.core.live import QueueKey, lane_of, queue_key
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
-from madang.core.passes.start import competing_models, fits_when_empty, model_codes, walk
-from madang.core.placement import Unplaced, eligible_rows, members_room, place, room_when_empty
-from madang.core.pool import Bools, Place, Pool
+from madang.core.passes.start import competing_models, walk
+from madang.core.placement import Unplaced, members_room, room_when_empty
+from madang.core.pool import Place, Pool
+from madang.core.seating import fits_when_empty, rows_for, seat
 from madang.core.snapshot import Snapshot
 
 HOLDERS_SHOWN_MAX = 3
@@ -189,12 +190,11 @@ def _blocked(snapshot: Snapshot, job: Job, key: QueueKey) -> Why:
         return _out_of_service(snapshot, job)
     draft = Draft(snapshot)
     holders = walk(draft, until=key).holders
-    eligible = eligible_rows(snapshot.pool, model_codes(snapshot, job))
-    placed = place(draft.view, job.shape, job.members, eligible)
+    placed = seat(snapshot, draft.view, job)
     mine = competing_models(snapshot, lane_of(job))
     ahead = [id for bits, id in holders if bits & mine]
     count = _count_ahead(snapshot, key, mine) if ahead else 0
-    earliest_ms, basis = _earliest(snapshot, job, eligible)
+    earliest_ms, basis = _earliest(snapshot, job)
     if isinstance(placed, Unplaced):
         return _no_room(snapshot, job, placed, count, (earliest_ms, basis))
     if ahead:
@@ -225,7 +225,7 @@ def _short_of_quota(snapshot: Snapshot, job: Job) -> Why | None:
 
 def _out_of_service(snapshot: Snapshot, job: Job) -> Why:
     """The job fits in the yard, but not in the nodes that are open now."""
-    eligible = eligible_rows(snapshot.pool, model_codes(snapshot, job))
+    eligible = rows_for(snapshot, snapshot.pool, job.shape)
     room = room_when_empty(snapshot.pool, job.shape, job.members, eligible)
     closed = int(np.count_nonzero(~snapshot.pool.open))
     ill = int((snapshot.pool.gpu_count - snapshot.pool.gpu_usable).sum())
@@ -248,7 +248,7 @@ def _no_room(
     snapshot: Snapshot, job: Job, placed: Unplaced, ahead: int, earliest: tuple[int, str]
 ) -> Why:
     pool = snapshot.pool
-    eligible = eligible_rows(pool, model_codes(snapshot, job))
+    eligible = rows_for(snapshot, pool, job.shape)
     rows = pool.open if eligible is None else pool.open & eligible
     offered = pool.gpu_count if eligible is None else pool.gpu_count[eligible]
     free = int(pool.whole_free[rows].sum())
@@ -324,7 +324,7 @@ def _holders(snapshot: Snapshot, project: str) -> str:
     return f" (held by {shown}{', …' if len(held) > HOLDERS_SHOWN_MAX else ''})" if held else ""
 
 
-def _earliest(snapshot: Snapshot, job: Job, eligible: Bools | None) -> tuple[int, str]:
+def _earliest(snapshot: Snapshot, job: Job) -> tuple[int, str]:
     """When the job itself would fit if every running job ends at its time limit; 0 if never so.
 
     Ends only add room, so the first end that suffices is found by halving; each half's ends are
@@ -333,15 +333,13 @@ def _earliest(snapshot: Snapshot, job: Job, eligible: Bools | None) -> tuple[int
     deadlines = snapshot.deadlines
     none_ms, none_basis = 0, "no running job that must end has a time limit"
     before, pool = 0, snapshot.pool.scratch()
-    if isinstance(
-        place(_after(snapshot, pool, 0, len(deadlines)), job.shape, job.members, eligible), Unplaced
-    ):
+    if isinstance(seat(snapshot, _after(snapshot, pool, 0, len(deadlines)), job), Unplaced):
         return none_ms, none_basis
     after = len(deadlines)  # it fits after so many ends, and not after `before`
     while after - before > 1:
         middle = (before + after) // 2
         trial = _after(snapshot, pool, before, middle)
-        if isinstance(place(trial, job.shape, job.members, eligible), Unplaced):
+        if isinstance(seat(snapshot, trial, job), Unplaced):
             before, pool = middle, trial
         else:
             after = middle
@@ -356,11 +354,11 @@ def _after(snapshot: Snapshot, pool: Pool, first: int, last: int) -> Pool:
     pool = pool.scratch()
     for _, allocation_id in snapshot.deadlines[first:last]:
         allocation = snapshot.allocations[allocation_id]
-        for rank, seat in enumerate(allocation.seats):
+        for rank, held in enumerate(allocation.seats):
             if allocation.holds(rank):
-                live = snapshot.nodes[seat.node]
+                live = snapshot.nodes[held.node]
                 usable = live.node.usable
-                gpus = tuple(gpu for gpu in seat.gpus if usable >> gpu & 1)
+                gpus = tuple(gpu for gpu in held.gpus if usable >> gpu & 1)
                 pool.give((live.row, gpus), allocation.shape)
     return pool
 
@@ -388,14 +386,13 @@ def try_job(snapshot: Snapshot, job: Job, rejected: Rejected | None) -> Trial:
 def _placed_behind(snapshot: Snapshot, job: Job, key: QueueKey) -> tuple[Place, ...]:
     draft = Draft(snapshot)
     walk(draft, until=key)
-    eligible = eligible_rows(snapshot.pool, model_codes(snapshot, job))
-    placed = place(draft.view, job.shape, job.members, eligible)
+    placed = seat(snapshot, draft.view, job)
     assert not isinstance(placed, Unplaced), f"would start, but where? {job} {placed}"
-    return placed
+    return placed.places
 
 
 def _what_fits_now(snapshot: Snapshot, job: Job) -> tuple[str, ...]:
-    eligible = eligible_rows(snapshot.pool, model_codes(snapshot, job))
+    eligible = rows_for(snapshot, snapshot.pool, job.shape)
     rows = snapshot.pool.open if eligible is None else snapshot.pool.open & eligible
     tries = []
     room = int(np.minimum(members_room(snapshot.pool, job.shape, eligible), job.members).sum())
@@ -405,7 +402,8 @@ def _what_fits_now(snapshot: Snapshot, job: Job) -> tuple[str, ...]:
     if 1 <= most < job.shape.gpus:
         tries.append(f"--gpus {most} per member fits in what is free now")
     if job.shape.models:
-        anywhere = place(snapshot.pool, replace(job.shape, models=()), job.members)
+        anything = replace(job, shape=replace(job.shape, models=()))
+        anywhere = seat(snapshot, snapshot.pool, anything)
         if not isinstance(anywhere, Unplaced):
             tries.append("any GPU model: leave --profile out")
     return tuple(tries)

@@ -95,7 +95,7 @@ class DaemonYard:
         """What would happen to the request if it were submitted now."""
         job = self.loop.trial_job(request, owner)
         snapshot = self.loop.snapshot()
-        rejected = judge(snapshot.pool, snapshot.models, snapshot.projects, job)
+        rejected = judge(snapshot, job)
         return try_job(snapshot, job, rejected)
 
     async def wait_for_events(self, after: int) -> int:

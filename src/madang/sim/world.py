@@ -100,9 +100,9 @@ class World:
 
 def restored_from_rows(state: State) -> State:
     """The state as it is read back from rows: values through JSON, derived data made anew."""
-    again = restored(
+    return restored(
         [
-            LiveNode(_copy(Node, live.node), live.state, live.row, live.cordoned)
+            LiveNode(_copy(Node, live.node), live.state, live.row, live.cordoned, live.suspicion)
             for live in state.nodes.values()
         ],
         [_copy(Project, project) for project in state.projects.values()],
@@ -112,9 +112,8 @@ def restored_from_rows(state: State) -> State:
         ],
         [_copy(Allocation, allocation) for allocation in state.allocations.values()],
         list(state.nominations.items()),
+        [_copy(type(setting), setting) for setting in (*state.settings, state.policy)],
     )
-    again.policy = state.policy
-    return again
 
 
 def replayed(journal: list[tuple[int, Event]]) -> State:

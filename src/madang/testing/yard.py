@@ -14,7 +14,12 @@ from madang.ledger import Ledger, Loaded, NewJob, turn_of
 def state_of(loaded: Loaded) -> State:
     """The state of what a ledger has."""
     return restored(
-        loaded.nodes, loaded.projects, loaded.jobs, loaded.allocations, loaded.nominations
+        loaded.nodes,
+        loaded.projects,
+        loaded.jobs,
+        loaded.allocations,
+        loaded.nominations,
+        loaded.settings,
     )
 
 

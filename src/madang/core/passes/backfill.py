@@ -15,10 +15,11 @@ from madang.core.draft import Draft
 from madang.core.events import AllocationBound
 from madang.core.lifecycle import LIVELY
 from madang.core.model import WHOLE_GPU_MILLI, Job, Shape
-from madang.core.passes.start import BINDS_PER_TURN_MAX, fits_when_empty, model_codes
-from madang.core.placement import Unplaced, eligible_rows, members_room, place, room_on
+from madang.core.passes.start import BINDS_PER_TURN_MAX
+from madang.core.placement import Unplaced
 from madang.core.policy import Misfit
-from madang.core.pool import Bools, Need, Place, Pool
+from madang.core.pool import Need, Place, Pool
+from madang.core.seating import Gaps, fits_when_empty, likeness, seat
 
 NEVER_MS = np.iinfo(np.int64).max
 OVERDUE_FACTOR = 2  # what has outrun its estimate is expected to take as long again
@@ -92,26 +93,25 @@ class Timeline:
         # By the reservations that matter: what is free beside them; dropped when that changes.
         self._free_beside: dict[tuple[int, ...], Pool] = {}
         # What found no room finds none later in the turn, when less is free.
-        self._unplaced: set[tuple[Shape, int, tuple[int, ...]]] = set()
+        self._unplaced: set[tuple[object, tuple[int, ...]]] = set()
 
     def start_now(self, job: Job) -> bool:
         """Bind the job if there is room that no reservation needs."""
         end_ms = expected_end_ms(job, self.now_ms, self.now_ms)
         held = tuple([at for at, r in enumerate(self.reservations) if r.begin_ms < end_ms])
-        if (job.shape, job.members, held) in self._unplaced:
+        if (likeness(job), held) in self._unplaced:
             return False
-        pool = self._beside_all(held)
-        eligible = eligible_rows(pool, model_codes(self.draft.snapshot, job))
-        places = place(pool, job.shape, job.members, eligible)
-        if isinstance(places, Unplaced):
-            self._unplaced.add((job.shape, job.members, held))
+        seated = seat(self.draft.snapshot, self._beside_all(held), job)
+        if isinstance(seated, Unplaced):
+            self._unplaced.add((likeness(job), held))
             return False
-        self.draft.bind(job, places)
+        self.draft.bind(job, seated)
         self._free_beside.clear()
         for at in held:
-            self._beside[at].take(places, job.shape)
+            self._beside[at].take(seated.places, seated.shape)
         if self._has_stays and end_ms != NEVER_MS:
-            insort(self._stays, Stay(self.now_ms, end_ms, places, job.shape), key=_end_ms)
+            stay = Stay(self.now_ms, end_ms, seated.places, seated.shape)
+            insort(self._stays, stay, key=_end_ms)
         return True
 
     def _beside_all(self, held: tuple[int, ...]) -> Pool:
@@ -129,20 +129,20 @@ class Timeline:
         if not self._has_stays:
             self._stays, self._has_stays = _stays(self.draft), True
         length_ms = expected_ms(job) or NEVER_MS - self.now_ms
-        eligible = eligible_rows(self.draft.view, model_codes(self.draft.snapshot, job))
         free, given = self.draft.view.scratch(), 0
-        gaps = Gaps(free, job, eligible)
+        gaps, free_milli = Gaps(self.draft.snapshot, free, job), int(free.gpu_free.sum())
         for begin_ms in self._ends():
             while given < len(self._stays) and self._stays[given].end_ms <= begin_ms:
-                gaps.give(self._stays[given])
+                gaps.give(self._stays[given].places, self._stays[given].shape)
+                free_milli += self._stays[given].milli
                 given += 1
-            if gaps.missing > 0 or gaps.free_milli - self._reserved_milli(begin_ms) < job.milli:
+            if gaps.missing > 0 or free_milli - self._reserved_milli(begin_ms) < job.milli:
                 continue
             end_ms = min(begin_ms + length_ms, NEVER_MS)
             pool = self._without_reservations(free, begin_ms, end_ms)
-            places = place(pool, job.shape, job.members, eligible)
-            if not isinstance(places, Unplaced):
-                self._keep(Stay(begin_ms, end_ms, places, job.shape), free)
+            seated = seat(self.draft.snapshot, pool, job)
+            if not isinstance(seated, Unplaced):
+                self._keep(Stay(begin_ms, end_ms, seated.places, seated.shape), free)
                 return True
         return False
 
@@ -180,27 +180,6 @@ class Timeline:
         self._needs.append(need)
         self._beside.append(left)
         self._free_beside.clear()
-
-
-class Gaps:
-    """How many of a gang's members have no room in a pool that fills with what is given back."""
-
-    def __init__(self, pool: Pool, job: Job, eligible: Bools | None) -> None:
-        self._pool, self._job, self._eligible = pool, job, eligible
-        self._room = np.minimum(members_room(pool, job.shape, eligible), job.members).tolist()
-        self.missing = job.members - sum(self._room)
-        self.free_milli = int(pool.gpu_free.sum())
-
-    def give(self, stay: Stay) -> None:
-        """Give a stay's places back to the pool."""
-        for one in stay.places:
-            self._pool.give(one, stay.shape)
-        self.free_milli += stay.milli
-        for row in {row: None for row, _ in stay.places}:
-            if self._eligible is None or self._eligible.item(row):
-                here = min(room_on(self._pool, row, self._job.shape), self._job.members)
-                self.missing -= here - self._room[row]
-                self._room[row] = here
 
 
 def _end_ms(stay: Stay) -> int:

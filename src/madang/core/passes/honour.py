@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from madang.core.draft import Draft
 from madang.core.model import AllocationState
 from madang.core.pool import Place
+from madang.core.seating import Seated, shape_at
 
 
 def honour(draft: Draft) -> None:
@@ -21,14 +22,16 @@ def honour(draft: Draft) -> None:
         live = snapshot.jobs[job_id]
         if live.standing.stop_asked:
             continue  # the settle pass has ended it, and its promise with it
-        job, places = live.job, draft.places_of(snapshot.nominations[job_id])
+        job, seats = live.job, snapshot.nominations[job_id]
+        places = tuple(draft.places_of(seats))
+        promised = Seated(shape_at(snapshot, job, seats), places)
         still_runs = snapshot.still_runs(job_id)
-        if not snapshot.pool.could_ever_hold(places, job.shape) or not draft.within_quota(job):
+        if not snapshot.pool.could_ever_hold(places, promised.shape) or not draft.within_quota(job):
             draft.drop_nomination(job_id)
-        elif draft.view.has_free(places, job.shape) and not still_runs:
-            draft.bind(job, tuple(places))
+        elif draft.view.has_free(places, promised.shape) and not still_runs:
+            draft.bind(job, promised)
         elif still_runs or _somebody_leaves(draft, places):
-            draft.keep_promise(job, places)
+            draft.keep_promise(job, promised)
         else:
             draft.drop_nomination(job_id)
 

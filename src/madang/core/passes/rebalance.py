@@ -10,21 +10,12 @@ Only jobs that checkpoint, and that have run for the policy's least time, can be
 from collections import Counter
 from itertools import chain
 
-import numpy as np
-
 from madang.core.draft import Draft
-from madang.core.model import Allocation, AllocationState, Job, ReleaseReason, Shape
+from madang.core.model import Allocation, AllocationState, Job, ReleaseReason
 from madang.core.ordering import Key, key_of
-from madang.core.passes.start import model_codes
-from madang.core.placement import (
-    Unplaced,
-    eligible_rows,
-    members_room,
-    place,
-    room_on,
-    seats_on,
-)
-from madang.core.pool import Place, Pool
+from madang.core.placement import Unplaced, room_on, seats_on
+from madang.core.pool import Pool
+from madang.core.seating import Gaps, Seated, likeness, seat
 
 Movable = tuple[Key, Allocation]
 
@@ -38,16 +29,16 @@ def rebalance(draft: Draft) -> None:
     if first is None:
         return
     movable = _movable(draft, first)
-    failed: set[tuple[Shape, int]] = set()
+    failed: set[object] = set()
     for key, job_id in draft.order:
         if not movable or key >= movable[-1][0]:
             return
         job = snapshot.jobs[job_id].job
         # What found no room among these victims finds none among fewer.
-        if (job.shape, job.members) in failed or not draft.may_start(job_id):
+        if likeness(job) in failed or not draft.may_start(job_id):
             continue
         if not _make_room(draft, job, key, movable):
-            failed.add((job.shape, job.members))
+            failed.add(likeness(job))
 
 
 def _movable(draft: Draft, first: Key) -> list[Movable]:
@@ -73,29 +64,21 @@ def _key_of_movable(one: Movable) -> Key:
 
 def _make_room(draft: Draft, job: Job, key: Key, movable: list[Movable]) -> bool:
     """Promise the job a place, victims and all, or change nothing. False iff there is none."""
-    eligible = eligible_rows(draft.view, model_codes(draft.snapshot, job))
     trial = draft.view.scratch()
-    room = np.minimum(members_room(trial, job.shape, eligible), job.members)
-    missing = job.members - int(room.sum())
-    if missing <= 0:
+    gaps = Gaps(draft.snapshot, trial, job)
+    if gaps.missing <= 0 and not isinstance(seat(draft.snapshot, trial, job), Unplaced):
         return True  # the start pass has not come to it yet
     victims: list[Allocation] = []
     for victim_key, allocation in reversed(movable):
         if victim_key <= key:
             return False
         victims.append(allocation)
-        held = draft.held_places(allocation)
-        for one in held:
-            trial.give(one, allocation.shape)
-        for row in {row: None for row, _ in held}:
-            if eligible is None or eligible.item(row):
-                here = min(room_on(trial, row, job.shape), job.members)
-                missing -= here - int(room[row])
-                room[row] = here
-        if missing <= 0:
-            places = place(trial, job.shape, job.members, eligible)
-            assert not isinstance(places, Unplaced), f"counted room that is not there: {job}"
-            _promise(draft, job, trial, places, victims)
+        gaps.give(draft.held_places(allocation), allocation.shape)
+        if gaps.missing > 0:
+            continue
+        seated = seat(draft.snapshot, trial, job)
+        if not isinstance(seated, Unplaced):
+            _promise(draft, job, trial, seated, victims)
             leaving = draft.releasing
             movable[:] = [one for one in movable if one[1].id not in leaving]
             return True
@@ -103,21 +86,21 @@ def _make_room(draft: Draft, job: Job, key: Key, movable: list[Movable]) -> bool
 
 
 def _promise(
-    draft: Draft, job: Job, trial: Pool, places: tuple[Place, ...], victims: list[Allocation]
+    draft: Draft, job: Job, trial: Pool, seated: Seated, victims: list[Allocation]
 ) -> None:
     """Ask for the leave of those without whom there is no room on these nodes, and of no others.
 
     `trial` is the pool without any of the victims, who are last in the order first.
     """
-    members = Counter(row for row, _ in places)
+    shape, members = seated.shape, Counter(row for row, _ in seated.places)
     for victim in reversed(victims):
         held = draft.held_places(victim)
         trial.take(held, victim.shape)
-        if all(room_on(trial, row, job.shape) >= count for row, count in members.items()):
+        if all(room_on(trial, row, shape) >= count for row, count in members.items()):
             continue  # the gang fits beside it
         for one in held:
             trial.give(one, victim.shape)
         live = draft.snapshot.jobs[victim.job]
         draft.release(victim.id, ReleaseReason.PREEMPTED, live.job.grace_ms)
-    seats = [seats_on(trial, row, count, job.shape) for row, count in members.items()]
-    draft.nominate(job, tuple(chain.from_iterable(seats)))
+    seats = [seats_on(trial, row, count, shape) for row, count in members.items()]
+    draft.nominate(job, Seated(shape, tuple(chain.from_iterable(seats))))

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 
 from madang.core.draft import Draft
 from madang.core.live import Lane, LiveJob
-from madang.core.model import WHOLE_GPU_MILLI, Job, Shape
+from madang.core.model import WHOLE_GPU_MILLI, Job
 from madang.core.ordering import Key, has_lost_patience
-from madang.core.placement import Unplaced, could_hold, eligible_rows, place
+from madang.core.placement import Unplaced
 from madang.core.policy import Misfit
+from madang.core.seating import fits_when_empty, likeness, seat
 from madang.core.snapshot import Snapshot
 
 BINDS_PER_TURN_MAX = 4096  # a turn stays short; the rest is placed in the next one
@@ -37,7 +38,7 @@ class Walk:
 
     held_back: int = 0
     holders: list[tuple[int, str]] = field(default_factory=list)
-    unplaced: set[tuple[Shape, int]] = field(default_factory=set)
+    unplaced: set[object] = field(default_factory=set)
 
 
 def walk(draft: Draft, until: Key | None = None) -> Walk:
@@ -56,14 +57,14 @@ def walk(draft: Draft, until: Key | None = None) -> Walk:
         competes_for = competing[job.shape.models if job.shape.gpus else None]
         if competes_for & so_far.held_back:
             continue
-        if not draft.may_start(job_id) or (job.shape, job.members) in so_far.unplaced:
+        if not draft.may_start(job_id) or likeness(job) in so_far.unplaced:
             continue
         if _bound(draft, job):
             if len(draft.decisions) >= BINDS_PER_TURN_MAX:
                 break
             whole_max = _whole_free_max(draft)
             continue
-        so_far.unplaced.add((job.shape, job.members))
+        so_far.unplaced.add(likeness(job))
         if snapshot.policy.misfit is Misfit.STOP:
             break
         holds = snapshot.policy.misfit is Misfit.HOLD or has_lost_patience(snapshot, live)
@@ -89,25 +90,11 @@ def _is_passed(snapshot: Snapshot, live: LiveJob) -> bool:
 
 
 def _bound(draft: Draft, job: Job) -> bool:
-    eligible = eligible_rows(draft.view, model_codes(draft.snapshot, job))
-    places = place(draft.view, job.shape, job.members, eligible)
-    if isinstance(places, Unplaced):
+    seated = seat(draft.snapshot, draft.view, job)
+    if isinstance(seated, Unplaced):
         return False
-    draft.bind(job, places)
+    draft.bind(job, seated)
     return True
-
-
-def fits_when_empty(snapshot: Snapshot, job: Job) -> bool:
-    """True iff the open nodes could hold the gang if nothing else were there."""
-    pool = snapshot.pool
-    eligible = eligible_rows(pool, model_codes(snapshot, job))
-    rows = pool.open if eligible is None else pool.open & eligible
-    return could_hold(pool, pool.gpu_usable, job.shape, job.members, rows)
-
-
-def model_codes(snapshot: Snapshot, job: Job) -> tuple[int, ...]:
-    """Codes of the models the job may run on; empty means any. A model nobody has is code -1."""
-    return tuple([snapshot.models.get(model, -1) for model in job.shape.models])
 
 
 def competing_models(snapshot: Snapshot, lane: Lane) -> int:

@@ -1,0 +1,276 @@
+"""Where a gang goes: all of its members or none, near to each other, in one go.
+
+A gang takes the smallest domain of the network tree that holds it; of those the one in which it
+needs the fewest domains below, then the tightest, so that whole switches stay whole for large
+jobs. Ranks follow the tree: consecutive ranks are near. What must stay together (segments) and
+what must hold all of it (`within`) is never broken; `switches` is a limit for a while.
+
+Everything is counted per domain with integers (topology.py); Python loops only over the domains
+and nodes that are chosen. Best fit over domains: Kueue's topology-aware scheduling and Slurm's
+topology/tree do the same; the tiers and the hard limit are Volcano's HyperNode.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from madang.core.model import Category, Job, Shape
+from madang.core.placement import (
+    Unplaced,
+    could_hold,
+    members_room,
+    place,
+    room_if_empty,
+    seats_on,
+)
+from madang.core.policy import Policy
+from madang.core.pool import Bools, Ints, Place, Pool, SmallInts
+from madang.core.topology import (
+    ANYWHERE,
+    ROOT,
+    UNKNOWN_LEVEL,
+    Rows,
+    Tree,
+    depth_of,
+    fewest,
+    level_of,
+    most_of,
+    tightest,
+    tree_of,
+)
+
+NEVER_MS = int(np.iinfo(np.int64).max)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a gang asks of a tree whose nodes are at level D + 1.
+
+    `within` is the level one domain of which must hold it; `by_default` says that the policy asked
+    for that, not the job. `units` (D + 2,): how many members must stay together within a domain of
+    each level or below; `switches` of level `leaf` are the most it may touch, 0 for any number.
+    `members` and `least` are whole units.
+    """
+
+    members: int
+    least: int
+    within: int
+    by_default: bool
+    units: tuple[int, ...]
+    switches: int
+    leaf: int
+
+    @property
+    def is_plain(self) -> bool:
+        """True iff any nodes will do."""
+        return self.within == ROOT and self.units[0] == 1 and not self.switches
+
+    @property
+    def shared(self) -> int:
+        """The level at which nodes without a name count as one domain; -1 for none.
+
+        A job that asks for a level wants to be sure of it; the default is for those who have one.
+        """
+        return self.within if self.by_default else -1
+
+
+def place_gang(
+    pool: Pool,
+    job: Job,
+    shape: Shape,
+    eligible: Bools | None,
+    now_ms: int,
+    policy: Policy,
+) -> tuple[Place, ...] | Unplaced:
+    """One (row, devices) per member in rank order, or why not.
+
+    Of an elastic gang as many members as fit, at least `members_min`.
+
+    Args:
+        eligible: (N,) rows that may be used at all; None means every row.
+    """
+    depth = depth_of(pool.domains)
+    terms = terms_of(job, policy, depth, now_ms)
+    if terms is None:
+        return Unplaced(0, 0)
+    if not depth and terms.is_plain and terms.least == terms.members:
+        return place(pool, shape, job.members, eligible)
+    room = np.minimum(members_room(pool, shape, eligible), terms.members)
+    rows = np.flatnonzero(room)
+    seating = Seating(pool, tree_of(pool.domains, rows, shared=terms.shared), terms, room[rows])
+    chosen = seating.chosen()
+    if isinstance(chosen, Unplaced):
+        return chosen
+    places: list[Place] = []
+    for row, count in chosen:
+        places += seats_on(pool, row, count, shape)
+    return tuple(places)
+
+
+def terms_of(job: Job, policy: Policy, depth: int, now_ms: int) -> Terms | None:
+    """What the job asks of a tree `depth` levels deep; None if it names a level nobody knows."""
+    levels = policy.levels
+    sizes = [1] * (depth + 2)
+    for segment in job.segments:
+        at = level_of(levels, depth, segment.level)
+        if at == UNKNOWN_LEVEL:
+            return None
+        sizes[at] = max(sizes[at], segment.members)
+    units = [max(sizes[level:]) for level in range(depth + 2)]
+    for upper, lower in pairwise(units):
+        assert upper % lower == 0, f"segments do not nest: {job}"
+    by_default = not job.within and job.category is Category.TRAINING and depth > 0
+    asked = (policy.within or "1") if by_default else job.within or ANYWHERE
+    within = 1 if by_default and not policy.within else level_of(levels, depth, asked)
+    if within == UNKNOWN_LEVEL:
+        return None
+    waits = not job.switches_wait_ms or now_ms < job.submitted_ms + job.switches_wait_ms
+    unit = units[0]
+    return Terms(
+        members=job.members // unit * unit,
+        least=-(-(job.members_min or job.members) // unit) * unit,
+        within=ROOT if job.within_soft else within,
+        by_default=by_default,
+        units=tuple(units),
+        switches=job.switches if waits and depth else 0,
+        leaf=min(len(levels), depth) if depth else 1,
+    )
+
+
+class Seating:
+    """One gang before one tree: how many fit where, and the choice.
+
+    `room` (R,): members that each row of the tree could take.
+    """
+
+    def __init__(self, pool: Pool, tree: Tree, terms: Terms, room: Ints) -> None:
+        self.pool, self.tree, self.terms = pool, tree, terms
+        self.capacities = tree.capacities(room, terms.units)
+        self._in_use: dict[int, Ints] = {}
+
+    def most(self) -> int:
+        """How many members the best domain of the level that must hold them could take."""
+        held = self._holds(self.terms.within)
+        unit = self.terms.units[ROOT]
+        return int(held.max(initial=0)) // unit * unit
+
+    def chosen(self) -> list[tuple[int, int]] | Unplaced:
+        """(row of the pool, members there) along the tree, or how many would fit at best."""
+        terms, tree = self.terms, self.tree
+        most = self.most()
+        if most < terms.least or not most:
+            return Unplaced(most, len(tree.rows))
+        count = min(most, terms.members)
+        level, domain = self._smallest(count)
+        taken: list[tuple[int, int]] = []
+        self._fill(level, domain, count, taken)
+        if terms.switches and self._touched(taken) > terms.switches:
+            return Unplaced(most, len(tree.rows))
+        at = np.array([place for place, _ in taken])
+        along = np.lexsort([ids[at] for ids in reversed(tree.ids)]).tolist()
+        return [(int(tree.rows[taken[n][0]]), taken[n][1]) for n in along]
+
+    def _holds(self, level: int) -> Ints:
+        """(K_level,) members that each domain could take, on no more switches than allowed."""
+        held, leaf = self.capacities[level], self.terms.leaf
+        if not self.terms.switches or level >= leaf:
+            return held
+        over = self.tree.above(leaf, level)
+        limit = most_of(self.capacities[leaf], over, len(held), self.terms.switches)
+        return np.minimum(held, limit)
+
+    def _smallest(self, count: int) -> tuple[int, int]:
+        """(level, domain) of the smallest domain that holds so many.
+
+        Of one level the one that needs the fewest domains below it, then the tightest, then the
+        one most in use, so that whole ones stay whole; then the first.
+        """
+        for level in range(self.tree.nodes, self.terms.within - 1, -1):
+            fits = np.flatnonzero(self._holds(level) >= count)
+            if len(fits):
+                keys = self._keys_of_node if level == self.tree.nodes else self._keys_of_domain
+                return level, int(fits[np.lexsort(keys(level, fits, count))[0]])
+        raise AssertionError(f"no domain holds {count} members: {self.terms}")
+
+    def _keys_of_node(self, level: int, fits: Rows, count: int) -> list[Ints]:
+        """The fullest node, under the leaf and the block most in use. The last key counts most."""
+        tree = self.tree
+        in_use = [-self.in_use(at)[tree.ids[at][fits]] for at in range(ROOT + 1, level)]
+        return [fits, *in_use, self.pool.whole_free[tree.rows[fits]].astype(np.int64)]
+
+    def _keys_of_domain(self, level: int, fits: Rows, count: int) -> list[Ints]:
+        """See `_smallest`. The last key counts most."""
+        tree, lower = self.tree, self._lower(level)
+        held, over = self.capacities[level], self.tree.above(lower, level)
+        needed = fewest(self.capacities[lower], over, len(held), count)
+        return [fits, -self.in_use(level)[fits], held[fits], needed[fits]]
+
+    def _fill(self, level: int, domain: int, count: int, taken: list[tuple[int, int]]) -> None:
+        """Spread so many members over the domain, on as few domains of each level as will do."""
+        tree = self.tree
+        if level == tree.nodes:
+            taken.append((domain, count))
+            return
+        lower = self._lower(level)
+        children = tree.children(level, domain, lower)
+        if lower == tree.nodes:
+            tie = self.pool.whole_free[tree.rows[children]].astype(np.int64)
+        else:
+            tie = -self.in_use(lower)[children]
+        for at, here in tightest(self.capacities[lower][children], tie, count):
+            self._fill(lower, int(children[at]), here, taken)
+
+    def _lower(self, level: int) -> int:
+        """The level that a domain's members are spread over: the switches where they are counted.
+
+        Unless segments must stay within a level between the two.
+        """
+        leaf, units = self.terms.leaf, self.terms.units
+        if self.terms.switches and level < leaf and units[level + 1] == units[leaf]:
+            return leaf
+        return level + 1
+
+    def _touched(self, taken: list[tuple[int, int]]) -> int:
+        """How many switches these nodes are under."""
+        return len({int(self.tree.ids[self.terms.leaf][at]) for at, _ in taken})
+
+    def in_use(self, level: int) -> Ints:
+        """(K_level,) GPUs of each domain that somebody has a part of, on nodes out of the tree too."""
+        if level not in self._in_use:
+            totals = np.zeros(len(self.tree.parents[level]), np.int64)
+            if level != ROOT:
+                codes = self.pool.domains[:, level - 1]
+                known = (codes >= 0) & (codes < len(totals))
+                used = (self.pool.gpu_usable - self.pool.whole_free)[known].astype(np.int64)
+                np.add.at(totals, codes[known], used)
+            self._in_use[level] = totals
+        return self._in_use[level]
+
+
+def could_hold_gang(
+    pool: Pool, devices: SmallInts, job: Job, shape: Shape, policy: Policy, rows: Bools | None
+) -> bool:
+    """True iff these rows, had they these devices, could hold the gang if all were free.
+
+    A limit on switches that ends some day is not looked at.
+    """
+    now_ms = NEVER_MS if job.switches_wait_ms else 0
+    terms = terms_of(job, policy, depth_of(pool.domains), now_ms)
+    if terms is None:
+        return False
+    if not could_hold(pool, devices, shape, terms.least, rows):
+        return False
+    return terms.is_plain or most_when_empty(pool, devices, terms, shape, rows) >= terms.least
+
+
+def most_when_empty(
+    pool: Pool, devices: SmallInts, terms: Terms, shape: Shape, rows: Bools | None
+) -> int:
+    """How many members a gang of these terms could have at most if all were free."""
+    room = room_if_empty(pool, devices, shape, terms.members)
+    if rows is not None:
+        room[~rows] = 0
+    held = np.flatnonzero(room)
+    tree = tree_of(pool.domains, held, shared=terms.shared)
+    return Seating(pool, tree, terms, room[held]).most()
