@@ -226,6 +226,18 @@ def test_a_cordoned_node_shows_it_and_comes_back(door):
     assert node in unknown.json()["allowed"]
 
 
+def test_only_a_node_out_of_sight_can_be_taken_off_the_lists(door):
+    node = door.client.get("/v1/nodes").json()["nodes"][0]["id"]
+
+    in_sight = door.client.delete(f"/v1/nodes/{node}")
+    unknown = door.client.delete("/v1/nodes/nowhere")
+
+    assert in_sight.status_code == 409
+    assert in_sight.json()["allowed"] == ["lost"]
+    assert unknown.status_code == 404
+    assert node in [one["id"] for one in door.client.get("/v1/nodes").json()["nodes"]]
+
+
 def test_the_overview_adds_up(door):
     view = door.client.get("/v1/overview").json()
     gpus = view["gpus"]

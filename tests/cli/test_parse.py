@@ -171,4 +171,4 @@ def test_docs_have_a_heading_for_every_verb_and_none_more():
     ]
 
     assert headings == [verb.name for verb in VERBS]
-    assert {"project", "sim", "token"} == FAMILIES
+    assert {name.split()[0] for name in headings if " " in name} == FAMILIES

@@ -5,8 +5,7 @@
 
 A capital is a whole device held by the job of that letter, a dot a free one, `x` an ill one, and
 `{AB}` a device that A and B hold shares of. A job is a line: `b: 2x4 share=500 project=vision`:
-two members with four devices each. With `moves=1` it checkpoints and may be moved aside; held jobs
-do so under `under(policy, "a")`.
+two members with four devices each. `at=b0/l1` is a node's place in the network tree.
 """
 
 import re
@@ -23,12 +22,14 @@ from madang.core.live import queue_key
 from madang.core.model import (
     Allocation,
     AllocationState,
+    Category,
     Exit,
     Job,
     Node,
     NodeState,
     Project,
     Seat,
+    Segment,
     Shape,
 )
 from madang.core.ordering import level_of
@@ -191,8 +192,15 @@ class Yard:
             submitted_ms=self.now_ms,
             time_limit_ms=int(options.pop("limit_s", 0)) * 1000,
             retries_max=int(options.pop("retries", 0)),
-            estimate_ms=int(options.pop("estimate_s", 0)) * 1000,
-            checkpoints=bool(options.pop("moves", "")),
+            members_min=int(options.pop("min", 0)),
+            within=options.pop("within", ""),
+            within_soft=bool(options.pop("soft", "")),
+            switches=int(options.pop("switches", 0)),
+            switches_wait_ms=int(options.pop("wait_s", 0)) * 1000,
+            segments=_segments(options.pop("segments", "")),
+            category=Category(options.pop("category", "training")),
+            checkpoints=bool(options.pop("checkpoints", "")),
+            restart_ms=int(options.pop("restart_s", 0)) * 1000,
         )
         assert not options, f"not an option of a job: {options}"
         return job
@@ -212,6 +220,7 @@ class Yard:
             memory_mib=int(options.get("memory", 1024)),
             model=options.get("model", "H100"),
             healthy=~ill,
+            domains=tuple(filter(None, options.get("at", "").split("/"))),
         )
         self.controller.state.apply(ev.NodeSeen(node), self.now_ms)
         if "cordoned" in words:
@@ -257,6 +266,12 @@ class Yard:
         if holders[0].startswith("/"):
             return "{" + "".join(sorted(holder[1:] for holder in holders)) + "}"
         return "".join(holders)
+
+
+def _segments(text: str) -> tuple[Segment, ...]:
+    """`leaf:8,node:2`: runs of 8 ranks in a leaf, of 2 in a node."""
+    words = [word.split(":") for word in text.split(",") if word]
+    return tuple(Segment(level, int(members)) for level, members in words)
 
 
 def after(picture: str, *jobs: str) -> str:

@@ -1,4 +1,4 @@
-"""Verbs that change something: stop, requeue, memo, cordon, uncordon, project set, token new/rm."""
+"""Verbs that change something: stop, requeue, memo, cordon, node rm, project set, token new."""
 
 from __future__ import annotations
 
@@ -86,6 +86,11 @@ def memo_verb(given: Given, desk: Desk) -> int:
 def cordon_verb(given: Given, desk: Desk) -> int:
     """Let nodes take no more."""
     return _each(given.texts("node"), desk.client.cordon, "nodes", _node_words, desk)
+
+
+def node_rm_verb(given: Given, desk: Desk) -> int:
+    """Take lost nodes off the lists."""
+    return _each(given.texts("node"), desk.client.remove_node, "nodes", _node_words, desk)
 
 
 def uncordon_verb(given: Given, desk: Desk) -> int:

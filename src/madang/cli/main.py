@@ -13,7 +13,15 @@ import sys
 from collections.abc import Sequence
 
 from madang.cli.parse import Given, HelpAsked, UsageError, parsed
-from madang.client.errors import ApiError, CodeError, MadangError, NotFound, Refused, Unreachable
+from madang.client.errors import (
+    ApiError,
+    CodeError,
+    Invalid,
+    MadangError,
+    NotFound,
+    Refused,
+    Unreachable,
+)
 
 USAGE, NOT_FOUND, REJECTED, NO_DAEMON, REFUSED, INTERRUPTED, PIPE_CLOSED = 2, 3, 4, 5, 6, 130, 141
 
@@ -71,7 +79,7 @@ def _call(given: Given) -> int:
 def exit_code(error: MadangError) -> int:
     """Which code a script sees."""
     match error:
-        case UsageError() | CodeError():
+        case UsageError() | CodeError() | Invalid():
             return USAGE
         case NotFound():
             return NOT_FOUND

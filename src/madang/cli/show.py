@@ -221,7 +221,9 @@ def error_text(error: MadangError) -> str:
     lines = [f"{coloured('error:', RED, sys.stderr)} {clean(error.message)}"]
     found: Sequence[Mapping[str, Any]] = getattr(error, "errors", ())
     for each in found:
-        lines.append(f"  {clean(each.get('where', ''))}: {clean(each.get('problem', ''))}")
+        words = f"{each.get('where', '')}: {each.get('problem', '')}"
+        if words != error.message:  # a single mistake is the message already
+            lines.append(f"  {clean(words)}")
         if each.get("given") not in (None, "", error.given):
             lines.append(f"    given    {cut(clean(each['given']), 200)}")
         if each.get("allowed"):

@@ -327,6 +327,13 @@ VERBS = (
         group="Run the yard",
         arguments=(Argument("NODE", NODE.help, many=True, complete="node"),),
     ),
+    Verb(
+        "node rm",
+        "madang.cli.change",
+        "Take lost nodes that hold nothing off the lists",
+        group="Run the yard",
+        arguments=(Argument("NODE", NODE.help, many=True, complete="node"),),
+    ),
     Verb("project ls", "madang.cli.watch", "Projects, quota and use", group="Run the yard"),
     Verb(
         "project set",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from madang.client.errors import (
         ApiError,
         CodeError,
+        Invalid,
         MadangError,
         NotFound,
         Refused,
@@ -26,6 +27,7 @@ _HOMES = {
     "ApiError": "madang.client.errors",
     "CodeError": "madang.client.errors",
     "MadangError": "madang.client.errors",
+    "Invalid": "madang.client.errors",
     "NotFound": "madang.client.errors",
     "Refused": "madang.client.errors",
     "Rejected": "madang.client.errors",
@@ -38,6 +40,7 @@ __all__ = [
     "ApiError",
     "Client",
     "CodeError",
+    "Invalid",
     "MadangError",
     "NotFound",
     "Packed",

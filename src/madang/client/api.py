@@ -299,6 +299,10 @@ class Client:
         """Let a node keep what it has and take no more."""
         return self._document("POST", f"/v1/nodes/{quoted(node)}/cordon", b"{}")
 
+    def remove_node(self, node: str) -> Document:
+        """A lost node that holds nothing leaves the yard; if it is seen again, it is back."""
+        return self._document("DELETE", f"/v1/nodes/{quoted(node)}")
+
     def uncordon(self, node: str) -> Document:
         """Let a node take work again."""
         return self._document("POST", f"/v1/nodes/{quoted(node)}/uncordon", b"{}")

@@ -7,6 +7,7 @@ MadangError
 └── ApiError         the daemon answered with a problem (RFC 9457)
     ├── Refused      401, 403: no token, or not this one
     ├── NotFound     404
+    ├── Invalid      422: the request has mistakes in it; `errors` names each
     └── Rejected     422: it can never run like this; `tries` says what would
 """
 
@@ -111,6 +112,10 @@ class NotFound(ApiError):
     """404: there is no such thing."""
 
 
+class Invalid(ApiError):
+    """422: mistakes in what was sent."""
+
+
 class Rejected(ApiError):
     """422: it can never run like this."""
 
@@ -126,5 +131,7 @@ def _shown(value: Any) -> str:
 
 def error_of(status: int, document: Mapping[str, Any]) -> ApiError:
     """The exception for a problem document."""
+    if status == 422 and document.get("code") == "invalid":
+        return Invalid(status, document)
     kind = {401: Refused, 403: Refused, 404: NotFound, 422: Rejected}.get(status, ApiError)
     return kind(status, document)

@@ -3,9 +3,12 @@
 Derived data are computed again from the allocations alone and compared with what the fold kept.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from madang.core.gangs import least_members
 from madang.core.lifecycle import LIVELY, phase_of
 from madang.core.live import Lane, LiveJob, lane_of, queue_key
 from madang.core.model import (
@@ -13,7 +16,9 @@ from madang.core.model import (
     WHOLE_GPU_MILLI,
     Allocation,
     AllocationState,
+    Job,
     NodeState,
+    Seat,
 )
 from madang.core.ordering import level_of
 from madang.core.state import State
@@ -74,14 +79,19 @@ def _devices(state: State) -> None:
         _require(live.row == row and state.node_ids[row] == id == live.node.id, "row", live)
         _require(is_open[row] == (live.state is NodeState.READY), "open", live)
         marked = live.state is NodeState.CORDONED
-        _require(live.cordoned == marked or live.state is NodeState.LOST, "cordoned", live)
+        away = live.state in (NodeState.LOST, NodeState.REMOVED)
+        _require(live.cordoned == marked or away, "cordoned", live)
         _require(state.on_node[id].keys() == on_node[id], "on_node", id, on_node[id])
 
 
 def _usable(state: State) -> NDArray[np.bool_]:
     """(N, G) the devices that exist and are healthy."""
-    nodes, width = state.pool.gpu_free.shape
-    bits = np.fromiter((live.node.usable for live in state.nodes.values()), np.uint64, nodes)
+    width = state.pool.gpu_free.shape[1]
+    there = [
+        live.node.usable if live.state is not NodeState.REMOVED else 0
+        for live in state.nodes.values()
+    ]
+    bits = np.array(there, np.uint64)
     return (bits[:, None] >> np.arange(width, dtype=np.uint64) & np.uint64(1)).astype(np.bool_)
 
 
@@ -104,9 +114,14 @@ def _gangs(state: State) -> None:
             # Only what a lost node may still hold outlives its job's interest in it.
             _require(allocation.state is AllocationState.RELEASING, "left behind", allocation)
             continue
-        _require(len(allocation.seats) == live.job.members, "gang is not whole", allocation)
+        _require(_is_whole(live.job, allocation.seats), "gang is not whole", allocation)
         _require(allocation.job not in running, "two attempts", allocation.job)
         running[allocation.job] = id
+
+
+def _is_whole(job: Job, seats: Sequence[Seat]) -> bool:
+    """All members, or of an elastic gang as many as it starts with."""
+    return least_members(job) <= len(seats) <= job.members
 
 
 def _one_allocation(state: State, allocation: Allocation) -> None:
@@ -149,6 +164,12 @@ def _jobs(state: State) -> None:
         if live.allocation is None and live.standing.not_before_ms
     ]
     _require(sorted(backoffs) == state.backoffs, "backoffs", backoffs, state.backoffs)
+    insisting = [
+        (live.job.insists_until_ms, id)
+        for id, live in state.jobs.items()
+        if live.allocation is None and live.job.insists_until_ms
+    ]
+    _require(sorted(insisting) == state.insisting, "insisting", insisting, state.insisting)
     deadlines = [
         (a.running_ms + live.job.time_limit_ms, a.id)
         for a in state.allocations.values()
@@ -220,7 +241,7 @@ def _nominations(state: State) -> None:
         assert live is not None, "as was required"
         _require(live.allocation is None, "promised to a job that has its place", live)
         shape = live.job.shape
-        _require(len(seats) == live.job.members, "promise is not whole", id, seats)
+        _require(_is_whole(live.job, seats), "promise is not whole", id, seats)
         for seat in seats:
             _require(seat.node in state.nodes, "promise on an unknown node", id, seat)
             _require(len(set(seat.gpus)) == shape.gpus, "promised seat", id, seat)

@@ -58,8 +58,8 @@ class Controller:
     def due_ms(self, now_ms: int) -> int | None:
         """When the next turn is needed if no fact comes before: `now_ms` if at once, None if never.
 
-        Back-offs and time limits end without any fact; what one turn decides (a job back in the
-        queue) may be for the next to go on with.
+        Back-offs, time limits and waits for few switches end without any fact; what one turn
+        decides (a job back in the queue) may be for the next to go on with.
         """
         state = self.state
         if state.stirs != self._planned_stirs or state.needs_attention:
@@ -68,6 +68,9 @@ class Controller:
         after = bisect_right(state.backoffs, (self._planned_ms, "\U0010ffff"))
         if after < len(state.backoffs):
             due.append(state.backoffs[after][0])
+        if state.insisting:
+            after = bisect_right(state.insisting, (self._planned_ms, "\U0010ffff"))
+            due += [until_ms for until_ms, _ in state.insisting[after : after + 1]]
         if state.policy.preempts and state.queue:
             due += self._order_changes_ms(now_ms)
         return max(now_ms, min(due)) if due else None

@@ -9,6 +9,7 @@ from madang.core.events import (
     NominationDropped,
     ReleaseAsked,
 )
+from madang.core.gangs import least_members
 from madang.core.model import UNLIMITED, Allocation, AllocationState, Job, ReleaseReason, Seat
 from madang.core.ordering import Key, ordered
 from madang.core.pool import Place, Pool
@@ -74,11 +75,13 @@ class Draft:
     def bind(self, job: Job, seated: Seated) -> None:
         """Give the job these places, one per member in rank order."""
         shape, places = seated.shape, seated.places
-        assert len(places) == job.members, f"a gang is placed whole: {job} {places}"
+        assert least_members(job) <= len(places), f"a gang is placed whole: {job} {places}"
+        assert len(places) <= job.members, f"more members than asked: {job} {places}"
         self.bound.add(job.id)
         attempt = self.snapshot.jobs[job.id].standing.attempt + 1
         self.pool.take(places, shape)
-        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + job.milli
+        milli = len(places) * shape.milli
+        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
         self.decisions.append(
             AllocationBound(
                 Allocation(
@@ -108,7 +111,8 @@ class Draft:
         """Keep what is free of the promised places from everyone else, and charge the project."""
         self.promised.add(job.id)
         self.pool.block(seated.places, seated.shape)
-        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + job.milli
+        milli = len(seated.places) * seated.shape.milli
+        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
 
     def drop_nomination(self, job: str) -> None:
         """The promise cannot be kept."""

@@ -11,6 +11,12 @@ import numpy as np
 
 from madang.core.admission import Numbers, Rejected
 from madang.core.draft import Draft
+from madang.core.explain_network import (
+    NETWORK_CODES,
+    binds_now,
+    binds_when_empty,
+    network_guide,
+)
 from madang.core.live import QueueKey, lane_of, queue_key
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
 from madang.core.passes.start import competing_models, walk
@@ -109,6 +115,8 @@ def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
                 f"{int(n['cpu_milli_max']) / 1000:g} CPUs, {n['memory_mib_max']} MiB"
             )
             tries = _lighter(n)
+        case code if code in NETWORK_CODES:
+            text, tries = network_guide(job, rejected, asked)
         case _:
             text = f"{asked} asked, but all nodes together hold {n['members_max']} such members"
             tries = _smaller(job, int(n["members_max"]))
@@ -196,6 +204,11 @@ def _blocked(snapshot: Snapshot, job: Job, key: QueueKey) -> Why:
     count = _count_ahead(snapshot, key, mine) if ahead else 0
     earliest_ms, basis = _earliest(snapshot, job)
     if isinstance(placed, Unplaced):
+        if (bound := binds_now(snapshot, draft.view, job)) is not None:
+            words, figures = bound
+            text = f"needs {size(job.members, job.shape)}: {words}"
+            text += f"; {count} ahead of it" * (count > 0)
+            return Why("network", text, (*figures, ("ahead", count)), earliest_ms, basis)
         return _no_room(snapshot, job, placed, count, (earliest_ms, basis))
     if ahead:
         first = snapshot.jobs[ahead[0]].job
@@ -225,6 +238,10 @@ def _short_of_quota(snapshot: Snapshot, job: Job) -> Why | None:
 
 def _out_of_service(snapshot: Snapshot, job: Job) -> Why:
     """The job fits in the yard, but not in the nodes that are open now."""
+    if (bound := binds_when_empty(snapshot, job)) is not None:
+        words, figures = bound
+        text = f"needs {size(job.members, job.shape)}; of the nodes in service, {words}"
+        return Why("out_of_service", text, figures)
     eligible = rows_for(snapshot, snapshot.pool, job.shape)
     room = room_when_empty(snapshot.pool, job.shape, job.members, eligible)
     closed = int(np.count_nonzero(~snapshot.pool.open))

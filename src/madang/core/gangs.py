@@ -10,8 +10,10 @@ and nodes that are chosen. Best fit over domains: Kueue's topology-aware schedul
 topology/tree do the same; the tiers and the hard limit are Volcano's HyperNode.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +30,7 @@ from madang.core.policy import Policy
 from madang.core.pool import Bools, Ints, Place, Pool, SmallInts
 from madang.core.topology import (
     ANYWHERE,
+    NODE,
     ROOT,
     UNKNOWN_LEVEL,
     Rows,
@@ -41,6 +44,7 @@ from madang.core.topology import (
 )
 
 NEVER_MS = int(np.iinfo(np.int64).max)
+CAPACITY, SEGMENTS, WITHIN, SWITCHES = "capacity", "segments", "within", "switches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +129,14 @@ def terms_of(job: Job, policy: Policy, depth: int, now_ms: int) -> Terms | None:
     within = 1 if by_default and not policy.within else level_of(levels, depth, asked)
     if within == UNKNOWN_LEVEL:
         return None
-    waits = not job.switches_wait_ms or now_ms < job.submitted_ms + job.switches_wait_ms
-    unit = units[0]
+    insists = now_ms < job.insists_until_ms or not job.switches_wait_ms
     return Terms(
-        members=job.members // unit * unit,
-        least=-(-(job.members_min or job.members) // unit) * unit,
+        members=job.members // units[0] * units[0],
+        least=least_members(job),
         within=ROOT if job.within_soft else within,
         by_default=by_default,
         units=tuple(units),
-        switches=job.switches if waits and depth else 0,
+        switches=job.switches if insists and depth else 0,
         leaf=min(len(levels), depth) if depth else 1,
     )
 
@@ -151,7 +154,7 @@ class Seating:
 
     def most(self) -> int:
         """How many members the best domain of the level that must hold them could take."""
-        held = self._holds(self.terms.within)
+        held = self.holds(self.terms.within)
         unit = self.terms.units[ROOT]
         return int(held.max(initial=0)) // unit * unit
 
@@ -171,7 +174,7 @@ class Seating:
         along = np.lexsort([ids[at] for ids in reversed(tree.ids)]).tolist()
         return [(int(tree.rows[taken[n][0]]), taken[n][1]) for n in along]
 
-    def _holds(self, level: int) -> Ints:
+    def holds(self, level: int) -> Ints:
         """(K_level,) members that each domain could take, on no more switches than allowed."""
         held, leaf = self.capacities[level], self.terms.leaf
         if not self.terms.switches or level >= leaf:
@@ -187,7 +190,7 @@ class Seating:
         one most in use, so that whole ones stay whole; then the first.
         """
         for level in range(self.tree.nodes, self.terms.within - 1, -1):
-            fits = np.flatnonzero(self._holds(level) >= count)
+            fits = np.flatnonzero(self.holds(level) >= count)
             if len(fits):
                 keys = self._keys_of_node if level == self.tree.nodes else self._keys_of_domain
                 return level, int(fits[np.lexsort(keys(level, fits, count))[0]])
@@ -201,7 +204,7 @@ class Seating:
 
     def _keys_of_domain(self, level: int, fits: Rows, count: int) -> list[Ints]:
         """See `_smallest`. The last key counts most."""
-        tree, lower = self.tree, self._lower(level)
+        lower = self._lower(level)
         held, over = self.capacities[level], self.tree.above(lower, level)
         needed = fewest(self.capacities[lower], over, len(held), count)
         return [fits, -self.in_use(level)[fits], held[fits], needed[fits]]
@@ -236,7 +239,7 @@ class Seating:
         return len({int(self.tree.ids[self.terms.leaf][at]) for at, _ in taken})
 
     def in_use(self, level: int) -> Ints:
-        """(K_level,) GPUs of each domain that somebody has a part of, on nodes out of the tree too."""
+        """(K_level,) GPUs of each domain that somebody has a part of, on all nodes of the pool."""
         if level not in self._in_use:
             totals = np.zeros(len(self.tree.parents[level]), np.int64)
             if level != ROOT:
@@ -248,6 +251,104 @@ class Seating:
         return self._in_use[level]
 
 
+def least_members(job: Job) -> int:
+    """The fewest members that the job starts with, in whole segments."""
+    if not job.members_min and not job.segments:
+        return job.members
+    unit = max((segment.members for segment in job.segments), default=1)
+    return -(-(job.members_min or job.members) // unit) * unit
+
+
+def gang_likeness(job: Job) -> tuple[object, ...]:
+    """All that decides, besides its shape, whether and where a gang fits; () for a single member.
+
+    Whether it still insists on few switches depends on when it came, so such jobs are like no other
+    that came at another time.
+    """
+    if job.members == 1:
+        return ()
+    since_ms = job.submitted_ms if job.switches and job.switches_wait_ms else 0
+    return (
+        job.members,
+        job.members_min,
+        job.segments,
+        job.within,
+        job.within_soft,
+        job.category is Category.TRAINING,
+        job.switches,
+        job.switches_wait_ms,
+        since_ms,
+    )
+
+
+def segments_nest(job: Job) -> bool:
+    """True iff the gang can be cut into each kind of segment, and the larger into the smaller."""
+    sizes = sorted([segment.members for segment in job.segments] + [job.members])
+    return all(upper % lower == 0 for lower, upper in pairwise(sizes))
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What keeps a gang from fitting: CAPACITY, SEGMENTS, WITHIN or SWITCHES.
+
+    `level` is the level of the tree that binds, `room` how many members the best domain of it has
+    room for, `row` a node in that domain; `anywhere` how many fit if the network is not looked at,
+    and `least` how many must.
+    """
+
+    code: str
+    level: int
+    room: int
+    row: int
+    anywhere: int
+    least: int
+
+
+def binding(pool: Pool, terms: Terms, room: Ints) -> Binding | None:
+    """The innermost of a gang's terms that it fails on; None if it fits.
+
+    Args:
+        room: (N,) members that each node could take, now or when empty.
+    """
+    room = np.minimum(room, terms.members)
+    rows = np.flatnonzero(room)
+    anywhere = min(int(room.sum()), terms.members)
+
+    def best(level: int, **changes: Any) -> tuple[int, int]:
+        """(members, a row) of the best domain of a level under looser terms."""
+        tree = tree_of(pool.domains, rows, shared=terms.shared)
+        seating = Seating(pool, tree, replace(terms, within=level, **changes), room[rows])
+        held = seating.holds(level)
+        domain = int(held.argmax()) if len(held) else 0
+        under = rows[tree.ids[level] == domain]
+        return seating.most(), int(under[0]) if len(under) else -1
+
+    if anywhere < terms.least:
+        return Binding(CAPACITY, ROOT, anywhere, -1, anywhere, terms.least)
+    nodes = len(terms.units) - 1
+    for level in range(nodes, ROOT - 1, -1):
+        inner = terms.units[level]
+        if inner > 1 and (level == nodes or inner > terms.units[level + 1]):
+            units = tuple([min(unit, inner) for unit in terms.units])
+            held, row = best(ROOT, units=units, switches=0)
+            if held < terms.least:
+                return Binding(SEGMENTS, level, held, row, anywhere, terms.least)
+    held, row = best(terms.within, switches=0)
+    if held < terms.least:
+        return Binding(WITHIN, terms.within, held, row, anywhere, terms.least)
+    held, row = best(terms.within)
+    if held < terms.least:
+        return Binding(SWITCHES, terms.leaf, held, row, anywhere, terms.least)
+    return None
+
+
+def level_name(levels: Sequence[str], depth: int, level: int) -> str:
+    """What people call a level of a tree: `block`, `node`, or its tier where it has no name."""
+    if level == depth + 1:
+        return NODE
+    return levels[level - 1] if 0 < level <= len(levels) else f"level {level}"
+
+
 def could_hold_gang(
     pool: Pool, devices: SmallInts, job: Job, shape: Shape, policy: Policy, rows: Bools | None
 ) -> bool:
@@ -257,20 +358,13 @@ def could_hold_gang(
     """
     now_ms = NEVER_MS if job.switches_wait_ms else 0
     terms = terms_of(job, policy, depth_of(pool.domains), now_ms)
-    if terms is None:
+    if terms is None or not could_hold(pool, devices, shape, terms.least, rows):
         return False
-    if not could_hold(pool, devices, shape, terms.least, rows):
-        return False
-    return terms.is_plain or most_when_empty(pool, devices, terms, shape, rows) >= terms.least
-
-
-def most_when_empty(
-    pool: Pool, devices: SmallInts, terms: Terms, shape: Shape, rows: Bools | None
-) -> int:
-    """How many members a gang of these terms could have at most if all were free."""
+    if terms.is_plain:
+        return True
     room = room_if_empty(pool, devices, shape, terms.members)
     if rows is not None:
         room[~rows] = 0
     held = np.flatnonzero(room)
     tree = tree_of(pool.domains, held, shared=terms.shared)
-    return Seating(pool, tree, terms, room[held]).most()
+    return Seating(pool, tree, terms, room[held]).most() >= terms.least

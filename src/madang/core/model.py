@@ -178,6 +178,12 @@ class Job:
         """GPU-milli of all members."""
         return self.members * self.shape.milli
 
+    @property
+    def insists_until_ms(self) -> int:
+        """Until when it wants few switches; 0 if it wants none, or for ever."""
+        wait_ms = self.switches_wait_ms if self.switches else 0
+        return self.submitted_ms + wait_ms if wait_ms else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:

@@ -106,8 +106,11 @@ def _restore_queue(state: State) -> None:
         state.waiting[lane] = state.waiting.get(lane, 0) + 1
         if live.standing.not_before_ms:
             state.backoffs.append((live.standing.not_before_ms, live.job.id))
+        if live.job.insists_until_ms:
+            state.insisting.append((live.job.insists_until_ms, live.job.id))
     state.queue.sort()
     state.backoffs.sort()
+    state.insisting.sort()
 
 
 def _restore_attention(state: State, allocation: Allocation) -> None:

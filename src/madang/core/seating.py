@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from madang.core.gangs import could_hold_gang, gang_likeness, least_members, place_gang
 from madang.core.model import Job, Seat, Shape
 from madang.core.placement import (
     Unplaced,
@@ -38,7 +39,11 @@ def seat(snapshot: Snapshot, pool: Pool, job: Job) -> Seated | Unplaced:
     """
     least: Unplaced | None = None
     for shape in shapes_of(job):
-        places = place(pool, shape, job.members, rows_for(snapshot, pool, shape))
+        rows = rows_for(snapshot, pool, shape)
+        if job.members == 1:
+            places = place(pool, shape, 1, rows)
+        else:
+            places = place_gang(pool, job, shape, rows, snapshot.now_ms, snapshot.policy)
         if not isinstance(places, Unplaced):
             return Seated(shape, places)
         if least is None or places.room > least.room:
@@ -54,7 +59,7 @@ def shapes_of(job: Job) -> tuple[Shape, ...]:
 
 def likeness(job: Job) -> object:
     """Jobs that are alike in this fit together or not at all: all that `seat` reads of a job."""
-    return (job.shape, job.members)
+    return (job.shape, gang_likeness(job))
 
 
 def rows_for(snapshot: Snapshot, pool: Pool, shape: Shape) -> Bools | None:
@@ -73,7 +78,11 @@ def fits_when_empty(snapshot: Snapshot, job: Job) -> bool:
     for shape in shapes_of(job):
         eligible = rows_for(snapshot, pool, shape)
         rows = pool.open if eligible is None else pool.open & eligible
-        if could_hold(pool, pool.gpu_usable, shape, job.members, rows):
+        if job.members == 1:
+            fits = could_hold(pool, pool.gpu_usable, shape, 1, rows)
+        else:
+            fits = could_hold_gang(pool, pool.gpu_usable, job, shape, snapshot.policy, rows)
+        if fits:
             return True
     return False
 
@@ -96,13 +105,14 @@ class Gaps:
     def __init__(self, snapshot: Snapshot, pool: Pool, job: Job) -> None:
         self.pool = pool
         self._members = job.members
+        least = least_members(job)
         self._shapes: list[tuple[Shape, Bools | None, list[int]]] = []
         self._missing: list[int] = []
         for shape in shapes_of(job):
             eligible = rows_for(snapshot, pool, shape)
             room = np.minimum(members_room(pool, shape, eligible), job.members).tolist()
             self._shapes.append((shape, eligible, room))
-            self._missing.append(job.members - sum(room))
+            self._missing.append(least - sum(room))
 
     @property
     def missing(self) -> int:

@@ -1,12 +1,14 @@
 """What operators set: workspaces, quotas, zones, calendar reservations, disruption budgets.
 
 Frozen values, each with a `key` that names it among its kind; set whole and dropped by key. The
-state keeps them in one `Settings`, the ledger in one table.
+state keeps them in one `Settings`, the ledger in one table; with them what is measured and learned
+(`factors`, `runs`) and must outlive a restart.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
+from madang.core.history import Runs
 from madang.core.model import UNLIMITED, Shape
 
 ANY = "*"
@@ -105,7 +107,7 @@ class Factors:
         return self.project
 
 
-Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors
+Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Runs
 
 
 @dataclass(slots=True)
@@ -118,6 +120,7 @@ class Settings:
     reservations: dict[str, Reservation] = field(default_factory=dict)
     budgets: dict[str, DisruptionBudget] = field(default_factory=dict)
     factors: dict[str, Factors] = field(default_factory=dict)
+    runs: dict[str, Runs] = field(default_factory=dict)
 
     def put(self, setting: Setting) -> bool:
         """True iff it was news."""
@@ -156,6 +159,7 @@ KINDS: dict[str, type] = {
     "reservations": Reservation,
     "budgets": DisruptionBudget,
     "factors": Factors,
+    "runs": Runs,
 }
 KIND_OF: dict[type, str] = {type_: kind for kind, type_ in KINDS.items()}
 assert tuple(KINDS) == tuple(one.name for one in fields(Settings)), "a mapping for each kind"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from madang.core import events as ev
+from madang.core.history import Runs, forgotten, learn
 from madang.core.lifecycle import LIVELY, moved, phase_of
 from madang.core.live import Changed, LiveJob, lane_of, queue_key
 from madang.core.model import (
@@ -188,6 +189,7 @@ class State(NodeFold):
             self._unqueue(live)
             self.stirs += 1  # what it held back may go
         else:
+            self._learn(live, now_ms)
             self._detach(live)
         live.standing = replace(
             live.standing, phase=event.phase, reason=event.reason, ended_ms=now_ms
@@ -196,6 +198,19 @@ class State(NodeFold):
         self.unsettled.pop(event.job, None)
         self.changed.jobs[event.job] = None
         return True
+
+    def _learn(self, live: LiveJob, now_ms: int) -> None:
+        """How long the job has run is what such jobs take, however it ended."""
+        ran_ms = live.standing.attained_ms + self._ran_ms(live, now_ms)
+        if not ran_ms:
+            return  # it never ran
+        known = self.settings.runs
+        for runs in learn(known, live.job, ran_ms, now_ms):
+            known[runs.key] = runs
+            self.changed.settings[KIND_OF[Runs], runs.key] = None
+        for family in forgotten(known):
+            del known[family]
+            self.changed.settings[KIND_OF[Runs], family] = None
 
     def _detach(self, live: LiveJob) -> None:
         """The job leaves its allocation, which stays only while it holds devices out of sight.
@@ -218,6 +233,8 @@ class State(NodeFold):
         self.waiting[lane] = self.waiting.get(lane, 0) + 1
         if live.standing.not_before_ms:
             insort(self.backoffs, (live.standing.not_before_ms, live.job.id))
+        if live.job.insists_until_ms:
+            insort(self.insisting, (live.job.insists_until_ms, live.job.id))
         self.stirs += 1
 
     def _unqueue(self, live: LiveJob) -> None:
@@ -228,6 +245,8 @@ class State(NodeFold):
             del self.waiting[lane]
         if live.standing.not_before_ms:
             _drop(self.backoffs, (live.standing.not_before_ms, live.job.id))
+        if live.job.insists_until_ms:
+            _drop(self.insisting, (live.job.insists_until_ms, live.job.id))
 
     # -- allocations ---------------------------------------------------------------------------
 

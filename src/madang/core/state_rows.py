@@ -37,6 +37,7 @@ class StateRows:
         self.queue: list[tuple[QueueKey, str]] = []
         self.waiting: dict[Lane, int] = {}  # waiting jobs per lane, none of them 0
         self.backoffs: list[tuple[int, str]] = []  # (not_before_ms, waiting job), sorted
+        self.insisting: list[tuple[int, str]] = []  # (until ms, waiting job): on few switches
         self.deadlines: list[tuple[int, str]] = []
         self.on_node: dict[str, dict[str, None]] = {}
         # What the release and settle passes must look at, so that they need not look at the rest.

@@ -31,7 +31,7 @@ def level_of(levels: Sequence[str], depth: int, name: str) -> int:
     """
     if name == ANYWHERE:
         return ROOT
-    if name == NODE or name == "0":
+    if name in (NODE, "0"):
         return depth + 1
     if name.isdecimal():
         at = len(levels) - int(name)

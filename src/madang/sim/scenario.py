@@ -162,6 +162,7 @@ def _operators(random: Random, fleet: Fleet) -> list[Ask]:
         at_ms, node = random.randint(0, LENGTH_MS), random.choice(fleet.nodes).id
         asks.append(Ask(at_ms, ev.NodeCordoned(node, True)))
         asks.append(Ask(at_ms + random.randint(0, 300_000), ev.NodeCordoned(node, False)))
+        asks.append(Ask(at_ms + 200_000, ev.NodeRemoved(node)))
     for _ in range(random.choice((0, 3))):
         quota = random.choice((0, 1_000, 4_000, 16_000, UNLIMITED))
         project = Project(random.choice(PROJECTS), quota_milli=quota)

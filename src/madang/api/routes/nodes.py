@@ -1,5 +1,7 @@
 """Nodes and what they do: devices, cordons, sensors."""
 
+from collections.abc import Mapping
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -7,7 +9,8 @@ from starlette.responses import Response
 from madang.api import views
 from madang.api.desk import Desk, Route, answer, router_of, who
 from madang.api.problems import Problem
-from madang.core.events import NodeCordoned
+from madang.core.events import NodeCordoned, NodeRemoved
+from madang.core.live import LiveNode
 from madang.core.model import NodeState
 from madang.wire import views as wire
 
@@ -48,20 +51,58 @@ class Nodes:
         await self._yard.ask(NodeCordoned(id, cordoned, who(request).name))
         return answer(await self._desk.rows.read(self._one, id))
 
-    def _check(self, id: str) -> None:
-        nodes = self._yard.snapshot().nodes
+    async def remove(self, request: Request, id: str) -> Response:
+        """Take a lost node that holds nothing off the lists; seen again, it is back."""
+        await self._desk.rows.read(self._check_removable, id)
+        await self._yard.ask(NodeRemoved(id, who(request).name))
+        return answer(await self._desk.rows.read(self._one, id))
+
+    def _check_removable(self, id: str) -> None:
+        snapshot = self._yard.snapshot()
+        self._check_known(snapshot.nodes, id)
+        state = snapshot.nodes[id].state
+        if state not in (NodeState.LOST, NodeState.REMOVED):
+            raise Problem(
+                409,
+                "conflict",
+                f"{id} is in sight: it would be back at its next report",
+                given=state.value,
+                allowed=["lost"],
+                tries=[f"madang cordon {id}      it takes no more work"],
+            )
+        holding = [
+            allocation.id
+            for allocation in snapshot.allocations.values()
+            for rank, seat in enumerate(allocation.seats)
+            if seat.node == id and allocation.holds(rank)
+        ]
+        if holding:
+            names = ", ".join(dict.fromkeys(holding[:KNOWN_SHOWN_MAX]))
+            raise Problem(
+                409,
+                "conflict",
+                f"nobody has seen what {id} ran end: {names}; what it held stays held",
+                given=state.value,
+            )
+
+    @staticmethod
+    def _check_known(nodes: Mapping[str, LiveNode], id: str) -> None:
         if id not in nodes:
             known = list(nodes)[:KNOWN_SHOWN_MAX]
             more = ["…"] if len(nodes) > len(known) else []
             raise Problem(
                 404, "no_such_node", "no node has this id", given=id[:128], allowed=known + more
             )
-        if nodes[id].state is NodeState.LOST:
+
+    def _check(self, id: str) -> None:
+        nodes = self._yard.snapshot().nodes
+        self._check_known(nodes, id)
+        if nodes[id].state in (NodeState.LOST, NodeState.REMOVED):
             raise Problem(
                 409,
                 "conflict",
                 f"{id} is out of sight; it takes no members anyway",
-                given="lost",
+                given=nodes[id].state.value,
                 allowed=["ready", "cordoned"],
             )
 
@@ -83,6 +124,7 @@ def nodes_router(desk: Desk) -> APIRouter:
             Route("GET", "/v1/nodes", nodes.list_nodes, wire.NodeListView),
             Route("POST", "/v1/nodes/{id}/cordon", nodes.cordon, wire.NodeView, 200, problems),
             Route("POST", "/v1/nodes/{id}/uncordon", nodes.uncordon, wire.NodeView, 200, problems),
+            Route("DELETE", "/v1/nodes/{id}", nodes.remove, wire.NodeView, 200, problems),
             Route("GET", "/v1/top", nodes.top, wire.TopView),
         ],
     )
