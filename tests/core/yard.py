@@ -5,7 +5,8 @@
 
 A capital is a whole device held by the job of that letter, a dot a free one, `x` an ill one, and
 `{AB}` a device that A and B hold shares of. A job is a line: `b: 2x4 share=500 project=vision`:
-two members with four devices each. `at=b0/l1` is a node's place in the network tree.
+two members with four devices each. With `moves=1` it checkpoints and may be moved aside; held jobs
+do so under `under(policy, "a")`. `at=b0/l1` is a node's place in the network tree.
 """
 
 import re
@@ -28,6 +29,7 @@ from madang.core.model import (
     Node,
     NodeState,
     Project,
+    Provisioning,
     Seat,
     Segment,
     Shape,
@@ -199,7 +201,12 @@ class Yard:
             switches_wait_ms=int(options.pop("wait_s", 0)) * 1000,
             segments=_segments(options.pop("segments", "")),
             category=Category(options.pop("category", "training")),
-            checkpoints=bool(options.pop("checkpoints", "")),
+            checkpoints=bool(options.pop("checkpoints", "") or options.pop("moves", "")),
+            estimate_ms=int(options.pop("estimate_s", 0)) * 1000,
+            owner=options.pop("owner", ""),
+            preemptible=options.pop("preemptible", "1") != "0",
+            provisioning=Provisioning(options.pop("provisioning", "on_demand")),
+            reservation=options.pop("reservation", ""),
             restart_ms=int(options.pop("restart_s", 0)) * 1000,
         )
         assert not options, f"not an option of a job: {options}"
