@@ -1,12 +1,10 @@
 """The backfill pass: others may start if the reservations at the head hold."""
 
-from dataclasses import replace
-
 import pytest
 
 from madang.core import events as ev
+from madang.core.estimates import NEVER_MS, left
 from madang.core.model import Exit
-from madang.core.passes.backfill import NEVER_MS, expected_end_ms
 from madang.core.policies import POLICIES
 from tests.core.yard import Yard, text
 
@@ -146,15 +144,18 @@ def test_what_outran_its_estimate_is_expected_to_take_as_long_again():
     yard = Yard("")
     job = yard.job("a: 1 estimate_s=100")
 
-    assert expected_end_ms(job, 0, 50_000) == 100_000
-    assert expected_end_ms(job, 0, 100_000) == 200_001
-    assert expected_end_ms(job, 0, 150_000) == 300_001
-    assert expected_end_ms(yard.job("a: 1 estimate_s=100 limit_s=250"), 0, 150_000) == 300_001 - (
-        50_001
-    )
-    assert expected_end_ms(yard.job("a: 1 limit_s=100"), 0, 300_000) == 300_001
-    assert expected_end_ms(yard.job("a: 1"), 0, 1) == NEVER_MS
-    assert expected_end_ms(replace(job, estimate_ms=1), 7, 7) == 8
+    def end_ms(job, ran_ms, before_ms=0):
+        return left({}, 0, job, before_ms=before_ms, ran_ms=ran_ms).end_ms(ran_ms)
+
+    assert end_ms(job, 50_000) == 100_000
+    assert end_ms(job, 100_000) == 200_001
+    assert end_ms(job, 150_000) == 300_001
+    assert end_ms(job, 20_000, before_ms=30_000) == 70_000
+    assert end_ms(yard.job("a: 1 estimate_s=100 limit_s=250"), 150_000) == 250_000
+    assert end_ms(yard.job("a: 1 limit_s=100"), 40_000) == 100_000
+    assert end_ms(yard.job("a: 1 limit_s=100"), 40_000, before_ms=90_000) == 100_000
+    assert end_ms(yard.job("a: 1 limit_s=100"), 300_000) == 600_001
+    assert end_ms(yard.job("a: 1"), 1) == NEVER_MS
 
 
 def test_an_attempt_on_a_lost_node_is_not_waited_for():

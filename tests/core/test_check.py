@@ -91,8 +91,6 @@ def corrupt_what_waits(what: str, state: State) -> None:  # noqa: C901 - a table
             state.queue[:] = [entry for entry in state.queue if entry[1] != "e"]
         case "phase":
             stand(state, "b", phase=Phase.WAITING)
-        case "level":
-            state.jobs["e"].level = 1
         case "attempt":
             stand(state, "b", attempt=7)
         case "lanes":
@@ -139,7 +137,7 @@ def corrupt(what: str, state: State) -> None:
 CORRUPTIONS = """a GPU is held twice|free|whole_free|gpu_usable|cpu_free|memory_free|open|row
 cordoned|on_node|seat|id|left behind|gang is not whole|ended bits|a member ended twice|release
 released without being asked|queue|queued twice|queue is not in order|queue key|allocation is gone
-phase|level|attempt|lanes|backoffs|deadlines|troubled and gone|troubled|unsettled|lingering|usage
+phase|attempt|lanes|backoffs|deadlines|troubled and gone|troubled|unsettled|lingering|usage
 promised to nobody|promised to a job that has its place|promise is not whole
 promise on an unknown node|promised seat|a GPU is promised twice"""
 

@@ -4,7 +4,7 @@ import json
 import typing
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from madang.core import events as ev
@@ -35,6 +35,8 @@ OF: dict[object, st.SearchStrategy[typing.Any]] = {
     str: TEXT,
     bool: st.booleans(),
     int | str: SAFE | TEXT,
+    int | None: SAFE | st.none(),
+    str | None: TEXT | st.none(),
     Shape: SHAPES,
 }
 
@@ -55,6 +57,7 @@ def strategy(kind: typing.Any) -> st.SearchStrategy[typing.Any]:
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_every_event_goes_round(kind):
+    @settings(suppress_health_check=[HealthCheck.too_slow])  # some events hold a whole policy
     @given(strategy(kind))
     def goes_round(event):
         line = encode_event(event)

@@ -19,7 +19,7 @@ from typing import Any
 from madang.core import events as ev
 from madang.core.check import check
 from madang.core.controller import Controller, Step
-from madang.core.live import queue_key
+from madang.core.keys import queue_key
 from madang.core.model import (
     Allocation,
     AllocationState,
@@ -34,7 +34,6 @@ from madang.core.model import (
     Segment,
     Shape,
 )
-from madang.core.ordering import level_of
 from madang.core.policy import Policy
 from madang.core.state import State
 
@@ -70,20 +69,19 @@ class Yard:
         estimates_s: Mapping[str, int] = MappingProxyType({}),
     ) -> "Yard":
         """Decide by this policy; of the jobs that run, these letters may be moved aside."""
-        self.state.policy = policy
         for id, live in self.state.jobs.items():
             live.job = replace(
                 live.job,
                 checkpoints=id in movable,
                 estimate_ms=estimates_s.get(id, 0) * 1000,
             )
+        self.state.policy = policy  # last: what the state derives of jobs is derived again
         return self
 
     def ran(self, job: str, attained_ms: int) -> "Yard":
         """Let the job have run so long in earlier attempts."""
         live = self.state.jobs[job]
         live.standing = replace(live.standing, attained_ms=attained_ms)
-        live.level = level_of(self.state.policy, live.job, attained_ms)
         return self
 
     # -- facts: kept until the next turn -----------------------------------------------------------
@@ -293,8 +291,9 @@ def text(picture: str) -> str:
 
 def queued(yard: Yard) -> list[str]:
     """The waiting jobs, sorted from scratch."""
-    jobs = [live.job for live in yard.state.jobs.values() if live.allocation is None]
-    return [job.id for job in sorted(jobs, key=queue_key)]
+    waiting = [live for live in yard.state.jobs.values() if live.allocation is None]
+    policy = yard.state.policy
+    return [one.job.id for one in sorted(waiting, key=lambda live: queue_key(policy, live))]
 
 
 def _words(decision: ev.Decision) -> str:

@@ -14,9 +14,9 @@ from madang.core.draft import Draft
 from madang.core.events import AllocationBound, Fact, JobNominated, NominationDropped, ReleaseAsked
 from madang.core.model import Seat
 from madang.core.ordering import has_lost_patience, key_of
-from madang.core.passes.backfill import Timeline
 from madang.core.policies import MADANG, POLICIES
 from madang.core.policy import Misfit, Policy
+from madang.core.timeline import Timeline
 from madang.sim.queueing import Replay, TraceJob
 from madang.sim.replay import NEEDS_ESTIMATES, cluster_of, read_trace, run
 from madang.sim.traces import TraceError
@@ -198,8 +198,8 @@ GOLDEN: dict[str, tuple[int, int]] = {
     "tiresias": (1714683, 255),
     "easy": (4643636, 0),
     "conservative": (5784588, 0),
-    "madang": (1761432, 411),
-    "hasty": (7426531, 12243),
+    "madang": (1950216, 392),
+    "hasty": (5359531, 9014),
 }
 
 
@@ -233,7 +233,7 @@ ITP_GOLDEN: dict[str, tuple[float, float, int]] = {
     "srtf": (31012.6, 47707.8, 216),
     "tiresias": (37972.2, 52997.7, 1111),
     "easy": (36593.4, 42586.0, 0),
-    "madang": (32656.6, 55738.7, 1310),
+    "madang": (32612.2, 55020.6, 1240),
 }
 
 

@@ -34,6 +34,7 @@ from madang.api.routes.jobs import jobs_router
 from madang.api.routes.login import login_router
 from madang.api.routes.logs import logs_router
 from madang.api.routes.nodes import nodes_router
+from madang.api.routes.reports import reports_router
 from madang.api.routes.terminal import terminal_router
 from madang.api.routes.yard import yard_router
 from madang.api.settings import ApiSettings
@@ -41,6 +42,7 @@ from madang.api.yard import Yard
 
 ROW_THREADS = 4
 FILE_THREADS = 4
+BOOKS_WAITING_MAX = 16  # the first report of a long journal takes its time
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -84,6 +86,7 @@ def _app(desk: Desk) -> FastAPI:
         code_router(desk),
         nodes_router(desk),
         yard_router(desk),
+        reports_router(desk),
         login_router(desk),
     )
     for router in routers:
@@ -110,6 +113,7 @@ def _desk(yard: Yard, settings: ApiSettings) -> Desk:
         identities=Identities(yard.ledger, rows, limits.login_links_max),
         rows=rows,
         files=Readers("files", FILE_THREADS, limits.reads_waiting_max),
+        books=Readers("books", 1, BOOKS_WAITING_MAX),
         pulse=pulse,
         feed=Feed(yard, pulse, rows, limits.streams_max),
         leaving=asyncio.Event(),
@@ -123,6 +127,7 @@ def _lifespan(desk: Desk) -> Callable[[FastAPI], Any]:
         desk.pulse.close()
         desk.rows.close()
         desk.files.close()
+        desk.books.close()
 
     return lifespan
 

@@ -29,7 +29,7 @@ ID_CHARS_MAX = 128
 @dataclass(frozen=True, slots=True)
 class Desk:
     """`rows` reads the ledger and snapshots, `files` logs and uploads: a slow disk under the logs
-    must not keep anyone from asking for jobs.
+    must not keep anyone from asking for jobs. `books` is one thread, for reports.
     """
 
     yard: Yard
@@ -37,6 +37,7 @@ class Desk:
     identities: Identities
     rows: Readers
     files: Readers
+    books: Readers
     pulse: Pulse
     feed: Feed
     leaving: asyncio.Event

@@ -126,6 +126,7 @@ JOB = Argument("JOB", "id (digits-42), number (42), or name: its newest job", co
 NODE = Argument("NODE", "a node's id", complete="node")
 FOLLOW = Option("-f --follow", "go on until the end, or Ctrl-C", kind="flag")
 MEMBER = Option("--member", "a rank", meta="N")
+SINCE = Option("--since", "30d before now (default), 2026-11-01, 2026-11-01T08:00", meta="WHEN")
 PLOT = Option("--plot", "write the curves there: one HTML file", meta="FILE", complete="file")
 
 REQUEST = (
@@ -312,6 +313,35 @@ VERBS = (
         ),
     ),
     Verb("status", "madang.cli.watch", "The whole cluster in a few lines", group="See"),
+    Verb(
+        "report",
+        "madang.cli.report",
+        "GPU·hours, waits, preemptions and waste of a window",
+        group="See",
+        options=(
+            SINCE,
+            Option("--until", "its end, as --since (now)", meta="WHEN"),
+            Option(
+                "--by",
+                "project (default), model, size, workspace, zone, provisioning, category, "
+                "purpose, owner, day",
+                meta="WHAT[,WHAT]",
+            ),
+            Option("--csv", "one line a group, for a spreadsheet", kind="flag"),
+            Option("--html", "write a page with plots there", meta="FILE", complete="file"),
+        ),
+    ),
+    Verb(
+        "advise pool",
+        "madang.cli.report",
+        "What pooling private zones would free, by past demand",
+        group="See",
+        options=(
+            SINCE,
+            Option("--wait", "the waiting-time target (10m)", meta="TIME"),
+            Option("--share", "percent of the jobs that must keep it (95)", kind="int", meta="PCT"),
+        ),
+    ),
     # -- machines and projects
     Verb(
         "cordon",

@@ -324,6 +324,25 @@ class Client:
         body = _encoded({"quota_gpus": quota_gpus})
         return self._document("PUT", f"/v1/projects/{quoted(project)}", body)
 
+    def usage_report(self, since: str = "", until: str = "", by: str = "") -> Document:
+        """GPU·hours, waits and preemptions of a window, grouped by e.g. `project,size`.
+
+        `since`, `until`: `30d` before now, a date or time (UTC), or ms since 1970.
+        """
+        query = {"since": since, "until": until, "by": by}
+        return self._document("GET", with_query("/v1/reports/usage", query))
+
+    def pool_advice(self, since: str = "", wait: str = "", share: int | None = None) -> Document:
+        """What pooling private zones would free, by the demand since then."""
+        query = {"since": since, "wait": wait, "share": share}
+        return self._document("GET", with_query("/v1/reports/pool", query))
+
+    def journal(self, after: int = 0, limit: int | None = None) -> Document:
+        """A page of the journal as it was committed, {"first_seq", "last_seq", "lines"}: each line
+        is [seq, at_ms, text].
+        """
+        return self._document("GET", with_query("/v1/journal", {"after": after, "limit": limit}))
+
     def job_schema(self) -> Document:
         """JSON Schema of a JobRequest."""
         return self._document("GET", "/v1/schema/job")

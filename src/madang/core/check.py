@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang.core.gangs import least_members
+from madang.core.keys import queue_key
 from madang.core.lifecycle import LIVELY, phase_of
-from madang.core.live import Lane, LiveJob, lane_of, queue_key
+from madang.core.line import Line
+from madang.core.live import Lane, LiveJob, lane_of
 from madang.core.model import (
     UNLIMITED,
     WHOLE_GPU_MILLI,
@@ -20,8 +22,11 @@ from madang.core.model import (
     NodeState,
     Seat,
 )
-from madang.core.ordering import level_of
+from madang.core.quotas import Book, limit_of
 from madang.core.state import State
+from madang.core.state_rows import ask_of
+
+RUNNING = AllocationState.RUNNING
 
 
 class InvariantBroken(AssertionError):
@@ -37,6 +42,7 @@ def check(state: State) -> None:
     _devices(state)
     _gangs(state)
     _jobs(state)
+    _line(state)
     _attention(state)
     _lingering(state)
     _usage(state)
@@ -143,15 +149,13 @@ def _jobs(state: State) -> None:
     keys = [key for key, _ in state.queue]
     _require(keys == sorted(keys), "queue is not in order", keys)
     for key, id in state.queue:
-        _require(key == queue_key(state.jobs[id].job), "queue key", id)
+        _require(key == queue_key(state.policy, state.jobs[id]), "queue key", id)
     lanes: dict[Lane, int] = {}
     for id, live in state.jobs.items():
         allocation = state.allocations.get(live.allocation) if live.allocation else None
         _require(live.allocation is None or allocation is not None, "allocation is gone", live)
         phase = phase_of(live.standing, allocation)
         _require(live.standing.phase is phase, "phase", id, phase, live.standing)
-        level = level_of(state.policy, live.job, live.standing.attained_ms)
-        _require(live.level == level, "level", id, level, live)
         if allocation is None:
             lane = lane_of(live.job)
             lanes[lane] = lanes.get(lane, 0) + 1
@@ -176,6 +180,19 @@ def _jobs(state: State) -> None:
         if a.state is AllocationState.RUNNING and (live := state.jobs[a.job]).job.time_limit_ms
     ]
     _require(sorted(deadlines) == state.deadlines, "deadlines", deadlines, state.deadlines)
+
+
+def _line(state: State) -> None:
+    """The line by lots is the queue, grouped; who loses patience when is known of all who wait."""
+    again = Line(ask_of)
+    for _, id in state.queue:
+        again.add(state.policy, state.jobs[id])
+    line = state.line
+    _require(line.lots == again.lots, "lots", line.lots, again.lots)
+    _require(line.patience == again.patience, "patience", line.patience, again.patience)
+    _require(line.niced == again.niced, "niced", line.niced, again.niced)
+    sinking = [at for at in state.sinks if state.allocations[at[1]].state is RUNNING]
+    _require(sinking == sorted(state.sinks), "sinks", state.sinks)
 
 
 def _attention(state: State) -> None:
@@ -252,8 +269,14 @@ def _nominations(state: State) -> None:
 
 
 def check_quota(state: State) -> None:
-    """Nothing above quota; call it where no quota was lowered."""
+    """Nothing above quota or limit; call it where none was lowered."""
     for id, project in state.projects.items():
         if project.quota_milli != UNLIMITED:
             used = state.usage_milli.get(id, 0)
             _require(used <= project.quota_milli, "over quota", project, used)
+    book = Book(state)
+    for quota in book.quotas.values():
+        limit_milli = limit_of(quota)
+        if limit_milli != UNLIMITED:
+            held_milli = book.held_of(quota)
+            _require(held_milli <= limit_milli, "above a limit", quota, held_milli)

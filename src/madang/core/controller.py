@@ -35,8 +35,6 @@ class Controller:
         # What the last plan had seen; a plan of the same would decide nothing.
         self._planned_stirs = _NEVER_PLANNED
         self._planned_ms = 0
-        self._order_change_ms: list[int] = []
-        self._order_change_is_stale = True
 
     def step(self, facts: Iterable[Fact], now_ms: int) -> Step:
         """Fold the facts, plan once, fold the decisions."""
@@ -49,7 +47,6 @@ class Controller:
             elif self.state.apply(fact, now_ms):
                 events.append(fact)
         decisions = self._plan(now_ms)
-        self._order_change_is_stale |= bool(events or decisions) or self._planned_ms == now_ms
         for decision in decisions:
             news = self.state.apply(decision, now_ms)
             assert news, f"a decision must change the state: {decision}"
@@ -71,17 +68,9 @@ class Controller:
         if state.insisting:
             after = bisect_right(state.insisting, (self._planned_ms, "\U0010ffff"))
             due += [until_ms for until_ms, _ in state.insisting[after : after + 1]]
-        if state.policy.preempts and state.queue:
-            due += self._order_changes_ms(now_ms)
+        if (change_ms := next_change_ms(state, self._planned_ms)) is not None:
+            due.append(change_ms)
         return max(now_ms, min(due)) if due else None
-
-    def _order_changes_ms(self, now_ms: int) -> list[int]:
-        """When the order next changes by time alone, if ever; computed once until news come."""
-        if self._order_change_is_stale:
-            change_ms = next_change_ms(self.state.view(now_ms))
-            self._order_change_ms = [] if change_ms is None else [change_ms]
-            self._order_change_is_stale = False
-        return self._order_change_ms
 
     def _plan(self, now_ms: int) -> list[Decision]:
         due_ms = self.due_ms(now_ms)

@@ -1,6 +1,7 @@
 """A plan in the making: the snapshot, the decisions so far, and the pool they leave behind."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from madang.core.events import (
     AllocationBound,
@@ -10,11 +11,23 @@ from madang.core.events import (
     ReleaseAsked,
 )
 from madang.core.gangs import least_members
-from madang.core.model import UNLIMITED, Allocation, AllocationState, Job, ReleaseReason, Seat
-from madang.core.ordering import Key, ordered
+from madang.core.model import (
+    UNLIMITED,
+    Allocation,
+    AllocationState,
+    Job,
+    ReleaseReason,
+    Seat,
+    Shape,
+)
 from madang.core.pool import Place, Pool
+from madang.core.quotas import Book, open_to
 from madang.core.seating import Seated
+from madang.core.settings import Reservation
 from madang.core.snapshot import Snapshot
+from madang.core.timeline import Timeline
+
+Kept = tuple[Place, Shape]
 
 
 class Draft:
@@ -29,18 +42,14 @@ class Draft:
         self.snapshot = snapshot
         self.decisions: list[Decision] = []
         self._scratch: Pool | None = None
-        self._order: Sequence[tuple[Key, str]] | None = None
         self.usage_milli = dict(snapshot.usage_milli)
         self.releasing: set[str] = set()
         self.bound: set[str] = set()
         self.promised: set[str] = set(snapshot.nominations)
-
-    @property
-    def order(self) -> Sequence[tuple[Key, str]]:
-        """(key, job id) of the jobs that waited when the turn began, whose turn is first first."""
-        if self._order is None:
-            self._order = ordered(self.snapshot)
-        return self._order
+        self._book: Book | None = None
+        self._timeline: Timeline | None = None
+        # Calendar reservation whose window is open → its free places, that its own jobs get.
+        self.kept: dict[str, list[Kept]] = {}
 
     @property
     def pool(self) -> Pool:
@@ -54,23 +63,101 @@ class Draft:
         """What is free, to look at."""
         return self.snapshot.pool if self._scratch is None else self._scratch
 
+    @property
+    def book(self) -> Book:
+        """Quotas, and what is held of them once the plan is carried out."""
+        if self._book is None:
+            self._book = Book(self.snapshot)
+        return self._book
+
+    @property
+    def timeline(self) -> Timeline:
+        """What will be free when, and what of it is reserved."""
+        if self._timeline is None:
+            self._timeline = Timeline(self)
+        return self._timeline
+
+    def room_for(self, job: Job) -> Pool:
+        """`view`, less the machine groups where a limit has no room for the job.
+
+        For a job inside a reservation whose window is open it is what is kept for that.
+        """
+        pool = self.view if self.window_of(job) is None else self._kept_for(job)
+        full = self.book.full_groups(job, job.milli)
+        return open_to(self.snapshot, pool, full) if full else pool
+
+    def window_of(self, job: Job) -> Reservation | None:
+        """The reservation that the job runs inside; None if it has none, or that is over."""
+        if not job.reservation:
+            return None
+        found = self.snapshot.settings.reservations.get(job.reservation)
+        return found if found is not None and self.snapshot.now_ms < found.end_ms else None
+
+    def _kept_for(self, job: Job) -> Pool:
+        pool = self.view.scratch()
+        for array in (pool.gpu_free, pool.whole_free, pool.cpu_free, pool.memory_free):
+            array[:] = 0
+        for place, shape in self.kept.get(job.reservation, ()):
+            pool.give(place, shape)
+        return pool
+
+    def _unkeep(self, job: Job, places: Sequence[Place]) -> None:
+        """The job takes of what was kept for its reservation: that much is not kept any more."""
+        rows = {row for row, _ in places}
+        kept = self.kept[job.reservation]
+        for place, shape in [one for one in kept if one[0][0] in rows]:
+            self.pool.give(place, shape)
+        self.kept[job.reservation] = [one for one in kept if one[0][0] not in rows]
+
+    def _keep_again(self, job: Job, places: Sequence[Place], before: list[Kept]) -> None:
+        """What the job left on its nodes of what was kept there stays kept."""
+        taken = {(row, gpu) for row, gpus in places for gpu in gpus}
+        rows = {row for row, _ in places}
+        for (row, gpus), shape in before:
+            rest = tuple([gpu for gpu in gpus if (row, gpu) not in taken])
+            if row in rows and rest:
+                small = replace(shape, gpus=len(rest), cpu_milli=0, memory_mib=0)
+                self.pool.take([(row, rest)], small)
+                self.kept[job.reservation].append(((row, rest), small))
+
     def add(self, decision: Decision) -> None:
         """A decision that takes no device."""
         self.decisions.append(decision)
 
-    def release(self, allocation: str, reason: ReleaseReason, grace_ms: int) -> None:
-        """Ask an allocation to end, once a plan."""
+    def release(
+        self,
+        allocation: str,
+        reason: ReleaseReason,
+        grace_ms: int,
+        *,
+        by: str = "",
+        bill_gpu_ms: int = 0,
+    ) -> None:
+        """Ask an allocation to end, once a plan: for whom, and what work it throws away."""
         if allocation in self.releasing:
             return
         self.releasing.add(allocation)
-        self.decisions.append(ReleaseAsked(allocation, reason, grace_ms))
+        self.decisions.append(ReleaseAsked(allocation, reason, grace_ms, by, bill_gpu_ms))
 
     def within_quota(self, job: Job) -> bool:
-        """True iff the job fits in what its project may still hold."""
+        """True iff the job fits in what its project and its workspace may still hold."""
         quota_milli = self.snapshot.projects[job.project].quota_milli
-        if quota_milli == UNLIMITED:
-            return True
-        return self.usage_milli.get(job.project, 0) + job.milli <= quota_milli
+        would_hold_milli = self.usage_milli.get(job.project, 0) + job.milli
+        if quota_milli != UNLIMITED and would_hold_milli > quota_milli:
+            return False
+        return self.book.short_of(job, job.milli) is None
+
+    def _charge(self, job: Job, seated: Seated) -> None:
+        """Count what the job gets for its project, at once: others' turns depend on it."""
+        milli = len(seated.places) * seated.shape.milli
+        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
+        if not self.book.quotas:
+            return
+        parts: dict[str, int] = {}
+        for row, _ in seated.places:
+            group = self.snapshot.nodes[self.snapshot.node_ids[row]].node.group
+            parts[group] = parts.get(group, 0) + seated.shape.milli
+        self.book.take(job, parts)
 
     def bind(self, job: Job, seated: Seated) -> None:
         """Give the job these places, one per member in rank order."""
@@ -79,9 +166,14 @@ class Draft:
         assert len(places) <= job.members, f"more members than asked: {job} {places}"
         self.bound.add(job.id)
         attempt = self.snapshot.jobs[job.id].standing.attempt + 1
+        inside = self.window_of(job) is not None and job.reservation in self.kept
+        before = self.kept[job.reservation] if inside else []
+        if inside:
+            self._unkeep(job, places)
         self.pool.take(places, shape)
-        milli = len(places) * shape.milli
-        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
+        if inside:
+            self._keep_again(job, places, before)
+        self._charge(job, seated)
         self.decisions.append(
             AllocationBound(
                 Allocation(
@@ -111,23 +203,28 @@ class Draft:
         """Keep what is free of the promised places from everyone else, and charge the project."""
         self.promised.add(job.id)
         self.pool.block(seated.places, seated.shape)
-        milli = len(seated.places) * seated.shape.milli
-        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
+        self._charge(job, seated)
 
     def drop_nomination(self, job: str) -> None:
         """The promise cannot be kept."""
         self.promised.discard(job)
         self.decisions.append(NominationDropped(job))
 
-    def may_start(self, job_id: str) -> bool:
-        """True iff the job waits for nothing but devices, and has none promised."""
+    def is_due(self, job_id: str) -> bool:
+        """True iff the job waits for devices or a quota alone, and has no devices promised."""
         live = self.snapshot.jobs[job_id]
         if job_id in self.bound or job_id in self.promised or live.standing.stop_asked:
             return False
         if self.snapshot.still_runs(job_id):
             return False
-        due = live.standing.not_before_ms <= self.snapshot.now_ms
-        return due and self.within_quota(live.job)
+        window = self.window_of(live.job)
+        if window is not None and self.snapshot.now_ms < window.begin_ms:
+            return False
+        return live.standing.not_before_ms <= self.snapshot.now_ms
+
+    def may_start(self, job_id: str) -> bool:
+        """True iff the job waits for nothing but devices, and has none promised."""
+        return self.is_due(job_id) and self.within_quota(self.snapshot.jobs[job_id].job)
 
     def places_of(self, seats: Sequence[Seat]) -> list[Place]:
         """Seats as places in the pool; a device that is ill is not in the pool at all."""

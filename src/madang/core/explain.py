@@ -17,8 +17,9 @@ from madang.core.explain_network import (
     binds_when_empty,
     network_guide,
 )
-from madang.core.live import QueueKey, lane_of, queue_key
+from madang.core.live import lane_of
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
+from madang.core.ordering import Turns
 from madang.core.passes.start import competing_models, walk
 from madang.core.placement import Unplaced, members_room, room_when_empty
 from madang.core.pool import Place, Pool
@@ -28,7 +29,6 @@ from madang.core.snapshot import Snapshot
 HOLDERS_SHOWN_MAX = 3
 NODES_SHOWN_MAX = 8
 CPU_SLOT_MODEL = "cpu"  # the model of devices on a machine without GPUs
-LAST_OF_CLASS = 1 << 62  # later than any submission
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +184,11 @@ def _why(snapshot: Snapshot, job_id: str) -> Why:
             "been lost; it is asked to end, and the next attempt waits for that",
             (("allocation", lingering),),
         )
-    return _blocked(snapshot, job, queue_key(job))
+    return _blocked(snapshot, job)
 
 
-def _blocked(snapshot: Snapshot, job: Job, key: QueueKey) -> Why:
-    """Why the job would not start now if it stood in the queue at `key`."""
+def _blocked(snapshot: Snapshot, job: Job) -> Why:
+    """Why the job, which waits for nothing but its turn, does not start now."""
     short = _short_of_quota(snapshot, job)
     if short is not None:
         return short
@@ -197,11 +197,11 @@ def _blocked(snapshot: Snapshot, job: Job, key: QueueKey) -> Why:
     if not fits_when_empty(snapshot, job):
         return _out_of_service(snapshot, job)
     draft = Draft(snapshot)
-    holders = walk(draft, until=key).holders
-    placed = seat(snapshot, draft.view, job)
+    holders = walk(draft, until=job.id).holders
+    placed = seat(snapshot, draft.room_for(job), job)
     mine = competing_models(snapshot, lane_of(job))
     ahead = [id for bits, id in holders if bits & mine]
-    count = _count_ahead(snapshot, key, mine) if ahead else 0
+    count = _count_ahead(snapshot, job.id, mine) if ahead else 0
     earliest_ms, basis = _earliest(snapshot, job)
     if isinstance(placed, Unplaced):
         if (bound := binds_now(snapshot, draft.view, job)) is not None:
@@ -314,11 +314,11 @@ def _closed(nodes: int) -> str:
     return f"; {nodes} node{'s take' if nodes != 1 else ' takes'} no work" if nodes else ""
 
 
-def _count_ahead(snapshot: Snapshot, key: QueueKey, mine: int) -> int:
-    """How many jobs before the key could go and compete for the same devices."""
+def _count_ahead(snapshot: Snapshot, until: str, mine: int) -> int:
+    """How many jobs whose turn is before that one's could go and compete for the same devices."""
     count = 0
-    for other, job_id in snapshot.queue:
-        if other >= key:
+    for job_id in Turns(snapshot):
+        if job_id == until:
             break
         live = snapshot.jobs[job_id]
         if live.standing.stop_asked or live.standing.not_before_ms > snapshot.now_ms:
@@ -385,10 +385,10 @@ def try_job(snapshot: Snapshot, job: Job, rejected: Rejected | None) -> Trial:
     if rejected is not None:
         words = guide(job, rejected, snapshot.models)
         return Trial("never", words.text, (), words.tries)
-    key = (-job.priority, LAST_OF_CLASS, LAST_OF_CLASS)
-    reason = _blocked(snapshot, job, key)
+    snapshot = snapshot.joined(job)
+    reason = _blocked(snapshot, job)
     if reason.code == "next":
-        placed = _placed_behind(snapshot, job, key)
+        placed = _placed_behind(snapshot, job)
         places = tuple((snapshot.node_ids[row], gpus) for row, gpus in placed)
         nodes = list(dict.fromkeys(node for node, _ in places))
         shown = ", ".join(nodes[:NODES_SHOWN_MAX])
@@ -400,10 +400,10 @@ def try_job(snapshot: Snapshot, job: Job, rejected: Rejected | None) -> Trial:
     return Trial("waits", text, (), tries, earliest_ms=reason.earliest_ms)
 
 
-def _placed_behind(snapshot: Snapshot, job: Job, key: QueueKey) -> tuple[Place, ...]:
+def _placed_behind(snapshot: Snapshot, job: Job) -> tuple[Place, ...]:
     draft = Draft(snapshot)
-    walk(draft, until=key)
-    placed = seat(snapshot, draft.view, job)
+    walk(draft, until=job.id)
+    placed = seat(snapshot, draft.room_for(job), job)
     assert not isinstance(placed, Unplaced), f"would start, but where? {job} {placed}"
     return placed.places
 

@@ -1,16 +1,11 @@
-"""What the state holds of a live job and a live node, and the keys that the queue is kept by."""
+"""What the state holds of a live job and a live node."""
 
 from dataclasses import dataclass, field
 
 from madang.core.model import Job, Node, NodeState, Standing
 
-QueueKey = tuple[int, int, int]
+QueueKey = tuple[int, ...]  # the policy's keys, then arrival and sequence: see keys.py
 Lane = tuple[str, ...] | None  # the models that jobs wait for; () is any; None is no GPU
-
-
-def queue_key(job: Job) -> QueueKey:
-    """FIFO within priority class: high priority first, then by time, then by sequence."""
-    return (-job.priority, job.submitted_ms, job.seq)
 
 
 def lane_of(job: Job) -> Lane:
@@ -31,15 +26,11 @@ class Changed:
 
 @dataclass(slots=True)
 class LiveJob:
-    """A job that has not ended, where it stands, and its newest allocation while that lives.
-
-    `level` is the feedback level of its attempts before the newest, under the state's policy.
-    """
+    """A job that has not ended, where it stands, and its newest allocation while that lives."""
 
     job: Job
     standing: Standing
     allocation: str | None = None
-    level: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,149 +1,207 @@
-"""Whose turn it is: named integer keys, smaller first.
+"""Whose turn it is: the waiting jobs one by one, while a plan gives devices away.
 
-Every order ends with the submission and the sequence number, so it is total. Where a policy uses
-only keys that never change, the state's own sorted queue is the order.
+Who has lost patience comes first, in order of arrival. Of the others the project whose front job
+has the least key comes next: the policy's keys, then arrival put back by how far the project is
+beyond its fair share, counted anew whenever it is given something, so that a burst of one project
+never wins all. Every order ends with the sequence number, so it is total.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from math import isqrt
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import heapify, heappop, heappush, heapreplace
+from typing import Protocol
 
-from madang.core.live import LiveJob
-from madang.core.model import WHOLE_GPU_MILLI, Job
+from madang.core.fair import Shares
+from madang.core.keys import arrival_ms, overdue_ms, queue_key
+from madang.core.line import Entry, Line
+from madang.core.live import LiveJob, QueueKey
 from madang.core.policy import Policy
 from madang.core.snapshot import Snapshot
 
 Key = tuple[int, ...]
-_STATIC_ORDER = ("priority",)
-_SCALE = 1 << 16
+UsageOf = Mapping[str, int]
 
 
-def ordered(snapshot: Snapshot) -> Sequence[tuple[Key, str]]:
-    """(key, job id) of the waiting jobs, whose turn is first comes first."""
-    if snapshot.policy.order == _STATIC_ORDER:
-        return snapshot.queue
-    lives = [snapshot.jobs[id] for _, id in snapshot.queue]
-    return sorted([(key_of(snapshot, live), live.job.id) for live in lives])
+class Turns:
+    """An iterator over the ids of waiting jobs, whose turn is first comes first.
+
+    `usage_milli` is what projects hold as the plan goes on: read whenever a project's next turn is
+    worked out. `pass_alike` leaves out the other jobs of the last one's lot.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        usage_milli: UsageOf | None = None,
+        projects: Iterable[str] | None = None,
+    ) -> None:
+        self._snapshot = snapshot
+        self._usage = snapshot.usage_milli if usage_milli is None else usage_milli
+        line = snapshot.line
+        overdue = line.overdue(snapshot.now_ms)
+        wanted = list(line.lots) if projects is None else [p for p in projects if p in line.lots]
+        if overdue and projects is not None:
+            among = frozenset(wanted)
+            overdue = [id for id in overdue if snapshot.jobs[id].job.project in among]
+        self._gone = frozenset(overdue)
+        self._first = sorted((self._arrival(id), id) for id in overdue)
+        self._at = 0
+        self._shares = Shares(snapshot)
+        self._fronts: list[tuple[Key, str, _Front]] = []
+        for project in wanted:
+            front = _Front(snapshot, project, self._gone)
+            if front.entry is not None:
+                self._fronts.append((self._key(project, front.entry), project, front))
+        heapify(self._fronts)
+        self._last: _Front | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self._at < len(self._first):
+            self._at += 1
+            return self._first[self._at - 1][1]
+        self._advance()
+        if not self._fronts:
+            raise StopIteration
+        front = self._fronts[0][2]
+        assert front.entry is not None, "a project without a next job has left"
+        self._last = front
+        return front.entry[1]
+
+    def pass_alike(self) -> None:
+        """Nobody of the last job's lot comes any more. A job that lost patience has no lot."""
+        if self._last is not None:
+            self._last.leave_lot()
+
+    def _advance(self) -> None:
+        """The project whose job was last goes to where its next one belongs."""
+        front, self._last = self._last, None
+        if front is None:
+            return
+        project = self._fronts[0][1]
+        front.step()
+        if front.entry is None:
+            heappop(self._fronts)
+        else:
+            heapreplace(self._fronts, (self._key(project, front.entry), project, front))
+
+    def _arrival(self, id: str) -> tuple[int, int]:
+        job = self._snapshot.jobs[id].job
+        return arrival_ms(job), job.seq
+
+    def _key(self, project: str, entry: Entry) -> Key:
+        *keys, arrived_ms, seq = entry[0]
+        lag_ms = self._shares.lag_ms(project, self._usage.get(project, 0))
+        return (*keys, arrived_ms + lag_ms, seq)
+
+
+class _Front:
+    """A project's waiting jobs in its own order, the next one at `entry`."""
+
+    def __init__(self, snapshot: Snapshot, project: str, gone: frozenset[str]) -> None:
+        self._gone = gone
+        lots: Iterable[Sequence[Entry]] = snapshot.line.lots[project].values()
+        if project in snapshot.line.niced:
+            lots = [_by_nice(snapshot, lots, gone)]
+            self._passes_alike = False  # one list of all
+        else:
+            self._passes_alike = True
+        self._lots: list[tuple[Entry, int, Sequence[Entry]]] = []
+        for lot in lots:
+            self._push(lot, 0, heap=False)
+        heapify(self._lots)
+        self._left_lot = False
+
+    @property
+    def entry(self) -> Entry | None:
+        return self._lots[0][0] if self._lots else None
+
+    def step(self) -> None:
+        """On to the next job."""
+        _, at, lot = heappop(self._lots)
+        if not self._left_lot:
+            self._push(lot, at + 1, heap=True)
+        self._left_lot = False
+
+    def leave_lot(self) -> None:
+        self._left_lot = self._passes_alike
+
+    def _push(self, lot: Sequence[Entry], at: int, *, heap: bool) -> None:
+        while at < len(lot) and lot[at][1] in self._gone:
+            at += 1
+        if at == len(lot):
+            return
+        if heap:
+            heappush(self._lots, (lot[at], at, lot))
+        else:
+            self._lots.append((lot[at], at, lot))
+
+
+def _by_nice(
+    snapshot: Snapshot, lots: Iterable[Sequence[Entry]], gone: frozenset[str]
+) -> list[Entry]:
+    """A project's jobs in the order its users want, each in the place of one of them.
+
+    The places are those the project has without anyone being nice, so that nobody outside the
+    project gains or loses. Between the keys of the policy (priority, level) nobody moves.
+    """
+    places = sorted(entry for lot in lots for entry in lot if entry[1] not in gone)
+
+    def wanted(entry: Entry) -> tuple[Key, int, QueueKey]:
+        return entry[0][:-2], snapshot.jobs[entry[1]].job.nice, entry[0]
+
+    return [
+        (place[0], id) for place, (_, id) in zip(places, sorted(places, key=wanted), strict=True)
+    ]
 
 
 def key_of(snapshot: Snapshot, live: LiveJob) -> Key:
-    """A job's place in the policy's order, whether it waits or runs."""
-    job, order = live.job, snapshot.policy.order
-    if len(order) == 1:  # by far the most common: a turn asks this of every job
-        return (KEYS[order[0]](snapshot, live), job.submitted_ms, job.seq)
-    keys = [KEYS[name](snapshot, live) for name in order]
-    return (*keys, job.submitted_ms, job.seq)
+    """A job's place among all, waiting or running, fair share aside: who may displace whom.
 
-
-def attained_ms(snapshot: Snapshot, live: LiveJob) -> int:
-    """How long the job has run, in all its attempts."""
-    standing = live.standing
-    now_running = snapshot.now_ms - standing.running_ms if standing.running_ms else 0
-    return standing.attained_ms + now_running
-
-
-def gpus_of(job: Job) -> int:
-    """Whole GPUs of all members, at least 1."""
-    shape = job.shape
-    return job.members * shape.gpus * shape.gpu_milli // WHOLE_GPU_MILLI or 1
-
-
-def level_of(policy: Policy, job: Job, attained: int) -> int:
-    """The feedback level of a job that has attained so much run time."""
-    if not attained:
-        return 0
-    service = attained * service_weight(policy, job) // _SCALE
-    return bisect_right(level_begins_ms(policy), service)
-
-
-def next_level_in_ms(policy: Policy, job: Job, attained: int) -> int:
-    """Run time until the job sinks a level; 0 if it never will."""
-    weight = service_weight(policy, job)
-    level = bisect_right(level_begins_ms(policy), attained * weight // _SCALE)
-    if level >= policy.levels_max:
-        return 0
-    return -(-level_begins_ms(policy)[level] * _SCALE // weight) - attained
-
-
-def level_begins_ms(policy: Policy) -> tuple[int, ...]:
-    """The service at which each level after the first begins, in order."""
-    return _level_begins_ms(policy.level_ms, policy.level_factor, policy.levels_max)
-
-
-@lru_cache(maxsize=64)
-def _level_begins_ms(level_ms: int, factor: int, levels_max: int) -> tuple[int, ...]:
-    return tuple([level_ms * factor**level for level in range(levels_max)])
-
-
-def next_change_ms(snapshot: Snapshot) -> int | None:
-    """When time alone gives the next reason to move somebody aside, if ever.
-
-    A running job sinks, or has run for the least time; or a waiting one loses its patience.
+    Shares move with every start; if they moved running jobs, two projects would take turns in
+    stopping each other.
     """
-    policy, now_ms = snapshot.policy, snapshot.now_ms
-    if not policy.preempts or "level" not in policy.order or not snapshot.queue:
-        return None
-    jobs, times = snapshot.jobs, []
-    first: Key = ()
-    for allocation in snapshot.allocations.values():
-        live = jobs.get(allocation.job)
-        if live is None or not live.standing.running_ms or not live.job.checkpoints:
-            continue
-        standing = live.standing
-        attained = standing.attained_ms + now_ms - standing.running_ms
-        if in_ms := next_level_in_ms(policy, live.job, attained):
-            times.append(now_ms + in_ms)
-        movable_ms = allocation.running_ms + policy.run_ms_min
-        if movable_ms > now_ms:
-            first = first or min([key_of(snapshot, jobs[id]) for _, id in snapshot.queue])
-            if first < key_of(snapshot, live):
-                times.append(movable_ms)
-    if policy.patience_ms:
-        for _, id in snapshot.queue:
-            live = snapshot.jobs[id]
-            since_ms = live.standing.waiting_ms or live.job.submitted_ms
-            if since_ms + policy.patience_ms > now_ms:
-                times.append(since_ms + policy.patience_ms)
-    return min(times) if times else None
+    key = queue_key(snapshot.policy, live, snapshot.now_ms)
+    return (-1, *key[-2:]) if has_lost_patience(snapshot, live) else (0, *key)
 
 
-def service_weight(policy: Policy, job: Job) -> int:
-    """gpus^(quarters/4) in 1/65536, in integers: the same on every machine."""
-    return _weight(gpus_of(job), policy.service_gpus_quarters)
-
-
-@lru_cache(maxsize=4096)
-def _weight(gpus: int, quarters: int) -> int:
-    # The fourth root of gpus^|quarters|, scaled: isqrt twice of x · 2^64.
-    root = isqrt(isqrt(gpus ** abs(quarters) << 64))
-    return root if quarters >= 0 else max(1, _SCALE * _SCALE // root)
+def ordered(snapshot: Snapshot, usage_milli: UsageOf | None = None) -> Iterator[tuple[Key, str]]:
+    """(key, job id) of the waiting jobs in turn. The key is `key_of`, not the place in line."""
+    for id in Turns(snapshot, usage_milli):
+        yield key_of(snapshot, snapshot.jobs[id]), id
 
 
 def has_lost_patience(snapshot: Snapshot, live: LiveJob) -> bool:
     """True iff the job has waited, since it last ran, as long as the policy lets anyone wait."""
-    patience_ms, standing = snapshot.policy.patience_ms, live.standing
-    if not patience_ms or standing.running_ms:
+    if not snapshot.policy.patience_ms or live.standing.running_ms:
         return False
-    return snapshot.now_ms - (standing.waiting_ms or live.job.submitted_ms) >= patience_ms
+    return overdue_ms(snapshot.policy, live) <= snapshot.now_ms
 
 
-def _level(snapshot: Snapshot, live: LiveJob) -> int:
-    standing = live.standing
-    if standing.running_ms:
-        attained = standing.attained_ms + snapshot.now_ms - standing.running_ms
-        return level_of(snapshot.policy, live.job, attained)
-    return -1 if has_lost_patience(snapshot, live) else live.level
+class Timed(Protocol):
+    """What time alone may change: the state, or a snapshot of it."""
+
+    @property
+    def policy(self) -> Policy: ...
+    @property
+    def line(self) -> Line: ...
+    @property
+    def sinks(self) -> Sequence[tuple[int, str]]: ...
 
 
-def _remaining(snapshot: Snapshot, live: LiveJob) -> int:
-    return max(0, live.job.estimate_ms - attained_ms(snapshot, live))
+def next_change_ms(timed: Timed, after_ms: int) -> int | None:
+    """When the order next changes by time alone: a running job sinks, a waiting one loses patience.
 
-
-KEYS: dict[str, Callable[[Snapshot, LiveJob], int]] = {
-    "priority": lambda snapshot, live: -live.job.priority,
-    "estimate": lambda snapshot, live: live.job.estimate_ms,
-    "service": lambda snapshot, live: live.job.estimate_ms * gpus_of(live.job),
-    "remaining": _remaining,
-    "level": _level,
-}
+    Nobody starts for it unless somebody can be moved aside.
+    """
+    if not timed.policy.preempts or not timed.line.queue:
+        return None
+    later = (after_ms + 1, "")
+    times = []
+    for entries in (timed.line.patience, timed.sinks):
+        at = bisect_left(entries, later)
+        if at < len(entries):
+            times.append(entries[at][0])
+    return min(times) if times else None

@@ -1,15 +1,15 @@
 """The plan of a turn: passes in a fixed order over one frozen snapshot.
 
 Settle comes first so that a job that ended frees its quota's next; release before start so that
-nothing is started that must end; promises before the queue, and the queue before anyone is moved
-aside for it. Devices of a release asked here are free only when seen to be.
+nothing is started that must end; promises and the calendar before the queue, and the queue before
+anyone is moved aside for it. Devices of a release asked here are free only when seen to be.
 """
 
 from collections.abc import Callable
 
 from madang.core.draft import Draft
 from madang.core.events import Decision
-from madang.core.passes.backfill import backfill
+from madang.core.passes.calendar import calendar
 from madang.core.passes.honour import honour
 from madang.core.passes.rebalance import rebalance
 from madang.core.passes.release import release
@@ -21,8 +21,8 @@ PASSES: tuple[Callable[[Draft], None], ...] = (
     settle,
     release,
     honour,
+    calendar,
     start,
-    backfill,
     rebalance,
 )
 

@@ -12,17 +12,22 @@ RESTART_MS = 60_000  # what it costs a large gang to be stopped and started agai
 # A job is moved aside at most once a level and levels grow fourfold, so a first level of 120
 # restarts keeps what is wasted under 1 % of what is run. Service is run time / gpus^(1/4): a large
 # gang is harder to place and dearer to restart, so it sinks later than a small one of its age.
-# Nobody waits longer than two days without going first.
+# Who has waited half a day goes first and is passed by nobody. Projects that have used more than
+# their share of the last weeks go back by up to a day: between them, not within one.
 MADANG = Policy(
     "madang",
-    order=("level",),
+    order=("priority", "level"),
     misfit=Misfit.SKIP,
     preempts=True,
     level_ms=120 * RESTART_MS,
     level_factor=4,
     service_gpus_quarters=-1,
-    patience_ms=48 * _HOUR_MS,
+    patience_ms=12 * _HOUR_MS,
     run_ms_min=2 * RESTART_MS,
+    fair_half_life_ms=7 * 24 * _HOUR_MS,
+    fair_lag_ms=24 * _HOUR_MS,
+    fair_month_pct=25,
+    fair_util_pct=50,
 )
 
 POLICIES: dict[str, Policy] = {

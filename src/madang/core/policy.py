@@ -7,6 +7,8 @@ policies of the literature need is here too, so that a replay compares like with
 from dataclasses import dataclass
 from enum import StrEnum
 
+from madang.core.classes import ClassRow
+
 
 class Misfit(StrEnum):
     """What it means for those behind that a job does not fit now."""
@@ -21,9 +23,13 @@ class Misfit(StrEnum):
 class Policy:
     """How waiting jobs are chosen. Times are ms.
 
-    `order` names keys of ordering.py, most significant first; submission order ends every order.
-    `reservations` is how many jobs at the head get a start time under `Misfit.RESERVE`: 1 is EASY
-    (Lifka, JSSPP 1995), many is conservative backfilling.
+    `order` names keys of keys.py, most significant first; arrival (submission less the head start
+    of the job's class) and sequence end every order.
+    `reservations` is how many jobs at the head get a start time under `Misfit.RESERVE`, among those
+    that wait for the same devices: 1 is EASY (Lifka, JSSPP 1995), many is conservative backfilling.
+    `reserved` jobs and gangs of `reserve_gpus_min` GPUs or more (0: none) always get one. The
+    history says when those who run will have ended (the quantile `end_permille`) and how long those
+    who want to pass will stay (`stay_permille`); 0: it has no say, only limits and estimates have.
 
     `preempts`: a waiting job may take the devices of running jobs that come after it in the order.
     Levels (the key `level`) grow with the service a job has attained, as in multi-level feedback
@@ -31,9 +37,13 @@ class Policy:
     `level_ms · level_factor^(L-1)`. Service counts as `run time · gpus^(service_gpus_quarters/4)`.
     `levels` name the network tree's levels from the root down (Node.domains); `within` is the one
     that holds a gang of several nodes unless its job says otherwise ("": anywhere).
-    `fair_half_life_ms`: past usage counts half after so long (0: usage has no say).
-    A job that has waited `patience_ms` since it last ran goes first, so that nobody starves.
-    `run_ms_min` is how long a job runs at least before it is moved aside.
+    A job that has waited `patience_ms` since it last ran, its head start included, goes first and
+    lets nobody pass, so that nobody starves (0: patience without end).
+
+    `classes` are the operator's rows above the default ones (classes.py). Fair share: past usage
+    counts half after `fair_half_life_ms` (0: usage has no say) and puts a project's jobs back by
+    `fair_lag_ms` at most; `fair_month_pct` of its month's GPU time is added to its usage, and
+    `fair_util_pct` of the share of its GPUs that its past jobs left idle (fair.py).
     """
 
     name: str
@@ -50,6 +60,13 @@ class Policy:
     levels: tuple[str, ...] = ("block", "leaf")
     within: str = ""
     fair_half_life_ms: int = 0
+    classes: tuple[ClassRow, ...] = ()
+    fair_lag_ms: int = 0
+    fair_month_pct: int = 0
+    fair_util_pct: int = 0
+    reserve_gpus_min: int = 0
+    end_permille: int = 0
+    stay_permille: int = 0
 
 
 DEFAULT = Policy("default")

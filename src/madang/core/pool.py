@@ -6,7 +6,7 @@ N nodes, G devices of the largest node. A snapshot's pool is read-only; a what-i
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,10 @@ class Pool:
             self.suspicion,
             self.domains,
         )
+
+    def with_open(self, rows: Bools) -> "Pool":
+        """The same pool with only these rows taking new members; all else is shared."""
+        return replace(self, open=rows)
 
     def frozen(self) -> "Pool":
         """A read-only copy: what happens to this pool does not show there."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from madang.core.lifecycle import LIVELY
-from madang.core.live import LiveJob, LiveNode, lane_of, queue_key
+from madang.core.live import LiveJob, LiveNode
 from madang.core.model import (
     Allocation,
     AllocationState,
@@ -18,7 +18,6 @@ from madang.core.model import (
     ReleaseReason,
     Seat,
 )
-from madang.core.ordering import level_of
 from madang.core.policy import Policy
 from madang.core.pool import Taken
 from madang.core.settings import Setting
@@ -56,9 +55,7 @@ def restored(
     state.nominations = dict(nominations)
     state.projects = {project.id: project for project in projects}
     state.usage_milli = dict.fromkeys(state.projects, 0)
-    for live in jobs:
-        level = level_of(state.policy, live.job, live.standing.attained_ms)
-        state.jobs[live.job.id] = replace(live, level=level)
+    state.jobs = {live.job.id: replace(live) for live in jobs}
     state.allocations = {allocation.id: allocation for allocation in allocations}
     _restore_nodes(state, nodes)
     _restore_queue(state)
@@ -89,7 +86,7 @@ def _restore_nodes(state: State, nodes: Sequence[LiveNode]) -> None:
             state.on_node[seat.node][allocation.id] = None
             gpus.append(max(seat.gpus, default=-1) + 1)
             if charged:
-                state.charge(state.jobs[allocation.job].job, allocation, (rank,), 1)
+                state.count(state.jobs[allocation.job].job, allocation, (rank,), 1)
     levels = max((len(live.node.domains) for live in nodes), default=1)
     state.grow(nodes=len(nodes), gpus=max(gpus, default=0), levels=levels)
     for row, live in enumerate(nodes):
@@ -101,14 +98,11 @@ def _restore_queue(state: State) -> None:
     for live in state.jobs.values():
         if live.allocation is not None:
             continue
-        state.queue.append((queue_key(live.job), live.job.id))
-        lane = lane_of(live.job)
-        state.waiting[lane] = state.waiting.get(lane, 0) + 1
+        state.line.add(state.policy, live)
         if live.standing.not_before_ms:
             state.backoffs.append((live.standing.not_before_ms, live.job.id))
         if live.job.insists_until_ms:
             state.insisting.append((live.job.insists_until_ms, live.job.id))
-    state.queue.sort()
     state.backoffs.sort()
     state.insisting.sort()
 
@@ -119,6 +113,8 @@ def _restore_attention(state: State, allocation: Allocation) -> None:
     if allocation.state not in LIVELY:
         return
     live = state.jobs[allocation.job]
+    if allocation.state is AllocationState.RUNNING:
+        state.begin_sinking(allocation)
     if allocation.state is AllocationState.RUNNING and live.job.time_limit_ms:
         insort(state.deadlines, (allocation.running_ms + live.job.time_limit_ms, allocation.id))
     out_of_sight = any(

@@ -107,7 +107,23 @@ class Factors:
         return self.project
 
 
-Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Runs
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a project has been charged up to a time, in GPU-milli·ms that decay (fair.py).
+
+    Kept by the fold, not set by operators; it weighs like a setting.
+    """
+
+    project: str
+    milli_ms: int
+    as_of_ms: int
+
+    @property
+    def key(self) -> str:
+        return self.project
+
+
+Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Runs | Used
 
 
 @dataclass(slots=True)
@@ -121,6 +137,7 @@ class Settings:
     budgets: dict[str, DisruptionBudget] = field(default_factory=dict)
     factors: dict[str, Factors] = field(default_factory=dict)
     runs: dict[str, Runs] = field(default_factory=dict)
+    used: dict[str, Used] = field(default_factory=dict)
 
     def put(self, setting: Setting) -> bool:
         """True iff it was news."""
@@ -160,6 +177,7 @@ KINDS: dict[str, type] = {
     "budgets": DisruptionBudget,
     "factors": Factors,
     "runs": Runs,
+    "used": Used,
 }
 KIND_OF: dict[type, str] = {type_: kind for kind, type_ in KINDS.items()}
 assert tuple(KINDS) == tuple(one.name for one in fields(Settings)), "a mapping for each kind"

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from madang.core.events import JobMeasured
+from madang.core.line import Line
 from madang.core.live import Lane, LiveJob, LiveNode, QueueKey
-from madang.core.model import Allocation, NodeState, Project, ReleaseReason, Seat
+from madang.core.model import Allocation, Job, NodeState, Project, ReleaseReason, Seat, Standing
 from madang.core.policy import Policy
 from madang.core.pool import Pool
 from madang.core.settings import Settings
@@ -19,9 +20,10 @@ from madang.core.settings import Settings
 class Snapshot:
     """See the module's docstring.
 
-    `queue` holds (key, job id) of the waiting jobs in their order, `waiting` how many wait in each
-    lane. `node_ids[row]` names the pool's row. `nominations` maps a waiting job to the seats
-    promised to it, `lingering` a job to older attempts that may still run on nodes that were lost.
+    `line` is who waits; `queue` its (key, job id) in the policy's order, patience and fair share
+    aside, `waiting` how many wait in each lane. `sinks` is (when, running job that sinks a level).
+    `node_ids[row]` names the pool's row. `nominations` maps a waiting job to the seats promised to
+    it, `lingering` a job to older attempts that may still run on nodes that were lost.
     `held_milli` splits what projects hold by (project, machine group, provisioning); `zones` and
     `domains` name the codes in the pool; `measured` is what sensors say of running jobs.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
@@ -51,6 +53,8 @@ class Snapshot:
     domains: Mapping[tuple[str, ...], int]
     held_milli: Mapping[tuple[str, str, str], int]
     measured: Mapping[str, JobMeasured]
+    line: Line
+    sinks: Sequence[tuple[int, str]]
 
     def still_runs(self, job_id: str) -> str:
         """The older attempt of a waiting job that still runs where it can be seen, or "".
@@ -64,8 +68,16 @@ class Snapshot:
                     return id
         return ""
 
+    def joined(self, job: Job) -> "Snapshot":
+        """The same moment with one more job in line: for the question what would become of it."""
+        live, line = LiveJob(job, Standing()), self.line.copy()
+        line.add(self.policy, live)
+        jobs = {**self.jobs, job.id: live}
+        return replace(self, jobs=jobs, line=line, queue=line.queue, waiting=line.waiting)
+
     def detached(self) -> "Snapshot":
         """A snapshot that shares nothing with the state: for readers of other threads. O(live)."""
+        line = self.line.copy()
         return replace(
             self,
             pool=self.pool.frozen(),
@@ -73,7 +85,7 @@ class Snapshot:
             nodes=dict(self.nodes),
             models=dict(self.models),
             groups=dict(self.groups),
-            queue=tuple(self.queue),
+            queue=line.queue,
             jobs={id: replace(live) for id, live in self.jobs.items()},
             allocations=dict(self.allocations),
             projects=dict(self.projects),
@@ -84,7 +96,9 @@ class Snapshot:
             strays=dict(self.strays),
             lingering={job: dict(ids) for job, ids in self.lingering.items()},
             nominations=dict(self.nominations),
-            waiting=dict(self.waiting),
+            waiting=line.waiting,
+            line=line,
+            sinks=tuple(self.sinks),
             settings=self.settings.copy(),
             zones=dict(self.zones),
             domains=dict(self.domains),

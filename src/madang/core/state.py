@@ -13,7 +13,8 @@ from typing import Any
 from madang.core import events as ev
 from madang.core.history import Runs, forgotten, learn
 from madang.core.lifecycle import LIVELY, moved, phase_of
-from madang.core.live import Changed, LiveJob, lane_of, queue_key
+from madang.core.line import drop
+from madang.core.live import Changed, LiveJob
 from madang.core.model import (
     Allocation,
     AllocationState,
@@ -24,9 +25,8 @@ from madang.core.model import (
     Standing,
     grace_ms_of,
 )
-from madang.core.ordering import level_of
 from madang.core.pool import Place, Pool
-from madang.core.settings import KIND_OF, Factors, Setting
+from madang.core.settings import KIND_OF, KINDS, Factors, Setting
 from madang.core.snapshot import Snapshot
 from madang.core.state_nodes import NodeFold
 
@@ -42,6 +42,7 @@ class State(NodeFold):
 
     def apply(self, event: ev.Event, now_ms: int) -> bool:
         """Fold one event in. True iff it was news."""
+        self.now_ms = now_ms
         return _FOLD[type(event)](self, event, now_ms)
 
     def snapshot(self, now_ms: int) -> Snapshot:
@@ -77,6 +78,8 @@ class State(NodeFold):
             domains=self.domains,
             held_milli=self.held_milli,
             measured=self.measured,
+            line=self.line,
+            sinks=self.sinks,
         )
 
     @property
@@ -169,7 +172,6 @@ class State(NodeFold):
             preemptions=live.standing.preemptions + (event.reason == ReleaseReason.PREEMPTED),
             waiting_ms=now_ms,
         )
-        live.level = level_of(self._policy, live.job, live.standing.attained_ms)
         self._enqueue(live)
         self.unsettled.pop(event.job, None)
         self._show(live)
@@ -228,9 +230,7 @@ class State(NodeFold):
         self.lingering.setdefault(allocation.job, {})[allocation.id] = None
 
     def _enqueue(self, live: LiveJob) -> None:
-        insort(self.queue, (queue_key(live.job), live.job.id))
-        lane = lane_of(live.job)
-        self.waiting[lane] = self.waiting.get(lane, 0) + 1
+        self.line.add(self.policy, live)
         if live.standing.not_before_ms:
             insort(self.backoffs, (live.standing.not_before_ms, live.job.id))
         if live.job.insists_until_ms:
@@ -238,15 +238,11 @@ class State(NodeFold):
         self.stirs += 1
 
     def _unqueue(self, live: LiveJob) -> None:
-        _drop(self.queue, (queue_key(live.job), live.job.id))
-        lane = lane_of(live.job)
-        self.waiting[lane] -= 1
-        if not self.waiting[lane]:
-            del self.waiting[lane]
+        self.line.remove(self.policy, live)
         if live.standing.not_before_ms:
-            _drop(self.backoffs, (live.standing.not_before_ms, live.job.id))
+            drop(self.backoffs, (live.standing.not_before_ms, live.job.id))
         if live.job.insists_until_ms:
-            _drop(self.insisting, (live.job.insists_until_ms, live.job.id))
+            drop(self.insisting, (live.job.insists_until_ms, live.job.id))
 
     # -- allocations ---------------------------------------------------------------------------
 
@@ -339,6 +335,7 @@ class State(NodeFold):
         allocation = moved(allocation, AllocationState.RUNNING, at_ms)
         live = self.jobs[allocation.job]
         live.standing = replace(live.standing, running_ms=at_ms)
+        self.begin_sinking(allocation)
         if live.job.time_limit_ms:
             insort(self.deadlines, (at_ms + live.job.time_limit_ms, allocation.id))
         return allocation
@@ -394,6 +391,7 @@ class State(NodeFold):
 
     def _drop_deadline(self, allocation: Allocation) -> None:
         """The allocation leaves RUNNING: its time limit has no more to say."""
+        self.stop_sinking(allocation.id)
         live = self.jobs.get(allocation.job)
         if live is None or not live.job.time_limit_ms or not allocation.running_ms:
             return
@@ -429,15 +427,19 @@ class State(NodeFold):
     def _setting_set(self, event: Any, now_ms: int) -> bool:
         """Any of the facts that set one setting: its only field."""
         setting: Setting = getattr(event, _FIELD[type(event)])
-        if not self.settings.put(setting):
+        if self.settings.get(KIND_OF[type(setting)], setting.key) == setting:
             return False
+        self._settle_uses()
+        self.settings.put(setting)
         self.changed.settings[KIND_OF[type(setting)], setting.key] = None
         self.stirs += 1
         return True
 
     def _setting_dropped(self, event: ev.SettingDropped, now_ms: int) -> bool:
-        if not self.settings.drop(event.kind, event.key):
+        if event.kind not in KINDS or self.settings.get(event.kind, event.key) is None:
             return False
+        self._settle_uses()
+        self.settings.drop(event.kind, event.key)
         self.changed.settings[event.kind, event.key] = None
         self.stirs += 1
         return True
@@ -445,10 +447,17 @@ class State(NodeFold):
     def _policy_set(self, event: ev.PolicySet, now_ms: int) -> bool:
         if self.policy == event.policy:
             return False
+        self._settle_uses()
         self.policy = event.policy
+        self._settle_uses()
         self.changed.settings["policy", ""] = None
         self.stirs += 1
         return True
+
+    def _settle_uses(self) -> None:
+        """Charge everyone up to now: from here on, charges may be counted in another way."""
+        for project in self.projects:
+            self.settle_use(project)
 
     def _project_measured(self, event: ev.ProjectMeasured, now_ms: int) -> bool:
         factors = Factors(event.project, event.month_gpu_ms, event.util_pct)
@@ -485,12 +494,6 @@ class State(NodeFold):
 def _held(allocation: Allocation) -> list[int]:
     """The ranks that still hold devices."""
     return [rank for rank in range(len(allocation.seats)) if allocation.holds(rank)]
-
-
-def _drop(entries: list[Any], entry: Any) -> None:
-    at = bisect_left(entries, entry)
-    assert entries[at : at + 1] == [entry], f"not there to be dropped: {entry}"
-    del entries[at]
 
 
 _FIELD: dict[type, str] = {

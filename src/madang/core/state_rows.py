@@ -1,24 +1,35 @@
 """What the state holds, and how its rows of the pool are written. See state.py."""
 
+from bisect import insort
 from collections.abc import Iterable
 from dataclasses import replace
 
 from madang.core import events as ev
+from madang.core.fair import used_at
+from madang.core.keys import sinks_ms
+from madang.core.line import Ask, Line, drop
 from madang.core.live import Changed, Lane, LiveJob, LiveNode, QueueKey
 from madang.core.model import (
     Allocation,
+    AllocationState,
     Job,
     NodeState,
     Project,
     ReleaseReason,
     Seat,
 )
-from madang.core.ordering import level_of
 from madang.core.policy import DEFAULT, Policy
 from madang.core.pool import Pool, Taken, empty_pool, widened
-from madang.core.settings import Settings
+from madang.core.quotas import Book, HeldKey
+from madang.core.seating import likeness
+from madang.core.settings import KIND_OF, Settings, Used
 
-HeldKey = tuple[str, str, str]  # project, machine group, provisioning
+SINKS_AHEAD_MS_MAX = 400 * 86_400_000  # levels further off matter to nobody
+
+
+def ask_of(live: LiveJob) -> Ask:
+    """What decides, besides its turn and back-offs, whether a job of a project may start."""
+    return (live.job.provisioning, likeness(live.job))
 
 
 class StateRows:
@@ -34,11 +45,17 @@ class StateRows:
         self.node_ids: list[str] = []
         self.projects: dict[str, Project] = {}
         self.usage_milli: dict[str, int] = {}
-        self.queue: list[tuple[QueueKey, str]] = []
-        self.waiting: dict[Lane, int] = {}  # waiting jobs per lane, none of them 0
+        self.now_ms = 0  # of the event that is folded
+        self.line = Line(ask_of)
+        self.queue: list[tuple[QueueKey, str]] = self.line.queue
+        self.waiting: dict[Lane, int] = self.line.waiting
         self.backoffs: list[tuple[int, str]] = []  # (not_before_ms, waiting job), sorted
         self.insisting: list[tuple[int, str]] = []  # (until ms, waiting job): on few switches
         self.deadlines: list[tuple[int, str]] = []
+        self.sinks: list[
+            tuple[int, str]
+        ] = []  # (when it sinks a level, running allocation), sorted
+        self._sinking: dict[str, list[int]] = {}
         self.on_node: dict[str, dict[str, None]] = {}
         # What the release and settle passes must look at, so that they need not look at the rest.
         self.troubled: dict[str, ReleaseReason] = {}
@@ -65,15 +82,37 @@ class StateRows:
 
     @property
     def policy(self) -> Policy:
-        """By what waiting jobs are chosen."""
+        """The rules of the yard; with others the queue is in another order at once."""
         return self._policy
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
         self._policy = policy
-        for live in self.jobs.values():
-            live.level = level_of(policy, live.job, live.standing.attained_ms)
-        self.stirs += 1
+        self.line.refill(policy, [live for live in self.jobs.values() if live.allocation is None])
+        for id in list(self._sinking):
+            self.stop_sinking(id)
+        for allocation in self.allocations.values():
+            if allocation.state is AllocationState.RUNNING:
+                self.begin_sinking(allocation)
+
+    def begin_sinking(self, allocation: Allocation) -> None:
+        """The allocation runs: note when its job may be moved aside, and sinks, level by level."""
+        live, policy = self.jobs[allocation.job], self._policy
+        if not policy.preempts or not live.job.checkpoints:
+            return
+        began_ms, times = allocation.running_ms, []
+        if "level" in policy.order:
+            times = sinks_ms(policy, live, began_ms, began_ms + SINKS_AHEAD_MS_MAX)
+        if least_ms := max(policy.run_ms_min, live.job.run_ms_min):
+            times.append(began_ms + least_ms)
+        self._sinking[allocation.id] = times
+        for at_ms in times:
+            insort(self.sinks, (at_ms, allocation.id))
+
+    def stop_sinking(self, allocation_id: str) -> None:
+        """The allocation leaves RUNNING."""
+        for at_ms in self._sinking.pop(allocation_id, ()):
+            drop(self.sinks, (at_ms, allocation_id))
 
     def is_newest(self, allocation: Allocation) -> bool:
         """True iff a live job still goes by this allocation."""
@@ -82,6 +121,24 @@ class StateRows:
 
     def charge(self, job: Job, allocation: Allocation, ranks: Iterable[int], sign: int) -> None:
         """Count what these members hold for (+1) or no longer for (-1) the job's project."""
+        self.settle_use(job.project)
+        self.count(job, allocation, ranks, sign)
+
+    def settle_use(self, project: str) -> None:
+        """Charge the project for what it has held until now, before that changes."""
+        half_life_ms = self._policy.fair_half_life_ms
+        if not half_life_ms:
+            return
+        before, milli_ms = self.settings.used.get(project), 0
+        if before is not None:
+            covered_milli = Book(self).covered_milli(project)
+            beyond_milli = max(0, self.usage_milli.get(project, 0) - covered_milli)
+            milli_ms = used_at(before, beyond_milli, self.now_ms, half_life_ms)
+        if self.settings.put(Used(project, milli_ms, self.now_ms)):
+            self.changed.settings[KIND_OF[Used], project] = None
+
+    def count(self, job: Job, allocation: Allocation, ranks: Iterable[int], sign: int) -> None:
+        """`charge`, with nothing to settle."""
         milli = sign * allocation.shape.milli
         if not milli:
             return

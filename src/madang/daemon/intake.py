@@ -2,9 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from madang.core.classes import class_priority
+from madang.core.classes import ClassRow, Preemptible, class_of
 from madang.core.model import (
     WHOLE_GPU_MILLI,
     Allocation,
@@ -58,12 +58,26 @@ class Profiles:
 
 
 def job_from(
-    request: JobRequest, *, n: int, shapes: tuple[Shape, ...], now_ms: int, owner: str = ""
+    request: JobRequest,
+    *,
+    n: int,
+    shapes: tuple[Shape, ...],
+    now_ms: int,
+    owner: str = "",
+    classes: Sequence[ClassRow] = (),
 ) -> Job:
-    """The scheduler's view of a request, acknowledged as number `n`."""
+    """The scheduler's view of a request, acknowledged as number `n`.
+
+    What the request does not say is as the table says of its class, `classes` being the policy's.
+    """
     provisioning = Provisioning(request.provisioning)
     category = Category(request.category)
     purpose = Purpose(request.purpose)
+    of_class = class_of(classes, provisioning, category, purpose)
+    said = request.model_fields_set
+    preemptible = of_class.preemptible is Preemptible.ALWAYS or (
+        of_class.preemptible is Preemptible.CHECKPOINTED and request.checkpoints
+    )
     return Job(
         id=f"{request.name or default_name(request.command)}-{n}",
         seq=n,
@@ -73,11 +87,11 @@ def job_from(
         provisioning=provisioning,
         category=category,
         purpose=purpose,
-        priority=class_priority(provisioning, category, purpose),
+        priority=of_class.priority,
         submitted_ms=now_ms,
-        time_limit_ms=request.time,
-        grace_ms=request.grace,
-        retries_max=request.retries,
+        time_limit_ms=request.time if "time" in said else of_class.time_limit_ms,
+        grace_ms=request.grace if "grace" in said else of_class.grace_ms,
+        retries_max=request.retries if "retries" in said else of_class.retries_max,
         estimate_ms=request.estimate,
         checkpoints=request.checkpoints,
         fallbacks=shapes[1:],
@@ -91,6 +105,9 @@ def job_from(
         spread_nodes=request.spread_nodes,
         exclusive=request.exclusive,
         zone=request.zone,
+        preemptible=preemptible,
+        head_start_ms=of_class.head_start_ms,
+        run_ms_min=of_class.run_ms_min,
         nice=request.nice,
         owner=owner,
         image=request.image,

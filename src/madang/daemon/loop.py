@@ -133,7 +133,9 @@ class TurnLoop:
         """The job that a request would become, for a dry run."""
         with self._lock:
             shapes, n = self._profiles.shapes(request), self._next_n
-            return job_from(request, n=n, shapes=shapes, now_ms=self.clock(), owner=owner)
+            rows = self._controller.state.policy.classes
+            now_ms = self.clock()
+            return job_from(request, n=n, shapes=shapes, now_ms=now_ms, owner=owner, classes=rows)
 
     def snapshot(self) -> Snapshot:
         """The yard after the last committed turn, safe to read from any thread."""
@@ -206,7 +208,8 @@ class TurnLoop:
                     return
                 n = self._next_n + len(turn.submitted)
                 shapes = self._profiles.shapes(asked)
-                job = job_from(asked, n=n, shapes=shapes, now_ms=now_ms, owner=owner)
+                rows = self._controller.state.policy.classes
+                job = job_from(asked, n=n, shapes=shapes, now_ms=now_ms, owner=owner, classes=rows)
                 turn.submitted[job.id] = (request, job)
                 turn.keys[owner, key] = job.id
                 turn.facts.append(JobSubmitted(job))

@@ -5,7 +5,7 @@ refused was never there. A device cannot be promised twice: the database itself 
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 import sqlalchemy as sa
@@ -157,11 +157,16 @@ class Ledger:
     # -- the journal -----------------------------------------------------------------------------
 
     def events(
-        self, after: int, limit: int, job: str | None = None, node: str | None = None
+        self,
+        after: int,
+        limit: int,
+        job: str | None = None,
+        node: str | None = None,
+        kinds: Collection[str] = (),
     ) -> list[EventRecord]:
-        """Journal lines with a higher seq, oldest first; of one job or one node if asked."""
+        """Journal lines with a higher seq, oldest first; of one job or one node, of these kinds."""
         with self._read() as connection:
-            return reading.events(connection, after, max(0, limit), job, node)
+            return reading.events(connection, after, max(0, limit), job, node, kinds)
 
     def journal_span(self) -> tuple[int, int]:
         """The seq of the oldest line kept and of the newest; (last + 1, last) if none is kept."""

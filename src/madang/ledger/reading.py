@@ -1,6 +1,6 @@
 """What can be asked of a ledger: each question is one statement, whatever the size of the page."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -212,7 +212,12 @@ def allocations_of(connection: sa.Connection, job_id: str) -> list[Allocation]:
 
 
 def events(
-    connection: sa.Connection, after: int, limit: int, job: str | None, node: str | None
+    connection: sa.Connection,
+    after: int,
+    limit: int,
+    job: str | None,
+    node: str | None,
+    kinds: Collection[str] = (),
 ) -> list[EventRecord]:
     values: dict[str, Any] = {"after": after, "limit": limit}
     query = _EVENTS
@@ -220,6 +225,9 @@ def events(
         query, values = _EVENTS_OF_JOB, {**values, "job": job}
     elif node is not None:
         query, values = _EVENTS_OF_NODE, {**values, "node": node}
+    if kinds:
+        query = query.where(journal.c.kind.in_(sa.bindparam("kinds", expanding=True)))
+        values["kinds"] = sorted(kinds)
     return [
         EventRecord(row.seq, row.at_ms, row.kind, row.job or "", row.node or "", row.line)
         for row in connection.execute(query, values)

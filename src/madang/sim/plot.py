@@ -28,7 +28,10 @@ svg text{fill:var(--quiet);font-size:12px;font-variant-numeric:tabular-nums}
 ul{list-style:none;padding:0;margin:0 0 4px;display:flex;flex-wrap:wrap;gap:4px 20px}
 li svg{display:inline-block;width:28px;height:10px;margin-right:6px}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-td{padding:2px 24px 2px 0;border-bottom:1px solid var(--line)}td:first-child{color:var(--quiet)}
+td,th{padding:2px 24px 2px 0;border-bottom:1px solid var(--line)}td:first-child{color:var(--quiet)}
+th{color:var(--quiet);font-weight:400;text-align:left;vertical-align:bottom}
+.wide{overflow-x:auto}.wide td,.wide th{padding-right:14px;white-space:nowrap}
+.wide td:first-child{color:var(--ink)}.n{text-align:right}
 """
 
 
@@ -55,8 +58,33 @@ class Chart:
     y_max: float = 0
 
 
-def page(title: str, about: str, facts: Mapping[str, object], charts: Sequence[Chart]) -> str:
-    """A whole HTML document: the charts, then the facts as a table."""
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Stacked bars, one a row: (label, a value for each of `parts`). Values are not negative."""
+
+    title: str
+    about: str
+    unit: str
+    parts: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[float, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Words in the first `words` columns, numbers that stand right in the others."""
+
+    title: str
+    about: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: int = 1
+
+
+Section = Chart | Bars | Table
+
+
+def page(title: str, about: str, facts: Mapping[str, object], charts: Sequence[Section]) -> str:
+    """A whole HTML document: the sections, then the facts as a table."""
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>\n"
         for name, value in facts.items()
@@ -68,9 +96,19 @@ def page(title: str, about: str, facts: Mapping[str, object], charts: Sequence[C
         '<meta name="viewport" content="width=device-width">\n'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>\n"
         f"<h1>{escape(title)}</h1><p>{escape(about)}</p>\n"
-        + "".join(_section(chart) for chart in charts)
+        + "".join(map(_any_section, charts))
         + f"<h2>Figures</h2><table>\n{rows}</table></body></html>\n"
     )
+
+
+def _any_section(section: Section) -> str:
+    match section:
+        case Bars():
+            return _bars(section)
+        case Table():
+            return _table(section)
+        case _:
+            return _section(section)
 
 
 def _section(chart: Chart) -> str:
@@ -174,3 +212,104 @@ def round_values(low: float, high: float) -> list[float]:
     step = next(unit * each for each in (1, 2, 2.5, 5, 10) if unit * each >= rough)
     first = -floor(-low / step)
     return [round(n * step, 10) for n in range(first, floor(high / step + 1e-9) + 1)]
+
+
+# -- bars and tables -----------------------------------------------------------------------------
+
+ROW, BAR, LABEL = 26, 16, 170  # pixels: a bar's row, the bar, the room for its label
+# Parts differ by pattern too: solid, then stripes this way, stripes that way, dots.
+_PATTERNS = (
+    "",
+    '<path d="M-1 7L7 -1M3 11L11 3" stroke="var(--c{c})" stroke-width="2.5"/>',
+    '<path d="M-1 1L7 9M3 -3L11 5" stroke="var(--c{c})" stroke-width="1.5"/>',
+    '<circle cx="4" cy="4" r="1.6" fill="var(--c{c})"/>',
+)
+
+
+def _fill(at: int) -> str:
+    return f"var(--c{at % 6})" if at % 4 == 0 else f"url(#p{at})"
+
+
+def _patterns(parts: int) -> str:
+    made = "".join(
+        f'<pattern id="p{at}" width="8" height="8" patternUnits="userSpaceOnUse">'
+        f"{_PATTERNS[at % 4].format(c=at % 6)}</pattern>"
+        for at in range(parts)
+        if at % 4
+    )
+    return f"<defs>{made}</defs>"
+
+
+def _bars(bars: Bars) -> str:
+    """Rows under each other, all on one axis from 0."""
+    most = max((sum(values) for _, values in bars.rows), default=0.0) or 1.0
+    axis = _Axis(0.0, most, LABEL, WIDTH - RIGHT)
+    height = ROW * len(bars.rows) + BOTTOM
+    names = "".join(
+        f'<li><svg viewBox="0 0 28 10" aria-hidden="true">{_patterns(len(bars.parts))}'
+        f'<rect width="28" height="10" fill="{_fill(at)}" stroke="var(--c{at % 6})"/></svg>'
+        f"{escape(name)}</li>"
+        for at, name in enumerate(bars.parts)
+    )
+    rows = "".join(_bar(bars, axis, at) for at in range(len(bars.rows)))
+    low = ROW * len(bars.rows)
+    marks = "".join(
+        f'<path class="grid" d="M{axis.at(value)} 0V{low}"/>'
+        f'<text x="{axis.at(value)}" y="{low + 16}" text-anchor="middle">{value:g}</text>'
+        for value in round_values(0.0, most)
+    )
+    centre = (LABEL + WIDTH - RIGHT) / 2
+    return (
+        f"<section><h2>{escape(bars.title)}</h2><p>{escape(bars.about)}</p><ul>{names}</ul>\n"
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(bars.title)}">'
+        f"{_patterns(len(bars.parts))}{marks}{rows}"
+        f'<text x="{centre}" y="{height - 8}" text-anchor="middle">{escape(bars.unit)}</text>'
+        "</svg></section>\n"
+    )
+
+
+def _bar(bars: Bars, axis: _Axis, row: int) -> str:
+    label, values = bars.rows[row]
+    top = ROW * row + (ROW - BAR) / 2
+    words = [
+        f'<text x="{LABEL - 8}" y="{top + 12}" text-anchor="end">{escape(_shortened(label))}</text>'
+    ]
+    done = 0.0
+    for at, value in enumerate(values):
+        begin, end = axis.at(done), axis.at(done + value)
+        done += value
+        if end > begin:
+            words.append(
+                f'<rect x="{begin}" y="{top}" width="{round(end - begin, 1)}" height="{BAR}" '
+                f'fill="{_fill(at)}" stroke="var(--c{at % 6})">'
+                f"<title>{escape(label)}, {escape(bars.parts[at])}: {value:g}</title></rect>"
+            )
+    return "".join(words)
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= 24 else label[:23] + "…"
+
+
+def _table(table: Table) -> str:
+    heads = "".join(
+        f"<th{_right(at >= table.words)}>{escape(name)}</th>"
+        for at, name in enumerate(table.columns)
+    )
+    rows = "".join(
+        "<tr>"
+        + "".join(
+            f"<td{_right(at >= table.words)}>{escape(cell)}</td>" for at, cell in enumerate(row)
+        )
+        + "</tr>\n"
+        for row in table.rows
+    )
+    return (
+        f"<section><h2>{escape(table.title)}</h2><p>{escape(table.about)}</p>"
+        f'<div class="wide"><table><thead><tr>{heads}</tr></thead>\n{rows}</table></div>'
+        "</section>\n"
+    )
+
+
+def _right(is_number: bool) -> str:
+    return ' class="n"' if is_number else ""

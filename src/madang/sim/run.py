@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from random import Random
 
 from madang.core import events as ev
-from madang.core.check import check, check_quota
+from madang.core.check import InvariantBroken, check, check_quota
 from madang.core.codec import encode_event
 from madang.core.controller import Controller
 from madang.core.model import NodeState, Project, ReleaseReason
@@ -73,9 +73,8 @@ class _Play:
         model = FleetModel(script.fleet, 0)
         channel = Channel(Random(f"madang/channel/{script.seed}"), script.chaos)
         self.world = World(Controller(), model, channel, script.launch_of)
-        self.world.state.policy = script.policy
         self.truth = Truth(model, keeps_order=script.chaos.keeps_order)
-        self.lowered: set[str] = set()
+        self.lowered = False
 
     def disturbed(self) -> None:
         """All that the scenario asks for, with every fault."""
@@ -98,6 +97,7 @@ class _Play:
         now_ms = max(world.now_ms, LENGTH_MS)
         asks: list[ev.Fact] = [ev.NodeCordoned(id, False) for id in world.state.nodes]
         asks += [ev.ProjectSet(Project(project)) for project in PROJECTS]
+        asks += [ev.SettingDropped("quotas", key) for key in sorted(world.state.settings.quotas)]
         self._turn(now_ms, asks)
         until_ms = now_ms + CALM_MS_MAX
         while world.state.jobs or world.state.allocations or self._lost_nodes():
@@ -157,15 +157,13 @@ class _Play:
     def _check_quota(self, events: tuple[ev.Event, ...]) -> None:
         """Never above quota, unless the quota was lowered below what was held."""
         state = self.world.state
-        for event in events:
-            if isinstance(event, ev.ProjectSet):
-                self.lowered.add(event.project.id)
-        for project in list(self.lowered):
-            quota = state.projects[project].quota_milli
-            if quota < 0 or state.usage_milli.get(project, 0) <= quota:
-                self.lowered.discard(project)
-        if not self.lowered:
+        self.lowered |= any(isinstance(event, ev.ProjectSet | ev.QuotaSet) for event in events)
+        try:
             check_quota(state)
+            self.lowered = False
+        except InvariantBroken:
+            if not self.lowered:
+                raise
 
     def _restart(self) -> None:
         """What is read from rows is what was there, and goes on."""
@@ -187,7 +185,6 @@ class _Play:
         if missing:
             raise NotLive(f"jobs were lost: {sorted(missing)}")
         again = replayed(world.journal)
-        again.policy = world.state.policy
         assert picture(again) == picture(world.state), "the journal makes another state"
 
 

@@ -1,19 +1,30 @@
 """A seed is a scenario: a little fleet, jobs of all shapes, and people who change their minds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from madang.core import events as ev
 from madang.core.model import UNLIMITED, Allocation, Job, Node, Project, Shape
-from madang.core.policies import POLICIES
+from madang.core.policies import MADANG, POLICIES
 from madang.core.policy import DEFAULT, Policy
 from madang.engines.base import Launch
 from madang.engines.virtual import Faults, Fleet, Times
 from madang.sim.faults import Chaos
+from madang.sim.tenancy import Tenancy, tenancy
 
 PROJECTS = ("vision", "speech")
 MODELS = ("H100", "L4")
 LENGTH_MS = 1_800_000  # of the disturbed part
+HASTY = replace(
+    MADANG,
+    name="hasty",
+    level_ms=60_000,
+    patience_ms=900_000,
+    run_ms_min=20_000,
+    level_factor=2,
+    fair_half_life_ms=600_000,
+    fair_lag_ms=600_000,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +46,6 @@ class Scenario:
     chaos: Chaos
     asks: tuple[Ask, ...]
     env: dict[str, tuple[tuple[str, str], ...]]
-    policy: Policy
 
     def launch_of(self, allocation: Allocation) -> Launch:
         return Launch(allocation, allocation.job, "sim", ("train",), self.env[allocation.job])
@@ -45,16 +55,20 @@ def scenario(seed: int) -> Scenario:
     """The scenario of a seed: the same on every machine."""
     random = Random(f"madang/{seed}")
     fleet = _fleet(random, seed)
+    owned = tenancy(seed, PROJECTS, LENGTH_MS)
     asks = [Ask(0, ev.ProjectSet(Project(project))) for project in PROJECTS]
+    asks += [Ask(at_ms, fact) for at_ms, fact in owned.facts]
     env: dict[str, tuple[tuple[str, str], ...]] = {}
     for number in range(1, random.randint(10, 40)):
-        job = _job(random, number)
+        job = owned.classed(_job(random, number))
         env[job.id] = _behaviour(random)
         asks.append(Ask(job.submitted_ms, ev.JobSubmitted(job)))
         asks += _second_thoughts(random, job)
     asks += _operators(random, fleet)
+    chaos, policy = _chaos(random), _policy(random, owned)
+    asks.insert(0, Ask(0, ev.PolicySet(policy)))
     asks.sort(key=lambda ask: ask.at_ms)
-    return Scenario(seed, fleet, _chaos(random), tuple(asks), env, _policy(random))
+    return Scenario(seed, fleet, chaos, tuple(asks), env)
 
 
 def _fleet(random: Random, seed: int) -> Fleet:
@@ -99,11 +113,15 @@ def _chaos(random: Random) -> Chaos:
     )
 
 
-def _policy(random: Random) -> Policy:
-    """Half of the seeds are as the daemon is; the others try every policy there is."""
-    if random.random() < 0.5:
-        return DEFAULT
-    return random.choice(list(POLICIES.values()))
+def _policy(random: Random, owned: Tenancy) -> Policy:
+    """Half of the seeds hold back for the first that does not fit; the others try every policy.
+
+    Where there are several owners it is mostly ours, at a pace that half an hour can show.
+    """
+    policy = DEFAULT if random.random() < 0.5 else random.choice(list(POLICIES.values()))
+    if owned.facts and owned.random.random() < 0.8:
+        return HASTY
+    return policy
 
 
 def _job(random: Random, number: int) -> Job:

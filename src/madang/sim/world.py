@@ -139,6 +139,11 @@ def picture(state: State) -> tuple[object, ...]:
         state.backoffs,
         sorted(state.nominations.items()),
         sorted((job, sorted(ids)) for job, ids in state.lingering.items()),
+        sorted((key, milli) for key, milli in state.held_milli.items() if milli),
+        sorted((type(one).__name__, one.key, one) for one in state.settings),
+        state.policy,
+        state.line.patience,
+        state.sinks,
         [entry for entry in arrays if entry[0] not in ("model", "group")],
     )
 

@@ -1,20 +1,22 @@
-"""Start: FIFO within priority class, each gang whole, on the fullest nodes that fit.
+"""Start: everyone in turn, each gang whole, where it fits.
 
-A job held back by its own project's quota lets others pass; a job held back by capacity lets pass
-only jobs that could never use the models it waits for, so that large gangs are not starved. A job
-that would not fit if every open node were empty waits for a node, not for its turn, and lets all
-pass. Under a policy that lets those behind pass a misfit, one that has lost its patience holds them
-back all the same: nothing that ends is taken before it.
+First whoever is within a guarantee. A job held back by a quota lets others pass; one held back by
+capacity lets pass whom the policy lets pass: nobody (STOP), those who could never use the models it
+waits for (HOLD), those who do not delay the start that it is given (RESERVE, see timeline.py), or
+all (SKIP) until it has lost its patience, from when on it holds back too, so that large gangs are
+not starved. A job that would not fit if every open node were empty waits for a node, not for its
+turn, and lets all pass.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from madang.core.draft import Draft
-from madang.core.live import Lane, LiveJob
-from madang.core.model import WHOLE_GPU_MILLI, Job
-from madang.core.ordering import Key, has_lost_patience
+from madang.core.live import Lane, lane_of
+from madang.core.model import WHOLE_GPU_MILLI, Job, Provisioning
+from madang.core.ordering import Turns, has_lost_patience
 from madang.core.placement import Unplaced
 from madang.core.policy import Misfit
+from madang.core.quotas import open_to
 from madang.core.seating import fits_when_empty, likeness, seat
 from madang.core.snapshot import Snapshot
 
@@ -24,8 +26,7 @@ _CPU_ONLY = 1  # bit 0; model code c is bit c + 1: CPU-only jobs queue among the
 
 def start(draft: Draft) -> None:
     """Emit AllocationBound for each job that may start now, in queue order."""
-    if draft.snapshot.policy.misfit is not Misfit.RESERVE:
-        walk(draft)
+    walk(draft)
 
 
 @dataclass(slots=True)
@@ -33,68 +34,141 @@ class Walk:
     """What a walk along the queue has met: who holds back whom, and what cannot fit.
 
     `held_back` is the bit set of models that nobody further back may take; `holders` the jobs that
-    said so, first come first. What was not placed once in a walk is not tried again.
+    said so, first come first; `reserved` the models of each job that got a start time. What was not
+    placed once in a walk is not tried again.
     """
 
     held_back: int = 0
     holders: list[tuple[int, str]] = field(default_factory=list)
     unplaced: set[object] = field(default_factory=set)
+    reserved: list[int] = field(default_factory=list)
+
+    def reserved_for(self, models: int) -> int:
+        """How many got a start time on devices that these models are among."""
+        return sum([bool(bits & models) for bits in self.reserved])
 
 
-def walk(draft: Draft, until: Key | None = None) -> Walk:
-    """Start, in order, whom there is room for, up to the job of the key `until` (not included)."""
+def walk(draft: Draft, until: str = "") -> Walk:
+    """Start, in turn, whom there is room for, up to the job `until` (not included).
+
+    Jobs that are alike are tried once, unless one of them is asked for.
+    """
     snapshot = draft.snapshot
     so_far = Walk()
+    if _start_guaranteed(draft, until):
+        return so_far
     competing = {lane: competing_models(snapshot, lane) for lane in snapshot.waiting}
-    whole_max = _whole_free_max(draft)
-    for key, job_id in draft.order:
-        if until is not None and key >= until:
+    turns = Turns(snapshot, draft.usage_milli)
+    for job_id in turns:
+        if job_id == until:
             break
-        live = snapshot.jobs[job_id]
-        job = live.job
-        if job.shape.gpus > whole_max and _is_passed(snapshot, live):
-            continue  # a busy yard: most of a long queue costs no more than this
-        competes_for = competing[job.shape.models if job.shape.gpus else None]
-        if competes_for & so_far.held_back:
-            continue
-        if not draft.may_start(job_id) or likeness(job) in so_far.unplaced:
-            continue
-        if _bound(draft, job):
-            if len(draft.decisions) >= BINDS_PER_TURN_MAX:
+        job = snapshot.jobs[job_id].job
+        competes_for = competing[lane_of(job)]
+        if not competes_for & so_far.held_back:
+            if not draft.is_due(job_id):
+                continue
+            if _bound(draft, job, so_far):
+                if len(draft.decisions) >= BINDS_PER_TURN_MAX:
+                    break
+                continue
+            if snapshot.policy.misfit is Misfit.STOP and draft.within_quota(job):
                 break
-            whole_max = _whole_free_max(draft)
-            continue
-        so_far.unplaced.add(likeness(job))
-        if snapshot.policy.misfit is Misfit.STOP:
-            break
-        holds = snapshot.policy.misfit is Misfit.HOLD or has_lost_patience(snapshot, live)
-        if holds and fits_when_empty(snapshot, job):
-            so_far.held_back |= competes_for
-            so_far.holders.append((competes_for, job_id))
+            _hold_back(draft, job, so_far, competes_for)
             if all(bits & so_far.held_back for bits in competing.values()):
                 break
+        if not until and _alike_fare_alike(draft, job):
+            turns.pass_alike()
     return so_far
 
 
-def _whole_free_max(draft: Draft) -> int:
-    """The most devices that are wholly free on one open node."""
-    pool = draft.view
-    return int((pool.whole_free * pool.open).max(initial=0))
+def _alike_fare_alike(draft: Draft, job: Job) -> bool:
+    """True iff who is like this misfit does not fit either.
+
+    Beside reservations a shorter one may, and some get a reservation of their own.
+    """
+    policy = draft.snapshot.policy
+    return policy.misfit is not Misfit.RESERVE and not draft.timeline.reservations
 
 
-def _is_passed(snapshot: Snapshot, live: LiveJob) -> bool:
-    """True iff nothing comes of it that this job of whole devices does not fit."""
-    if snapshot.policy.misfit is not Misfit.SKIP or has_lost_patience(snapshot, live):
+def _start_guaranteed(draft: Draft, until: str) -> bool:
+    """Start whoever is within a guarantee. True iff the turn of `until` came."""
+    book, snapshot = draft.book, draft.snapshot
+    if not book.has_guarantees:
         return False
-    return live.job.shape.gpu_milli == WHOLE_GPU_MILLI
+    turns = Turns(snapshot, draft.usage_milli, book.guaranteed_projects())
+    for job_id in turns:
+        job = snapshot.jobs[job_id].job
+        groups = book.entitled_groups(job) if draft.window_of(job) is None else ()
+        if groups and job_id == until:
+            return True
+        if groups and draft.within_quota(job):
+            if not draft.is_due(job_id):
+                continue
+            full = book.full_groups(job, job.milli)
+            seated = seat(snapshot, open_to(snapshot, draft.view, full, groups), job)
+            if not isinstance(seated, Unplaced):
+                draft.bind(job, seated)
+                if len(draft.decisions) >= BINDS_PER_TURN_MAX:
+                    break
+                continue
+        if not until:
+            turns.pass_alike()
+    return False
 
 
-def _bound(draft: Draft, job: Job) -> bool:
-    seated = seat(draft.snapshot, draft.view, job)
+def _bound(draft: Draft, job: Job, so_far: Walk) -> bool:
+    """Start the job if its quotas and the room beside reservations allow it."""
+    pool, ask = draft.room_for(job), likeness(job)
+    if pool is not draft.view:
+        ask = (job.project, job.provisioning, job.reservation, ask)  # not all is open to it
+    if ask in so_far.unplaced or not draft.within_quota(job):
+        return False
+    held = draft.timeline.held_for(job)
+    if held and (ask, held) in so_far.unplaced:
+        return False
+    seated = seat(draft.snapshot, draft.timeline.beside(held, pool), job)
     if isinstance(seated, Unplaced):
+        if held and not isinstance(seat(draft.snapshot, pool, job), Unplaced):
+            so_far.unplaced.add((ask, held))
+        else:
+            so_far.unplaced.add(ask)
         return False
     draft.bind(job, seated)
+    draft.timeline.started(job, seated.places, seated.shape)
     return True
+
+
+def _hold_back(draft: Draft, job: Job, so_far: Walk, competes_for: int) -> None:
+    """A job for which there is no room may keep those behind from what it waits for.
+
+    Under RESERVE it is given a start time, and only if nobody can say one it holds back.
+    """
+    snapshot = draft.snapshot
+    misfit, impatient = snapshot.policy.misfit, has_lost_patience(snapshot, snapshot.jobs[job.id])
+    if misfit is Misfit.SKIP and not impatient:
+        return
+    if draft.window_of(job) is not None:
+        return  # it waits for its own devices: nobody else can have them
+    first = so_far.reserved_for(competes_for) < snapshot.policy.reservations
+    if misfit is Misfit.RESERVE and not (first or impatient or _is_planned(snapshot, job)):
+        return
+    pool = draft.room_for(job)
+    allowed = snapshot if pool is draft.view else replace(snapshot, pool=pool)
+    if not draft.within_quota(job) or not fits_when_empty(allowed, job):
+        return
+    if misfit is Misfit.RESERVE and draft.timeline.reserve(job):
+        so_far.reserved.append(competes_for)
+        return
+    if misfit is Misfit.RESERVE and not (first or impatient):
+        return
+    so_far.held_back |= competes_for
+    so_far.holders.append((competes_for, job.id))
+
+
+def _is_planned(snapshot: Snapshot, job: Job) -> bool:
+    """True iff the job always gets a start time: it is `reserved`, or a large gang."""
+    least = snapshot.policy.reserve_gpus_min * WHOLE_GPU_MILLI
+    return job.provisioning is Provisioning.RESERVED or 0 < least <= job.milli
 
 
 def competing_models(snapshot: Snapshot, lane: Lane) -> int:
