@@ -109,6 +109,7 @@ def yard_of(picture: str, levels: dict[str, int], policy: Policy = LEVELS) -> Ya
         live = yard.state.jobs[id]
         live.job = replace(live.job, checkpoints=True)
         yard.ran(id, 0 if not level else LEVEL_MS * 4 ** (level - 1))
+    yard.state.policy = policy  # last: what the state derives of jobs is derived again
     return yard
 
 

@@ -6,7 +6,8 @@
 A capital is a whole device held by the job of that letter, a dot a free one, `x` an ill one, and
 `{AB}` a device that A and B hold shares of. A job is a line: `b: 2x4 share=500 project=vision`:
 two members with four devices each. With `moves=1` it checkpoints and may be moved aside; held jobs
-do so under `under(policy, "a")`. `at=b0/l1` is a node's place in the network tree.
+do so under `under(policy, "a")`. `at=b0/l1` is a node's place in the network tree. `then=L4+T4`
+are models that a job takes in this order where it finds none of `model=`.
 """
 
 import re
@@ -206,7 +207,13 @@ class Yard:
             provisioning=Provisioning(options.pop("provisioning", "on_demand")),
             reservation=options.pop("reservation", ""),
             restart_ms=int(options.pop("restart_s", 0)) * 1000,
+            zone=options.pop("zone", ""),
+            exclusive=bool(options.pop("exclusive", "")),
+            spread_nodes=int(options.pop("spread", 0)),
+            data=_sizes(options.pop("data", "")),
         )
+        others = [replace(job.shape, models=(one,)) for one in _listed(options.pop("then", ""))]
+        job = replace(job, fallbacks=tuple(others))
         assert not options, f"not an option of a job: {options}"
         return job
 
@@ -226,8 +233,13 @@ class Yard:
             model=options.get("model", "H100"),
             healthy=~ill,
             domains=tuple(filter(None, options.get("at", "").split("/"))),
+            zone=options.get("zone", ""),
+            cached=_listed(options.get("cached", "")),
         )
         self.controller.state.apply(ev.NodeSeen(node), self.now_ms)
+        if "suspicion" in options:
+            flagged = ev.NodeFlagged(id, int(options["suspicion"]))
+            self.controller.state.apply(flagged, self.now_ms)
         if "cordoned" in words:
             self.controller.state.apply(ev.NodeCordoned(id, True), self.now_ms)
         if "lost" in words:
@@ -277,6 +289,17 @@ def _segments(text: str) -> tuple[Segment, ...]:
     """`leaf:8,node:2`: runs of 8 ranks in a leaf, of 2 in a node."""
     words = [word.split(":") for word in text.split(",") if word]
     return tuple(Segment(level, int(members)) for level, members in words)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """`a+b`: two words."""
+    return tuple(filter(None, text.split("+")))
+
+
+def _sizes(text: str) -> tuple[tuple[str, int], ...]:
+    """`imagenet:4096+torch:900`: names and MiB."""
+    words = [word.split(":") for word in _listed(text)]
+    return tuple((name, int(mib)) for name, mib in words)
 
 
 def after(picture: str, *jobs: str) -> str:

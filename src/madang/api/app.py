@@ -35,6 +35,7 @@ from madang.api.routes.login import login_router
 from madang.api.routes.logs import logs_router
 from madang.api.routes.nodes import nodes_router
 from madang.api.routes.reports import reports_router
+from madang.api.routes.tenancy import tenancy_router
 from madang.api.routes.terminal import terminal_router
 from madang.api.routes.yard import yard_router
 from madang.api.settings import ApiSettings
@@ -86,6 +87,7 @@ def _app(desk: Desk) -> FastAPI:
         code_router(desk),
         nodes_router(desk),
         yard_router(desk),
+        tenancy_router(desk),
         reports_router(desk),
         login_router(desk),
     )

@@ -157,6 +157,7 @@ WORDS: dict[type, Callable[[Any], str]] = {
     ev.ZoneSet: lambda e: _set("zone", e.zone.key),
     ev.ReservationSet: lambda e: _set("reservation", e.reservation.key),
     ev.BudgetSet: lambda e: _set("disruption budget", e.budget.key),
+    ev.TopologySet: lambda e: _set("network", " > ".join(e.topology.levels)),
     ev.PolicySet: lambda e: f"the policy is {e.policy.name}",
     ev.SettingDropped: lambda e: f"{_by(e.by)} dropped {e.key} of the {e.kind}",
     ev.NodeFlagged: _flagged,

@@ -176,6 +176,9 @@ class Yard(Protocol):
     async def ask(self, fact: Fact) -> None:
         """A user's fact; returns after the commit of its turn."""
 
+    def keep_policy(self, toml: str) -> None:
+        """Write the policy that was set to where the next start finds it."""
+
     async def set_memo(self, job_id: str, memo: str) -> None:
         """Returns after the commit."""
 

@@ -113,7 +113,7 @@ class Verb:
     @property
     def function(self) -> str:
         """The name of its function in `home`."""
-        return self.name.replace(" ", "_") + "_verb"
+        return self.name.replace(" ", "_").replace("-", "_") + "_verb"
 
 
 COMMON = (
@@ -122,6 +122,16 @@ COMMON = (
     Option("--state", "state directory (else MADANG_STATE)", meta="DIR", complete="dir"),
 )
 
+TENANCY = "madang.cli.tenancy"
+OWNER = Argument("OWNER", "project:NAME or workspace:NAME")
+WHERE = (
+    Option("--group", "of one machine group (all)"),
+    Option(
+        "--provisioning",
+        "of one provisioning (all)",
+        choices=("reserved", "on_demand", "spot"),
+    ),
+)
 JOB = Argument("JOB", "id (digits-42), number (42), or name: its newest job", complete="job")
 NODE = Argument("NODE", "a node's id", complete="node")
 FOLLOW = Option("-f --follow", "go on until the end, or Ctrl-C", kind="flag")
@@ -371,7 +381,61 @@ VERBS = (
         "Make a project or change its quota",
         group="Run the yard",
         arguments=(Argument("PROJECT", "its name", complete="project"),),
-        options=(Option("--quota", "GPUs it may hold at once, or none", meta="GPUS|none"),),
+        options=(
+            Option("--quota", "GPUs it may hold at once, or none", meta="GPUS|none"),
+            Option("--workspace", "who pays for it"),
+        ),
+    ),
+    Verb("workspace ls", TENANCY, "Workspaces and their projects", group="Run the yard"),
+    Verb(
+        "workspace set",
+        TENANCY,
+        "Make a workspace",
+        group="Run the yard",
+        arguments=(Argument("WORKSPACE", "its name"),),
+    ),
+    Verb("quota ls", TENANCY, "Guarantees, limits and use", group="Run the yard"),
+    Verb(
+        "quota set",
+        TENANCY,
+        "Make or change a guarantee, a limit, a weight",
+        group="Run the yard",
+        arguments=(OWNER,),
+        options=(
+            *WHERE,
+            Option("--guaranteed", "GPUs it can always have back", kind="number", meta="GPUS"),
+            Option("--limit", "GPUs it holds at most, or none", meta="GPUS|none"),
+            Option("--weight", "its part of what others leave idle (1)", kind="int"),
+        ),
+    ),
+    Verb(
+        "quota rm",
+        TENANCY,
+        "Take a quota away",
+        group="Run the yard",
+        arguments=(OWNER,),
+        options=WHERE,
+    ),
+    Verb(
+        "policy show",
+        TENANCY,
+        "The policy in force, as TOML",
+        group="Run the yard",
+        options=(Option("--classes", "what it says of each class", kind="flag"),),
+    ),
+    Verb(
+        "policy check",
+        TENANCY,
+        "Whether a file is a policy; asks no daemon",
+        group="Run the yard",
+        arguments=(Argument("FILE", "a policy in TOML", complete="file"),),
+    ),
+    Verb(
+        "policy set",
+        TENANCY,
+        "Put a policy in force, now and for every start",
+        group="Run the yard",
+        arguments=(Argument("FILE", "a policy in TOML", complete="file"),),
     ),
     Verb(
         "token new",
@@ -399,6 +463,7 @@ VERBS = (
             Option("--host", "where to listen (127.0.0.1)"),
             Option("--devices", "CPU slots instead of GPUs", kind="int", meta="N"),
             Option("--fleet", "a simulated fleet instead of this machine", complete="file"),
+            Option("--policy", "rules of the yard, in TOML", meta="FILE", complete="file"),
             Option("--database", "postgresql+psycopg://… instead of SQLite", meta="URL"),
             Option("-d --detach", "in the background; returns when it is ready", kind="flag"),
         ),
@@ -465,6 +530,24 @@ VERBS = (
             PLOT,
         ),
         note="No daemon is needed. --trace and --nodes are required.",
+    ),
+    Verb(
+        "sim what-if",
+        "madang.cli.whatif",
+        "Replay this yard's own journal under another policy",
+        group="Simulate",
+        options=(
+            Option("--policy", "a policy file, or a name (madang, easy, …)", complete="file"),
+            Option("--since", "7d before now (default), 2026-11-01, 2026-11-01T08:00", meta="WHEN"),
+            Option("--until", "its end, as --since (the newest event)", meta="WHEN"),
+            Option("--ledger", "a database to read instead of asking a daemon", meta="URL"),
+            Option("--oracle", "tell the policy true durations", kind="flag"),
+            PLOT,
+        ),
+        note=(
+            "--policy is required. The journal comes from --ledger, from the records under\n"
+            "--state, or from the daemon. Nothing is changed anywhere."
+        ),
     ),
     # -- other
     Verb(

@@ -39,6 +39,7 @@ class UpOptions:
     devices: int = 0
     fleet: str = ""
     database: str = ""
+    policy: str = ""
 
 
 def up_verb(given: Given, desk: Desk) -> int:
@@ -72,6 +73,9 @@ def _options(given: Given) -> UpOptions:
     fleet = given.text("fleet")
     if fleet and not os.path.isfile(fleet):
         raise UsageError(f"--fleet: there is no file {fleet}", code="usage", given=fleet)
+    policy = given.text("policy")
+    if policy and not os.path.isfile(policy):
+        raise UsageError(f"--policy: there is no file {policy}", code="usage", given=policy)
     return UpOptions(
         state=state_dir(os.environ),
         host=given.text("host") or HOST,
@@ -79,6 +83,7 @@ def _options(given: Given) -> UpOptions:
         devices=devices or 0,
         fleet=os.path.abspath(fleet) if fleet else "",
         database=given.text("database"),
+        policy=os.path.abspath(policy) if policy else "",
     )
 
 
@@ -145,6 +150,8 @@ def _words(options: UpOptions) -> list[str]:
         words += ["--fleet", options.fleet]
     if options.database:
         words += ["--database", options.database]
+    if options.policy:
+        words += ["--policy", options.policy]
     return words
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from madang.core.gangs import least_members
+from madang.core.gangs import keeps_terms, least_members
 from madang.core.keys import queue_key
 from madang.core.lifecycle import LIVELY, phase_of
 from madang.core.line import Line
@@ -22,6 +22,7 @@ from madang.core.model import (
     NodeState,
     Seat,
 )
+from madang.core.pool import SOLE
 from madang.core.quotas import Book, limit_of
 from madang.core.state import State
 from madang.core.state_rows import ask_of
@@ -47,6 +48,7 @@ def check(state: State) -> None:
     _lingering(state)
     _usage(state)
     _nominations(state)
+    _network(state)
 
 
 def _require(claim: bool, *what: object) -> None:
@@ -60,6 +62,7 @@ def _devices(state: State) -> None:
     held = np.zeros(pool.gpu_free.shape, np.int64)
     cpu = pool.cpu_total.copy()
     memory = pool.memory_total.copy()
+    tenants = np.zeros(pool.nodes, np.int64)
     on_node: dict[str, set[str]] = {id: set() for id in state.nodes}
     for allocation in state.allocations.values():
         for rank, seat in enumerate(allocation.seats):
@@ -69,6 +72,7 @@ def _devices(state: State) -> None:
             on_node[seat.node].add(allocation.id)
             cpu[row] -= allocation.shape.cpu_milli
             memory[row] -= allocation.shape.memory_mib
+            tenants[row] += SOLE if allocation.shape.exclusive else 1
             _require(len(set(seat.gpus)) == allocation.shape.gpus, "seat", seat, allocation)
             for gpu in seat.gpus:
                 held[row, gpu] += allocation.shape.gpu_milli
@@ -80,6 +84,8 @@ def _devices(state: State) -> None:
     _require_none(pool.gpu_usable != usable.sum(axis=1), "gpu_usable", state)
     _require_none(pool.cpu_free != cpu, "cpu_free", state)
     _require_none(pool.memory_free != memory, "memory_free", state)
+    _require_none(pool.tenants != tenants, "tenants", state)
+    _exclusive(state, on_node)
     is_open = pool.open.tolist()
     for row, (id, live) in enumerate(state.nodes.items()):
         _require(live.row == row and state.node_ids[row] == id == live.node.id, "row", live)
@@ -88,6 +94,13 @@ def _devices(state: State) -> None:
         away = live.state in (NodeState.LOST, NodeState.REMOVED)
         _require(live.cordoned == marked or away, "cordoned", live)
         _require(state.on_node[id].keys() == on_node[id], "on_node", id, on_node[id])
+
+
+def _exclusive(state: State, on_node: dict[str, set[str]]) -> None:
+    """A node that an exclusive job sits on has no other allocation."""
+    for node, ids in on_node.items():
+        shared = len(ids) > 1 and any(state.allocations[id].shape.exclusive for id in ids)
+        _require(not shared, "an exclusive node is shared", node, ids)
 
 
 def _usable(state: State) -> NDArray[np.bool_]:
@@ -123,6 +136,32 @@ def _gangs(state: State) -> None:
         _require(_is_whole(live.job, allocation.seats), "gang is not whole", allocation)
         _require(allocation.job not in running, "two attempts", allocation.job)
         running[allocation.job] = id
+
+
+def _network(state: State) -> None:
+    """The pool places each node where the tree does, by the names of its domains."""
+    names = {code: path for path, code in state.domains.items()}
+    width = state.pool.domains.shape[1]
+    for row, live in enumerate(state.nodes.values()):
+        told = state.domains_of(live.node)
+        paths = [told[: level + 1] if name else None for level, name in enumerate(told)]
+        paths += [None] * (width - len(paths))
+        here = [names.get(code) for code in state.pool.domains[row].tolist()]
+        _require(here == paths, "domains", live, here, paths)
+
+
+def check_binding(state: State, allocation: Allocation) -> None:
+    """A gang that was just bound keeps its hard terms in the tree as it is, rank by rank.
+
+    Call it in the turn that bound it: the tree may change while it runs.
+
+    Raises:
+        InvariantBroken: always a bug of ours.
+    """
+    job = state.jobs[allocation.job].job
+    rows = [state.nodes[seat.node].row for seat in allocation.seats]
+    kept = keeps_terms(state.pool, job, rows, allocation.bound_ms, state.policy)
+    _require(kept, "hard terms are broken", job, allocation.seats)
 
 
 def _is_whole(job: Job, seats: Sequence[Seat]) -> bool:

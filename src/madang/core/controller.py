@@ -12,6 +12,7 @@ from madang.core.admission import Rejected, judge
 from madang.core.events import Decision, Event, Fact, JobRejected, JobSubmitted
 from madang.core.model import Job
 from madang.core.ordering import next_change_ms
+from madang.core.passes.calendar import windows_ms
 from madang.core.passes.start import BINDS_PER_TURN_MAX
 from madang.core.plan import plan
 from madang.core.state import State
@@ -70,6 +71,8 @@ class Controller:
             due += [until_ms for until_ms, _ in state.insisting[after : after + 1]]
         if (change_ms := next_change_ms(state, self._planned_ms)) is not None:
             due.append(change_ms)
+        if state.settings.reservations:
+            due += windows_ms(state.settings.reservations.values(), self._planned_ms)
         return max(now_ms, min(due)) if due else None
 
     def _plan(self, now_ms: int) -> list[Decision]:

@@ -6,6 +6,7 @@ come late, twice or out of order: the fold accepts what is news and drops the re
 
 from dataclasses import dataclass
 
+from madang.core.hypernodes import Topology
 from madang.core.model import (
     Allocation,
     Exit,
@@ -117,6 +118,13 @@ class ReservationSet:
 @dataclass(frozen=True, slots=True)
 class BudgetSet:
     budget: DisruptionBudget
+
+
+@dataclass(frozen=True, slots=True)
+class TopologySet:
+    """The network tree; its levels become the policy's."""
+
+    topology: Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +269,7 @@ Fact = (
     | ZoneSet
     | ReservationSet
     | BudgetSet
+    | TopologySet
     | PolicySet
     | SettingDropped
     | NodeFlagged
@@ -296,6 +305,7 @@ FACTS: tuple[type, ...] = (
     ZoneSet,
     ReservationSet,
     BudgetSet,
+    TopologySet,
     PolicySet,
     SettingDropped,
     NodeFlagged,

@@ -17,10 +17,10 @@ from madang.core.explain_network import (
     binds_when_empty,
     network_guide,
 )
-from madang.core.live import lane_of
+from madang.core.lanes import Lanes
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
 from madang.core.ordering import Turns
-from madang.core.passes.start import competing_models, walk
+from madang.core.passes.start import walk
 from madang.core.placement import Unplaced, members_room, room_when_empty
 from madang.core.pool import Place, Pool
 from madang.core.seating import fits_when_empty, rows_for, seat
@@ -199,9 +199,10 @@ def _blocked(snapshot: Snapshot, job: Job) -> Why:
     draft = Draft(snapshot)
     holders = walk(draft, until=job.id).holders
     placed = seat(snapshot, draft.room_for(job), job)
-    mine = competing_models(snapshot, lane_of(job))
+    lanes = Lanes(snapshot)
+    mine = lanes.of(job)
     ahead = [id for bits, id in holders if bits & mine]
-    count = _count_ahead(snapshot, job.id, mine) if ahead else 0
+    count = _count_ahead(snapshot, job.id, lanes, mine) if ahead else 0
     earliest_ms, basis = _earliest(snapshot, job)
     if isinstance(placed, Unplaced):
         if (bound := binds_now(snapshot, draft.view, job)) is not None:
@@ -242,7 +243,7 @@ def _out_of_service(snapshot: Snapshot, job: Job) -> Why:
         words, figures = bound
         text = f"needs {size(job.members, job.shape)}; of the nodes in service, {words}"
         return Why("out_of_service", text, figures)
-    eligible = rows_for(snapshot, snapshot.pool, job.shape)
+    eligible = rows_for(snapshot, snapshot.pool, job, job.shape)
     room = room_when_empty(snapshot.pool, job.shape, job.members, eligible)
     closed = int(np.count_nonzero(~snapshot.pool.open))
     ill = int((snapshot.pool.gpu_count - snapshot.pool.gpu_usable).sum())
@@ -265,7 +266,7 @@ def _no_room(
     snapshot: Snapshot, job: Job, placed: Unplaced, ahead: int, earliest: tuple[int, str]
 ) -> Why:
     pool = snapshot.pool
-    eligible = rows_for(snapshot, pool, job.shape)
+    eligible = rows_for(snapshot, pool, job, job.shape)
     rows = pool.open if eligible is None else pool.open & eligible
     offered = pool.gpu_count if eligible is None else pool.gpu_count[eligible]
     free = int(pool.whole_free[rows].sum())
@@ -314,7 +315,7 @@ def _closed(nodes: int) -> str:
     return f"; {nodes} node{'s take' if nodes != 1 else ' takes'} no work" if nodes else ""
 
 
-def _count_ahead(snapshot: Snapshot, until: str, mine: int) -> int:
+def _count_ahead(snapshot: Snapshot, until: str, lanes: Lanes, mine: int) -> int:
     """How many jobs whose turn is before that one's could go and compete for the same devices."""
     count = 0
     for job_id in Turns(snapshot):
@@ -323,7 +324,7 @@ def _count_ahead(snapshot: Snapshot, until: str, mine: int) -> int:
         live = snapshot.jobs[job_id]
         if live.standing.stop_asked or live.standing.not_before_ms > snapshot.now_ms:
             continue
-        if not competing_models(snapshot, lane_of(live.job)) & mine:
+        if not lanes.of(live.job) & mine:
             continue
         if _short_of_quota(snapshot, live.job) is None and fits_when_empty(snapshot, live.job):
             count += 1
@@ -409,7 +410,7 @@ def _placed_behind(snapshot: Snapshot, job: Job) -> tuple[Place, ...]:
 
 
 def _what_fits_now(snapshot: Snapshot, job: Job) -> tuple[str, ...]:
-    eligible = rows_for(snapshot, snapshot.pool, job.shape)
+    eligible = rows_for(snapshot, snapshot.pool, job, job.shape)
     rows = snapshot.pool.open if eligible is None else snapshot.pool.open & eligible
     tries = []
     room = int(np.minimum(members_room(snapshot.pool, job.shape, eligible), job.members).sum())

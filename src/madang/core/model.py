@@ -4,7 +4,7 @@ All are frozen. A number carries its unit in its name; a GPU is counted in thous
 (`gpu_milli`, 1000 = a whole device) so that shares stay integers. Nothing here reads a clock.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 WHOLE_GPU_MILLI = 1000
@@ -82,7 +82,8 @@ class ReleaseReason(StrEnum):
 class Shape:
     """What one member needs of one node.
 
-    `models` are the GPU models it may run on, in no order; empty means any.
+    `models` are the GPU models it may run on, in no order; empty means any. `exclusive`: the node
+    runs members of this job and nothing else.
     """
 
     gpus: int
@@ -90,6 +91,7 @@ class Shape:
     cpu_milli: int = 0
     memory_mib: int = 0
     models: tuple[str, ...] = ()
+    exclusive: bool = False
 
     @property
     def milli(self) -> int:
@@ -171,7 +173,8 @@ class Job:
     @property
     def shapes(self) -> tuple[Shape, ...]:
         """Every shape it takes, the preferred one first."""
-        return (self.shape, *self.fallbacks)
+        shapes = (self.shape, *self.fallbacks)
+        return tuple([replace(one, exclusive=True) for one in shapes]) if self.exclusive else shapes
 
     @property
     def milli(self) -> int:
@@ -280,7 +283,8 @@ class Node:
 
     `healthy` is a bit set over device indices. `domains` names the network tree from the root down
     (block, leaf switch). `group` is the machine group that its profile belongs to. `cached` are the
-    images and data sets that are there, `mig` the MIG profile of its devices ("": whole GPUs).
+    images and data sets that are there, `mig` the MIG profile of its devices ("": whole GPUs),
+    `labels` whatever its operators call it by (key, value).
     """
 
     id: str
@@ -295,6 +299,7 @@ class Node:
     zone: str = ""
     cached: tuple[str, ...] = ()
     mig: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def usable(self) -> int:

@@ -19,6 +19,13 @@ class Misfit(StrEnum):
     RESERVE = "reserve"  # it gets a start time; those behind may start if that holds (backfill)
 
 
+class Victims(StrEnum):
+    """Who of those that a waiting job may displace is moved aside for it."""
+
+    CHEAPEST = "cheapest"  # the set that costs the least work (impact.py)
+    LAST = "last"  # the last of the order first, whatever it costs
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How waiting jobs are chosen. Times are ms.
@@ -44,6 +51,12 @@ class Policy:
     counts half after `fair_half_life_ms` (0: usage has no say) and puts a project's jobs back by
     `fair_lag_ms` at most; `fair_month_pct` of its month's GPU time is added to its usage, and
     `fair_util_pct` of the share of its GPUs that its past jobs left idle (fair.py).
+
+    `placement` names how one member chooses among nodes (scoring/); data that a node lacks counts
+    in steps of `fetch_step_mib`, before that.
+    `victims` says how those are chosen that are moved aside. Under CHEAPEST one who serves users
+    counts `serving_weight` times what its stop costs; one that says it checkpoints, but was never
+    seen to, is counted as losing at most `unseen_ms_max` of work.
     """
 
     name: str
@@ -64,6 +77,11 @@ class Policy:
     fair_lag_ms: int = 0
     fair_month_pct: int = 0
     fair_util_pct: int = 0
+    placement: str = "madang"
+    fetch_step_mib: int = 1024
+    victims: Victims = Victims.CHEAPEST
+    serving_weight: int = 10
+    unseen_ms_max: int = 0
     reserve_gpus_min: int = 0
     end_permille: int = 0
     stay_permille: int = 0

@@ -87,11 +87,12 @@ def _restore_nodes(state: State, nodes: Sequence[LiveNode]) -> None:
             gpus.append(max(seat.gpus, default=-1) + 1)
             if charged:
                 state.count(state.jobs[allocation.job].job, allocation, (rank,), 1)
-    levels = max((len(live.node.domains) for live in nodes), default=1)
+    levels = max((len(state.domains_of(live.node)) for live in nodes), default=1)
     state.grow(nodes=len(nodes), gpus=max(gpus, default=0), levels=levels)
     for row, live in enumerate(nodes):
         assert live.row == row, f"rows have no gaps: {live}"
         state.write_row(live, taken[live.node.id])
+    state.weigh_suspects()
 
 
 def _restore_queue(state: State) -> None:

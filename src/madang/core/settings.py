@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 from madang.core.history import Runs
+from madang.core.hypernodes import Topology
 from madang.core.model import UNLIMITED, Shape
 
 ANY = "*"
@@ -123,7 +124,9 @@ class Used:
         return self.project
 
 
-Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Runs | Used
+Setting = (
+    Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Runs | Used | Topology
+)
 
 
 @dataclass(slots=True)
@@ -138,6 +141,7 @@ class Settings:
     factors: dict[str, Factors] = field(default_factory=dict)
     runs: dict[str, Runs] = field(default_factory=dict)
     used: dict[str, Used] = field(default_factory=dict)
+    topologies: dict[str, Topology] = field(default_factory=dict)
 
     def put(self, setting: Setting) -> bool:
         """True iff it was news."""
@@ -178,6 +182,7 @@ KINDS: dict[str, type] = {
     "factors": Factors,
     "runs": Runs,
     "used": Used,
+    "topologies": Topology,
 }
 KIND_OF: dict[type, str] = {type_: kind for kind, type_ in KINDS.items()}
 assert tuple(KINDS) == tuple(one.name for one in fields(Settings)), "a mapping for each kind"

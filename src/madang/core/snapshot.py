@@ -26,6 +26,8 @@ class Snapshot:
     it, `lingering` a job to older attempts that may still run on nodes that were lost.
     `held_milli` splits what projects hold by (project, machine group, provisioning); `zones` and
     `domains` name the codes in the pool; `measured` is what sensors say of running jobs.
+    `suspects` are the nodes that something speaks against; `cached` maps an image or data set to
+    the rows that have it.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
@@ -55,6 +57,8 @@ class Snapshot:
     measured: Mapping[str, JobMeasured]
     line: Line
     sinks: Sequence[tuple[int, str]]
+    suspects: Mapping[str, None]
+    cached: Mapping[str, Mapping[int, None]]
 
     def still_runs(self, job_id: str) -> str:
         """The older attempt of a waiting job that still runs where it can be seen, or "".
@@ -67,6 +71,17 @@ class Snapshot:
                 if allocation.holds(rank) and self.nodes[seat.node].state is not NodeState.LOST:
                     return id
         return ""
+
+    def domain_name(self, row: int, level: int) -> str:
+        """The name of what a row of the pool lies in: at level 1 of the tree the outermost domain,
+        below the innermost the node; "" if there is none. O(domains), for people."""
+        depth = self.pool.domains.shape[1]
+        if row < 0 or level < 1:
+            return ""
+        if level > depth:
+            return self.node_ids[row]
+        code = int(self.pool.domains[row, level - 1])
+        return next((path[-1] for path, its in self.domains.items() if its == code), "")
 
     def joined(self, job: Job) -> "Snapshot":
         """The same moment with one more job in line: for the question what would become of it."""
@@ -104,4 +119,6 @@ class Snapshot:
             domains=dict(self.domains),
             held_milli=dict(self.held_milli),
             measured=dict(self.measured),
+            suspects=dict(self.suspects),
+            cached={name: dict(rows) for name, rows in self.cached.items()},
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 from madang.core import events as ev
 from madang.core.history import Runs, forgotten, learn
+from madang.core.hypernodes import TREE, Topology
 from madang.core.lifecycle import LIVELY, moved, phase_of
 from madang.core.line import drop
 from madang.core.live import Changed, LiveJob
@@ -25,6 +26,7 @@ from madang.core.model import (
     Standing,
     grace_ms_of,
 )
+from madang.core.policy import DEFAULT, Policy
 from madang.core.pool import Place, Pool
 from madang.core.settings import KIND_OF, KINDS, Factors, Setting
 from madang.core.snapshot import Snapshot
@@ -80,6 +82,8 @@ class State(NodeFold):
             measured=self.measured,
             line=self.line,
             sinks=self.sinks,
+            suspects=self.suspects,
+            cached=self.cached,
         )
 
     @property
@@ -433,6 +437,9 @@ class State(NodeFold):
         self.settings.put(setting)
         self.changed.settings[KIND_OF[type(setting)], setting.key] = None
         self.stirs += 1
+        if isinstance(setting, Topology):
+            self._set_policy(self.policy)
+            self.write_domains()
         return True
 
     def _setting_dropped(self, event: ev.SettingDropped, now_ms: int) -> bool:
@@ -442,13 +449,24 @@ class State(NodeFold):
         self.settings.drop(event.kind, event.key)
         self.changed.settings[event.kind, event.key] = None
         self.stirs += 1
+        if event.kind == KIND_OF[Topology]:
+            policy = replace(self.policy, levels=DEFAULT.levels, within=DEFAULT.within)
+            self._set_policy(policy)
+            self.write_domains()
         return True
 
     def _policy_set(self, event: ev.PolicySet, now_ms: int) -> bool:
-        if self.policy == event.policy:
+        return self._set_policy(event.policy)
+
+    def _set_policy(self, policy: Policy) -> bool:
+        """True iff it was news. The levels of a declared tree are nobody else's to name."""
+        tree = self.settings.topologies.get(TREE)
+        if tree is not None:
+            policy = replace(policy, levels=tree.levels, within=tree.within or policy.within)
+        if self.policy == policy:
             return False
         self._settle_uses()
-        self.policy = event.policy
+        self.policy = policy
         self._settle_uses()
         self.changed.settings["policy", ""] = None
         self.stirs += 1
@@ -502,6 +520,7 @@ _FIELD: dict[type, str] = {
     ev.ZoneSet: "zone",
     ev.ReservationSet: "reservation",
     ev.BudgetSet: "budget",
+    ev.TopologySet: "topology",
 }
 _FOLD: dict[type, Callable[[State, Any, int], bool]] = {
     ev.JobSubmitted: State._job_submitted,

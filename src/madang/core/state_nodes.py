@@ -114,7 +114,7 @@ class NodeFold(StateRows):
     def _set_node(self, live: LiveNode) -> None:
         """Store the node and write its row: capacity less what its members hold."""
         id, node = live.node.id, live.node
-        self.grow(nodes=self.pool.nodes, gpus=node.gpus, levels=len(node.domains))
+        self.grow(nodes=self.pool.nodes, gpus=node.gpus, levels=len(self.domains_of(node)))
         before = self.nodes.get(id)
         moves = before is not None and before.node.group != node.group
         if moves:
@@ -128,6 +128,10 @@ class NodeFold(StateRows):
         for shape, gpus in self._held_on(id):
             taken.add(shape, gpus)
         self.write_row(live, taken)
+        same_tree = before is not None and before.node.domains == node.domains
+        suspicion = before.suspicion if before is not None else 0
+        if suspicion != live.suspicion or (self.suspects and not same_tree):
+            self.weigh_suspects()
 
     def _charge_on(self, node: str, sign: int) -> None:
         """Count, or count no longer, what is held on one node."""

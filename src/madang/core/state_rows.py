@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from madang.core import events as ev
 from madang.core.fair import used_at
+from madang.core.hypernodes import TREE, Placer
 from madang.core.keys import sinks_ms
 from madang.core.line import Ask, Line, drop
 from madang.core.live import Changed, Lane, LiveJob, LiveNode, QueueKey
@@ -13,13 +14,14 @@ from madang.core.model import (
     Allocation,
     AllocationState,
     Job,
+    Node,
     NodeState,
     Project,
     ReleaseReason,
     Seat,
 )
 from madang.core.policy import DEFAULT, Policy
-from madang.core.pool import Pool, Taken, empty_pool, widened
+from madang.core.pool import Pool, Taken, avoided, empty_pool, widened
 from madang.core.quotas import Book, HeldKey
 from madang.core.seating import likeness
 from madang.core.settings import KIND_OF, Settings, Used
@@ -75,10 +77,14 @@ class StateRows:
         self.domains: dict[tuple[str, ...], int] = {}
         # GPU-milli by project, machine group and provisioning; the parts of `usage_milli`.
         self.held_milli: dict[HeldKey, int] = {}
+        self.suspects: dict[str, None] = {}  # nodes that something speaks against
+        self.cached: dict[str, dict[int, None]] = {}  # image or data set → rows that have it
+        self._cached_on: dict[int, tuple[str, ...]] = {}
         self.measured: dict[str, ev.JobMeasured] = {}  # running jobs whose sensors speak
         self.ended_jobs: dict[str, LiveJob] = {}
         self.ended_allocations: dict[str, Allocation] = {}
         self.changed = Changed()
+        self._placer: Placer | None = None  # of the declared tree, made when first needed
 
     @property
     def policy(self) -> Policy:
@@ -173,8 +179,52 @@ class StateRows:
         pool.zone[row] = self.zones.setdefault(node.zone, len(self.zones))
         pool.suspicion[row] = live.suspicion
         pool.open[row] = live.state is NodeState.READY
-        pool.domains[row] = -1
-        for level in range(len(node.domains)):
-            path = node.domains[: level + 1]
-            pool.domains[row, level] = self.domains.setdefault(path, len(self.domains))
+        self._write_domains(row, self.domains_of(node))
         pool.write_row(row, node, taken)
+        self._write_cached(row, node.cached)
+        if live.suspicion:
+            self.suspects[live.node.id] = None
+        else:
+            self.suspects.pop(live.node.id, None)
+
+    def _write_cached(self, row: int, cached: tuple[str, ...]) -> None:
+        before = self._cached_on.get(row, ())
+        if before == cached:
+            return
+        for name in before:
+            self.cached[name].pop(row, None)
+            if not self.cached[name]:
+                del self.cached[name]
+        for name in cached:
+            self.cached.setdefault(name, {})[row] = None
+        self._cached_on[row] = cached
+
+    def weigh_suspects(self) -> None:
+        """Write what is to be avoided anew: a suspect or the tree has changed."""
+        self.pool.avoid[:] = avoided(self.pool) if self.suspects else 0
+
+    # -- the network tree ----------------------------------------------------------------------
+
+    def domains_of(self, node: Node) -> tuple[str, ...]:
+        """Where the node lies: as the declared tree says, or else as the node itself does."""
+        tree = self.settings.topologies.get(TREE)
+        if tree is None:
+            return node.domains
+        if self._placer is None or self._placer.topology is not tree:
+            self._placer = Placer(tree)
+        return self._placer.domains_of(node)
+
+    def write_domains(self) -> None:
+        """Place every node anew: the tree is another one."""
+        found = [self.domains_of(live.node) for live in self.nodes.values()]
+        deepest = max(map(len, found), default=1)
+        self.grow(nodes=self.pool.nodes, gpus=0, levels=deepest)
+        for row, domains in enumerate(found):
+            self._write_domains(row, domains)
+
+    def _write_domains(self, row: int, domains: tuple[str, ...]) -> None:
+        self.pool.domains[row] = -1
+        for level, name in enumerate(domains):
+            if name:
+                path = domains[: level + 1]
+                self.pool.domains[row, level] = self.domains.setdefault(path, len(self.domains))

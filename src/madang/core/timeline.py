@@ -264,5 +264,6 @@ def _least(one: Pool, other: Pool) -> Pool:
     np.minimum(one.gpu_free, other.gpu_free, out=both.gpu_free)
     np.minimum(one.cpu_free, other.cpu_free, out=both.cpu_free)
     np.minimum(one.memory_free, other.memory_free, out=both.memory_free)
+    np.maximum(one.tenants, other.tenants, out=both.tenants)
     both.whole_free[:] = (both.gpu_free == WHOLE_GPU_MILLI).sum(axis=1)
     return both

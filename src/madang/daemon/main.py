@@ -22,8 +22,10 @@ from types import FrameType
 from typing import Any, Protocol
 
 from madang import __version__
-from madang.core.events import Fact, ProjectSet
+from madang.core.events import Fact, PolicySet, ProjectSet
 from madang.core.model import Project
+from madang.core.policies import MADANG, policy_of
+from madang.core.policy import Policy
 from madang.daemon.clock import WallClock
 from madang.daemon.loop import TurnLoop
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
@@ -36,6 +38,7 @@ log = logging.getLogger("madang.daemon")
 
 DEFAULT_PROJECT = Project("default")
 TOKEN_BYTES = 32
+POLICY_FILE = "policy.toml"  # in the state directory
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -54,6 +57,8 @@ class Options(Protocol):
     def fleet(self) -> str: ...
     @property
     def database(self) -> str: ...
+    @property
+    def policy(self) -> str: ...
 
 
 class _Leave(BaseException):
@@ -104,8 +109,10 @@ def _run(options: Options) -> int:
                 ),
                 code,
                 url,
+                partial(state_dir.write_text, POLICY_FILE),
             )
-            return _serve(yard, state_dir, door)
+            policy = _policy(options, state_dir)
+            return _serve(yard, state_dir, door, policy)
     except (LedgerError, EngineError, StateDirError) as failure:
         return _fail(failure)
     finally:
@@ -157,19 +164,43 @@ def _read_fleet(path: Path) -> dict[str, Any]:
         raise StateDirError(f"--fleet: {path} is not a fleet file: {failure}") from failure
 
 
+def _policy(options: Options, state_dir: StateDir) -> Policy:
+    """The policy to begin with: that of --policy, else the one kept last, else ours.
+
+    Raises:
+        StateDirError: the file cannot be read or used.
+    """
+    kept = state_dir.path / POLICY_FILE
+    path = Path(options.policy) if options.policy else kept
+    if not options.policy and not kept.exists():
+        return MADANG
+    from madang.wire.policy import PolicyError, read_policy
+
+    try:
+        text = path.read_text()
+        policy = policy_of(read_policy(text).stated())
+    except (OSError, UnicodeDecodeError) as failure:
+        raise StateDirError(f"the policy {path} cannot be read: {failure}") from failure
+    except PolicyError as failure:
+        raise StateDirError(f"{path} is not a policy:\n{failure}") from failure
+    if options.policy:
+        state_dir.write_text(POLICY_FILE, text)
+    return policy
+
+
 def _url_of(door: socket.socket) -> str:
     host, port = door.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket) -> int:
+def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, policy: Policy) -> int:
     from madang.api import ApiSettings, create_app, make_server
 
     host, port = door.getsockname()[:2]
     settings = ApiSettings(host=host, port=port)
     app = create_app(yard, settings)
     server = make_server(app, settings, partial(_ready, yard, state_dir, app.state.login_link))
-    yard.loop.open(_first_facts(yard.ledger))
+    yard.loop.open([PolicySet(policy), *_first_facts(yard.ledger)])
     try:
         _let_the_owner_in(state_dir, yard.ledger, yard.url)
         state_dir.write_private(

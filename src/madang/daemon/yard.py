@@ -1,7 +1,7 @@
 """What the API may ask of the daemon: the other side of `api.yard.Yard`."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
@@ -38,9 +38,20 @@ def _no_such_member() -> Iterator[None]:
 
 
 class DaemonYard:
-    """Awaits the turn loop from the event loop. Answers come after the commit."""
+    """Awaits the turn loop from the event loop. Answers come after the commit.
 
-    def __init__(self, loop: TurnLoop, code: CodeStore, url: str) -> None:
+    `keep_policy` writes a policy that was set to where the next start finds it; without it a policy
+    lasts as long as the ledger.
+    """
+
+    def __init__(
+        self,
+        loop: TurnLoop,
+        code: CodeStore,
+        url: str,
+        keep_policy: Callable[[str], None] | None = None,
+    ) -> None:
+        self._keep_policy = keep_policy
         self.loop = loop
         self.ledger = loop.ledger
         self.engine = loop.engine
@@ -77,6 +88,11 @@ class DaemonYard:
             Busy: it was not.
         """
         await self._ask([Ask(fact)])
+
+    def keep_policy(self, toml: str) -> None:
+        """See api.yard.Yard."""
+        if self._keep_policy is not None:
+            self._keep_policy(toml)
 
     async def set_memo(self, job_id: str, memo: str) -> None:
         """Returns once the memo is committed."""

@@ -137,6 +137,7 @@ def picture(state: State) -> tuple[object, ...]:
         state.queue,
         state.deadlines,
         state.backoffs,
+        state.insisting,
         sorted(state.nominations.items()),
         sorted((job, sorted(ids)) for job, ids in state.lingering.items()),
         sorted((key, milli) for key, milli in state.held_milli.items() if milli),
@@ -144,8 +145,15 @@ def picture(state: State) -> tuple[object, ...]:
         state.policy,
         state.line.patience,
         state.sinks,
-        [entry for entry in arrays if entry[0] not in ("model", "group")],
+        [entry for entry in arrays if entry[0] not in ("model", "group", "domains")],
+        [_domains_of(state, row) for row in range(pool.nodes)],
     )
+
+
+def _domains_of(state: State, row: int) -> list[tuple[str, ...]]:
+    """Names, not codes: those tell in which order the names were first heard."""
+    codes = {code: path for path, code in state.domains.items()}
+    return [codes[code] for code in state.pool.domains[row].tolist() if code >= 0]
 
 
 def _copy(kind: type[T], value: T) -> T:

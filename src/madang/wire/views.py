@@ -309,6 +309,11 @@ class ProjectRequest(BaseModel):
     quota_gpus: float | None = Field(
         ge=0, le=1_000_000, description="GPUs it may hold at once; null: no limit.", examples=[8]
     )
+    workspace: str = Field(
+        "",
+        pattern=r"^([a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?)?$",
+        description="Who pays; default: as it is, `default` for a new one.",
+    )
 
 
 class CodeView(BaseModel):

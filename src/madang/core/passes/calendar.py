@@ -19,6 +19,8 @@ from madang.core.seating import Seated, seat
 from madang.core.settings import Reservation
 from madang.core.timeline import Stay
 
+LOOK_AGAIN_MS = 60_000
+
 
 def calendar(draft: Draft) -> None:
     """Keep what is reserved now, ask for what is missing of it, and note what will be reserved."""
@@ -34,6 +36,23 @@ def calendar(draft: Draft) -> None:
     for reservation in in_turn:
         if now_ms < reservation.begin_ms:
             _look_ahead(draft, reservation)
+
+
+def windows_ms(reservations: Iterable[Reservation], after_ms: int) -> list[int]:
+    """When a plan is needed next for the calendar: a window opens, is short, or closes.
+
+    While it is open, and may still lack devices that nobody may be asked for yet, it is looked at
+    again after one minute, two, four and so on.
+    """
+    times = []
+    for reservation in reservations:
+        at_ms, step_ms = reservation.begin_ms, LOOK_AGAIN_MS
+        while at_ms <= after_ms and at_ms < reservation.end_ms:
+            at_ms, step_ms = at_ms + step_ms, step_ms * 2
+        at_ms = min(at_ms, reservation.end_ms)
+        if at_ms > after_ms:
+            times.append(at_ms)
+    return times
 
 
 def used_milli(allocations: Iterable[Allocation], jobs: object) -> dict[str, int]:

@@ -1,12 +1,14 @@
 """Honour: a job that was promised devices gets them once all have left; till then nobody else does.
 
 A promise is void when its node or a device of it is not there any more, when its project may not
-hold that much any more, or when nobody is left whose leaving it could wait for.
+hold that much any more, when its nodes are no longer as near as its job demands, or when nobody is
+left whose leaving it could wait for.
 """
 
 from collections.abc import Sequence
 
 from madang.core.draft import Draft
+from madang.core.gangs import keeps_terms
 from madang.core.model import AllocationState
 from madang.core.pool import Place
 from madang.core.seating import Seated, shape_at
@@ -26,7 +28,12 @@ def honour(draft: Draft) -> None:
         places = tuple(draft.places_of(seats))
         promised = Seated(shape_at(snapshot, job, seats), places)
         still_runs = snapshot.still_runs(job_id)
-        if not snapshot.pool.could_ever_hold(places, promised.shape) or not draft.within_quota(job):
+        rows = [row for row, _ in places]
+        if (
+            not snapshot.pool.could_ever_hold(places, promised.shape)
+            or not draft.within_quota(job)
+            or not keeps_terms(snapshot.pool, job, rows, snapshot.now_ms, snapshot.policy)
+        ):
             draft.drop_nomination(job_id)
         elif draft.view.has_free(places, promised.shape) and not still_runs:
             draft.bind(job, promised)

@@ -11,17 +11,16 @@ turn, and lets all pass.
 from dataclasses import dataclass, field, replace
 
 from madang.core.draft import Draft
-from madang.core.live import Lane, lane_of
+from madang.core.lanes import Lanes
 from madang.core.model import WHOLE_GPU_MILLI, Job, Provisioning
 from madang.core.ordering import Turns, has_lost_patience
 from madang.core.placement import Unplaced
 from madang.core.policy import Misfit
 from madang.core.quotas import open_to
-from madang.core.seating import fits_when_empty, likeness, seat
+from madang.core.seating import fits_when_empty, likeness_in, seat
 from madang.core.snapshot import Snapshot
 
 BINDS_PER_TURN_MAX = 4096  # a turn stays short; the rest is placed in the next one
-_CPU_ONLY = 1  # bit 0; model code c is bit c + 1: CPU-only jobs queue among themselves
 
 
 def start(draft: Draft) -> None:
@@ -57,13 +56,13 @@ def walk(draft: Draft, until: str = "") -> Walk:
     so_far = Walk()
     if _start_guaranteed(draft, until):
         return so_far
-    competing = {lane: competing_models(snapshot, lane) for lane in snapshot.waiting}
+    lanes = Lanes(snapshot)
     turns = Turns(snapshot, draft.usage_milli)
     for job_id in turns:
         if job_id == until:
             break
         job = snapshot.jobs[job_id].job
-        competes_for = competing[lane_of(job)]
+        competes_for = lanes.of(job)
         if not competes_for & so_far.held_back:
             if not draft.is_due(job_id):
                 continue
@@ -74,7 +73,7 @@ def walk(draft: Draft, until: str = "") -> Walk:
             if snapshot.policy.misfit is Misfit.STOP and draft.within_quota(job):
                 break
             _hold_back(draft, job, so_far, competes_for)
-            if all(bits & so_far.held_back for bits in competing.values()):
+            if lanes.all_held(so_far.held_back):
                 break
         if not until and _alike_fare_alike(draft, job):
             turns.pass_alike()
@@ -118,7 +117,7 @@ def _start_guaranteed(draft: Draft, until: str) -> bool:
 
 def _bound(draft: Draft, job: Job, so_far: Walk) -> bool:
     """Start the job if its quotas and the room beside reservations allow it."""
-    pool, ask = draft.room_for(job), likeness(job)
+    pool, ask = draft.room_for(job), likeness_in(draft.snapshot, job)
     if pool is not draft.view:
         ask = (job.project, job.provisioning, job.reservation, ask)  # not all is open to it
     if ask in so_far.unplaced or not draft.within_quota(job):
@@ -169,16 +168,3 @@ def _is_planned(snapshot: Snapshot, job: Job) -> bool:
     """True iff the job always gets a start time: it is `reserved`, or a large gang."""
     least = snapshot.policy.reserve_gpus_min * WHOLE_GPU_MILLI
     return job.provisioning is Provisioning.RESERVED or 0 < least <= job.milli
-
-
-def competing_models(snapshot: Snapshot, lane: Lane) -> int:
-    """Bit set of what the jobs of a lane wait for: bit 0 CPUs alone, bit c + 1 model code c."""
-    if lane is None:
-        return _CPU_ONLY
-    if not lane:
-        return (1 << (len(snapshot.models) + 1)) - 2
-    bits = 0
-    for model in lane:
-        if model in snapshot.models:
-            bits |= 2 << snapshot.models[model]
-    return bits
