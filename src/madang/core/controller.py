@@ -13,6 +13,7 @@ from madang.core.events import Decision, Event, Fact, JobRejected, JobSubmitted
 from madang.core.model import Job
 from madang.core.night import has_night, next_look_ms
 from madang.core.ordering import next_change_ms
+from madang.core.passes.calendar import windows_ms
 from madang.core.passes.grow import worth_from_ms
 from madang.core.passes.start import BINDS_PER_TURN_MAX
 from madang.core.plan import plan
@@ -77,6 +78,8 @@ class Controller:
         due += [hole.until_ms for hole in state.settings.holes.values()]
         if has_night(state.policy) and state.allocations:
             due.append(next_look_ms(state.policy, state.planned_ms, now_ms))
+        if state.settings.reservations:
+            due += windows_ms(state.settings.reservations.values(), self._planned_ms)
         return max(now_ms, min(due)) if due else None
 
     def _may_grow_ms(self) -> list[int]:

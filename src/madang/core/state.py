@@ -13,6 +13,7 @@ from typing import Any
 from madang.core import events as ev
 from madang.core.cells.promises import leave_behind, seat_in, unseat
 from madang.core.cells.room import is_firm
+from madang.core.history import Runs, forgotten, learn
 from madang.core.hypernodes import TREE, Topology
 from madang.core.lifecycle import LIVELY, moved, phase_of
 from madang.core.line import drop
@@ -210,6 +211,7 @@ class State(NodeFold, UpkeepFold):
             self._unqueue(live)
             self.stirs += 1  # what it held back may go
         else:
+            self._learn(live, now_ms)
             self._detach(live)
         live.standing = replace(
             live.standing, phase=event.phase, reason=event.reason, ended_ms=now_ms
@@ -218,6 +220,19 @@ class State(NodeFold, UpkeepFold):
         self.unsettled.pop(event.job, None)
         self.changed.jobs[event.job] = None
         return True
+
+    def _learn(self, live: LiveJob, now_ms: int) -> None:
+        """How long the job has run is what such jobs take, however it ended."""
+        ran_ms = live.standing.attained_ms + self._ran_ms(live, now_ms)
+        if not ran_ms:
+            return  # it never ran
+        known = self.settings.runs
+        for runs in learn(known, live.job, ran_ms, now_ms):
+            known[runs.key] = runs
+            self.changed.settings[KIND_OF[Runs], runs.key] = None
+        for family in forgotten(known):
+            del known[family]
+            self.changed.settings[KIND_OF[Runs], family] = None
 
     def _detach(self, live: LiveJob) -> None:
         """The job leaves its allocation, which stays only while it holds devices out of sight.

@@ -127,12 +127,15 @@ class StateRows:
                 self.begin_sinking(allocation)
 
     def begin_sinking(self, allocation: Allocation) -> None:
-        """The allocation runs: note when its job will sink, level by level."""
+        """The allocation runs: note when its job may be moved aside, and sinks, level by level."""
         live, policy = self.jobs[allocation.job], self._policy
-        if not policy.preempts or "level" not in policy.order or not live.job.checkpoints:
+        if not policy.preempts or not live.job.checkpoints:
             return
-        began_ms = allocation.running_ms
-        times = sinks_ms(policy, live, began_ms, began_ms + SINKS_AHEAD_MS_MAX)
+        began_ms, times = allocation.running_ms, []
+        if "level" in policy.order:
+            times = sinks_ms(policy, live, began_ms, began_ms + SINKS_AHEAD_MS_MAX)
+        if least_ms := max(policy.run_ms_min, live.job.run_ms_min):
+            times.append(began_ms + least_ms)
         self._sinking[allocation.id] = times
         for at_ms in times:
             insort(self.sinks, (at_ms, allocation.id))
