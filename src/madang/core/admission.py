@@ -19,13 +19,14 @@ from madang.core.gangs import (
     segments_nest,
     terms_of,
 )
+from madang.core.hypernodes import ANYWHERE, NODE
 from madang.core.model import UNLIMITED, Job, Shape
 from madang.core.placement import could_hold, eligible_rows, room_if_empty
 from madang.core.pool import Bools
 from madang.core.seating import model_codes, rows_for
 from madang.core.settings import Zone
 from madang.core.snapshot import Snapshot
-from madang.core.topology import ANYWHERE, NODE, UNKNOWN_LEVEL, depth_of, level_of
+from madang.core.topology import UNKNOWN_LEVEL, depth_of, level_of
 from madang.core.zones import shut, size_of, zones_of
 
 Numbers = tuple[tuple[str, int | str], ...]
@@ -155,14 +156,13 @@ def _network(snapshot: Snapshot, job: Job, shape: Shape, eligible: Bools | None)
     assert terms is not None, f"levels were looked at before: {job}"
     assert found is not None, f"does not fit, but nothing binds: {job}"
     codes = {SEGMENTS: "segments_too_large", SWITCHES: "switches_too_few"}
-    row = snapshot.nodes[snapshot.node_ids[found.row]].node.domains if found.row >= 0 else ()
     return Rejected(
         codes.get(found.code, "domain_too_small"),
         (
             ("members", found.least),
             ("members_max", found.room),
             ("level", level_name(policy.levels, depth, found.level)),
-            ("domain", row[found.level - 1] if 0 < found.level <= len(row) else ""),
+            ("domain", snapshot.domain_name(found.row, found.level)),
             ("switches", job.switches),
             ("by_default", int(terms.by_default)),
         ),

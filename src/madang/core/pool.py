@@ -67,6 +67,16 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """What some places take of a pool, as arrays: `gpu_milli` (N, G), the others (N,)."""
+
+    gpu_milli: SmallInts
+    cpu_milli: Ints
+    memory_mib: Ints
+    tenants: SmallInts
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """Capacity and what is left of it.
 
@@ -179,6 +189,36 @@ class Pool:
             self.tenants[row] += tenant
             if self.changes is not None:
                 self.changes.note(row)
+
+    def need_of(self, places: Sequence[Place], shape: Shape) -> Need:
+        """The places as arrays, for whoever blocks them many times."""
+        need = Need(
+            np.zeros_like(self.gpu_free),
+            np.zeros_like(self.cpu_free),
+            np.zeros_like(self.memory_free),
+            np.zeros_like(self.tenants),
+        )
+        for row, gpus in places:
+            for gpu in gpus:
+                need.gpu_milli[row, gpu] += shape.gpu_milli
+            need.cpu_milli[row] += shape.cpu_milli
+            need.memory_mib[row] += shape.memory_mib
+            need.tenants[row] += SOLE if shape.exclusive else 1
+        return need
+
+    def block_all(self, needs: Sequence[Need]) -> None:
+        """`block` each of the needs; their order does not matter. Nobody may follow this pool."""
+        assert self.changes is None, "rows were written that those who follow the pool do not see"
+        for need in needs:
+            np.subtract(self.gpu_free, need.gpu_milli, out=self.gpu_free)
+            np.subtract(self.cpu_free, need.cpu_milli, out=self.cpu_free)
+            np.subtract(self.memory_free, need.memory_mib, out=self.memory_free)
+            np.add(self.tenants, need.tenants, out=self.tenants)
+        if needs:
+            np.maximum(self.gpu_free, 0, out=self.gpu_free)
+            np.maximum(self.cpu_free, 0, out=self.cpu_free)
+            np.maximum(self.memory_free, 0, out=self.memory_free)
+            np.equal(self.gpu_free, WHOLE_GPU_MILLI).sum(axis=1, out=self.whole_free)
 
     def has_free(self, places: Sequence[Place], shape: Shape) -> bool:
         """True iff all the places could be taken now."""
