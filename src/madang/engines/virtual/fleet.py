@@ -97,8 +97,11 @@ def _nodes_of(group: Mapping[str, Any], index: int, groups: int) -> list[Node]:
                 gpus=group["gpus"],
                 cpu_milli=group["cpus"] * 1000,
                 memory_mib=group["memory_mib"],
-                model=group["model"],
+                model=f"{group['model']}:{group['mig']}" if group["mig"] else group["model"],
                 group=group["group"],
+                zone=group["zone"],
+                cached=tuple(group["cached"]),
+                mig=group["mig"],
                 domains=(f"{tag}block-{leaf // per_block}", f"{tag}leaf-{leaf}"),
                 gpu_memory_mib=group["gpu_memory_mib"],
             )
