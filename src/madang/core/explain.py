@@ -19,6 +19,7 @@ from madang.core.explain_network import (
     network_guide,
 )
 from madang.core.explain_order import gpus_word, holders_word, limit_words, turn_words
+from madang.core.explain_places import ZONE_CODES, besides, zone_guide
 from madang.core.lanes import Lanes
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
 from madang.core.nearest import Change, Turn, nearest
@@ -115,6 +116,8 @@ def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
             tries = _lighter(n)
         case code if code in NETWORK_CODES:
             text, tries = network_guide(job, rejected, asked)
+        case code if code in ZONE_CODES:
+            text, tries = zone_guide(job, rejected.numbers)
         case _:
             text = f"{asked} asked, but all nodes together hold {n['members_max']} such members"
             tries = _smaller(job, int(n["members_max"]))
@@ -287,7 +290,7 @@ def _no_room(
         text = f"needs {size(job.members, job.shape)}; {free} of {total} such GPUs are free"
         if free >= job.shape.gpus:
             text += f", at most {most} on one node"
-        if members_room(pool, _without_host(job.shape), eligible).sum() >= job.members:
+        if members_room(pool, _without_host(job.shapes[0]), eligible).sum() >= job.members:
             text += f"; with {_host(job.shape)} for each member, too few of them can be used"
     else:
         text = (
@@ -297,6 +300,7 @@ def _no_room(
         )
     if job.members > 1:
         text += f": room for {placed.room} of {job.members} members"
+    text += besides(snapshot, pool, job)
     if ahead:
         text += f"; {ahead} ahead of it"
     text += _closed(int(np.count_nonzero(~pool.open)))
