@@ -9,7 +9,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from madang.core.classes import ClassRow
-from madang.core.policy import DEFAULT, Misfit, Policy
+from madang.core.idle_rule import IdleRule
+from madang.core.policy import DEFAULT, Misfit, Policy, Victims
 
 _HOUR_MS = 3_600_000
 RESTART_MS = 60_000  # what it costs a large gang to be stopped and started again
@@ -42,7 +43,13 @@ POLICIES: dict[str, Policy] = {
         Policy("fifo-skip", order=(), misfit=Misfit.SKIP),
         Policy("sjf", order=("estimate",), misfit=Misfit.SKIP),
         Policy("ssf", order=("service",), misfit=Misfit.SKIP),
-        Policy("srtf", order=("remaining",), misfit=Misfit.SKIP, preempts=True),
+        Policy(
+            "srtf",
+            order=("remaining",),
+            misfit=Misfit.SKIP,
+            preempts=True,
+            victims=Victims.LAST,
+        ),
         Policy(
             "tiresias",
             order=("level",),
@@ -50,6 +57,7 @@ POLICIES: dict[str, Policy] = {
             preempts=True,
             level_ms=18_000_000,
             levels_max=1,
+            victims=Victims.LAST,
         ),
         Policy("easy", order=(), misfit=Misfit.RESERVE, reservations=1),
         Policy("conservative", order=(), misfit=Misfit.RESERVE, reservations=16),
@@ -70,10 +78,19 @@ def policy_of(stated: Mapping[str, Any]) -> Policy:
         if key in stated and name != "classes":
             value = stated[key]
             changes[name] = tuple(value) if isinstance(value, list) else value
+    if "idle" in stated:
+        changes["idle_rules"] = tuple(_idle_rule_of(row) for row in stated["idle"])
     if "misfit" in changes:
         changes["misfit"] = Misfit(changes["misfit"])
+    if "victims" in changes:
+        changes["victims"] = Victims(changes["victims"])
     rows = tuple(_row_of(row) for row in stated.get("class", ()))
     return replace(base, classes=(*rows, *base.classes), **changes)
+
+
+def _idle_rule_of(stated: Mapping[str, Any]) -> IdleRule:
+    values = {field.name: field.name.replace("_ms", "") for field in fields(IdleRule)}
+    return IdleRule(**{name: stated[key] for name, key in values.items() if key in stated})
 
 
 def _row_of(stated: Mapping[str, Any]) -> ClassRow:
@@ -93,11 +110,18 @@ def stated_of(policy: Policy) -> dict[str, Any]:
     stated: dict[str, Any] = {"base": base.name}
     for field in fields(Policy):
         value = getattr(policy, field.name)
-        if field.name != "classes":
+        if field.name not in ("classes", "idle_rules"):
             stated[field.name.replace("_ms", "")] = _stated(field.name, value)
-    stated["misfit"] = policy.misfit.value
+    stated["misfit"], stated["victims"] = policy.misfit.value, policy.victims.value
     added = len(policy.classes) - len(base.classes)
     assert policy.classes[added:] == base.classes, f"rows of the base were taken away: {policy}"
+    stated["idle"] = [
+        {
+            one.name.replace("_ms", ""): _stated(one.name, getattr(rule, one.name))
+            for one in fields(rule)
+        }
+        for rule in policy.idle_rules
+    ]
     stated["class"] = [_stated_row(row) for row in policy.classes[:added]]
     return stated
 

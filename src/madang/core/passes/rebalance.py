@@ -1,25 +1,32 @@
 """Rebalance: those who have a right to devices take them from those they have a right over.
 
-First whoever is within a guarantee takes back what was lent (rights.py). Then, for each waiting job
-in turn: the running jobs that come after it are tried from the last in the order upwards until the
-whole gang fits; of those, only the ones without whom it would not fit where it was placed are asked
-to leave, so that nobody is stopped in vain. The hole is promised in the same plan.
-Nobody is moved aside before it has run for its class's least time and the policy's.
+First whoever is within a guarantee takes back what was lent, then the waiting jobs in turn
+(rights.py). Room is made for a whole gang or not at all: by the victims that cost the least work
+(impact.py), or, under the policies of the literature, by the last of the order first. Those without
+whom the gang fits as well are left in peace; the others are told for whom they leave and what it
+costs, and the hole is promised in the same plan.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import chain
 
+import numpy as np
+
+from madang.core.budgets import Allowance
 from madang.core.draft import Draft
-from madang.core.model import Allocation, AllocationState, Job, ReleaseReason
+from madang.core.impact import Clearing, impact_gpu_ms, may_be_stopped
+from madang.core.model import Allocation, ReleaseReason
 from madang.core.ordering import Key, Turns, key_of
 from madang.core.placement import Unplaced, room_on, seats_on
-from madang.core.pool import Pool
+from madang.core.policy import Victims
+from madang.core.pool import Bools, Pool
 from madang.core.quotas import open_to
 from madang.core.rights import Claim, Rights
-from madang.core.seating import Gaps, Seated, likeness, seat
+from madang.core.seating import Gaps, Seated, likeness_in, seat
 from madang.core.settings import ANY
 
+TRIED_PER_TURN_MAX = 256  # kinds of jobs that room is looked for; so a turn stays short
 Movable = tuple[Key, Allocation]
 
 
@@ -29,20 +36,24 @@ def rebalance(draft: Draft) -> None:
     if not snapshot.queue or not rights.any_preemption():
         return
     movable = _movable(draft)
+    if not movable:
+        return
+    last = snapshot.policy.victims is Victims.LAST
+    way = _LastFirst(draft, movable) if last else _CheapestFirst(draft, movable)
     failed: set[object] = set()
-    for job_id in (*_entitled(draft), *Turns(snapshot, draft.usage_milli)):
-        if not movable:
-            return
+    for job_id in chain(_entitled(draft), _in_turn(draft)):
         job = snapshot.jobs[job_id].job
-        # What found no room among these victims finds none among fewer.
         if not draft.may_start(job_id):
             continue
         claim = rights.claim(job)
-        ask = (likeness(job), job.project if claim.groups else "")
-        if ask in failed or not (claim.groups or claim.key < movable[-1][0]):
+        # What found no room among these victims finds none among fewer.
+        ask = (likeness_in(snapshot, job), job.project if claim.groups else "")
+        if ask in failed or not (claim.groups or claim.key < way.last_key):
             continue
-        if not _make_room(draft, claim, movable):
+        if not way.make_room(claim):
             failed.add(ask)
+        if way.is_done or len(failed) == TRIED_PER_TURN_MAX:
+            return
 
 
 def _entitled(draft: Draft) -> list[str]:
@@ -57,69 +68,143 @@ def _entitled(draft: Draft) -> list[str]:
     return [id for id in turns if book.entitled_groups(draft.snapshot.jobs[id].job)]
 
 
+def _in_turn(draft: Draft) -> Iterator[str]:
+    if draft.snapshot.policy.preempts:
+        yield from Turns(draft.snapshot, draft.usage_milli)
+
+
 def _movable(draft: Draft) -> list[Movable]:
     """(key, allocation) of the running jobs that have run their least time, in order."""
     snapshot = draft.snapshot
-    movable: list[Movable] = []
-    for allocation in snapshot.allocations.values():
-        if allocation.state is not AllocationState.RUNNING or allocation.id in draft.releasing:
-            continue
-        live = snapshot.jobs[allocation.job]
-        ran_ms = snapshot.now_ms - allocation.running_ms
-        if ran_ms >= max(snapshot.policy.run_ms_min, live.job.run_ms_min):
-            movable.append((key_of(snapshot, live), allocation))
-    movable.sort(key=lambda one: one[0])
+    movable = [
+        (key_of(snapshot, snapshot.jobs[allocation.job]), allocation)
+        for allocation in snapshot.allocations.values()
+        if may_be_stopped(draft, allocation)
+    ]
+    movable.sort(key=_key_of_movable)
     return movable
 
 
-def _make_room(draft: Draft, claim: Claim, movable: list[Movable]) -> bool:
-    """Promise the job a place, victims and all, or change nothing. False iff there is none."""
-    job, trial = claim.waiting, draft.view.scratch()
-    allowed = _allowed(draft, claim, trial)
-    gaps = Gaps(draft.snapshot, trial, job)
-    if gaps.missing <= 0 and not isinstance(seat(draft.snapshot, allowed, job), Unplaced):
-        return True  # the start pass has not come to it yet
-    victims: list[Allocation] = []
-    for victim_key, allocation in reversed(movable):
-        if not claim.groups and victim_key <= claim.key:
-            return False
-        if not claim.over(allocation):
-            continue
-        victims.append(allocation)
-        gaps.give(draft.held_places(allocation), allocation.shape)
-        if gaps.missing > 0:
-            continue
-        seated = seat(draft.snapshot, allowed, job)
-        if not isinstance(seated, Unplaced):
-            _promise(draft, job, trial, seated, victims)
-            leaving = draft.releasing
-            movable[:] = [one for one in movable if one[1].id not in leaving]
-            return True
-    return False
+def _key_of_movable(one: Movable) -> Key:
+    return one[0]
 
 
-def _allowed(draft: Draft, claim: Claim, trial: Pool) -> Pool:
+def _allowed(draft: Draft, claim: Claim, pool: Pool) -> Pool:
     """Of a what-if what the job's quotas leave open to it, and its guarantee if it is within."""
     full = draft.book.full_groups(claim.waiting, claim.waiting.milli)
-    return open_to(draft.snapshot, trial, full, claim.groups or (ANY,))
+    return open_to(draft.snapshot, pool, full, claim.groups or (ANY,))
 
 
-def _promise(
-    draft: Draft, job: Job, trial: Pool, seated: Seated, victims: list[Allocation]
-) -> None:
-    """Ask for the leave of those without whom there is no room on these nodes, and of no others.
+class _CheapestFirst:
+    """Those are moved aside who cost the least work.
 
-    `trial` is the pool without any of the victims, who are last in the order first.
+    Who is not the last of the order will soon take somebody else's place in turn, so he counts once
+    more for each rank behind him. Of those who cost the same the last of the order goes first.
     """
-    shape, members = seated.shape, Counter(row for row, _ in seated.places)
-    for victim in reversed(victims):
-        held = draft.held_places(victim)
-        trial.take(held, victim.shape)
-        if all(room_on(trial, row, shape) >= count for row, count in members.items()):
-            continue  # the gang fits beside it
-        for one in held:
-            trial.give(one, victim.shape)
-        live = draft.snapshot.jobs[victim.job]
-        draft.release(victim.id, ReleaseReason.PREEMPTED, live.job.grace_ms)
-    seats = [seats_on(trial, row, count, shape) for row, count in members.items()]
-    draft.nominate(job, Seated(shape, tuple(chain.from_iterable(seats))))
+
+    def __init__(self, draft: Draft, movable: list[Movable]) -> None:
+        self.draft = draft
+        movable = movable[::-1]
+        ranks = {
+            rank: at for at, rank in enumerate(dict.fromkeys(_rank(key) for key, _ in movable))
+        }
+        weights = {allocation.id: 1 + ranks[_rank(key)] for key, allocation in movable}
+        self.clearing = Clearing(draft, [allocation for _, allocation in movable], weights)
+        self.last_key = movable[0][0]
+
+    @property
+    def is_done(self) -> bool:
+        """True iff nobody is left to be moved aside."""
+        return self.clearing.is_done
+
+    def make_room(self, claim: Claim) -> bool:
+        """Promise the job a place, victims and all, or change nothing. False iff there is none."""
+        clearing, job = self.clearing, claim.waiting
+        pool = _allowed(self.draft, claim, self.draft.view)
+        room = clearing.room_for(job, self._displaceable(claim), pool)
+        if room is not None and room.victims:
+            clearing.clear(job, room)
+        return room is not None
+
+    def _displaceable(self, claim: Claim) -> Bools:
+        found = [bool(claim.over(victim.allocation)) for victim in self.clearing.victims]
+        return np.array(found, np.bool_)
+
+
+def _rank(key: Key) -> Key:
+    """What of a key ranks jobs: not when they came."""
+    return key[:-2]
+
+
+class _LastFirst:
+    """Victims are tried from the last of the order upwards until the whole gang fits."""
+
+    def __init__(self, draft: Draft, movable: list[Movable]) -> None:
+        self.draft, self.movable = draft, movable
+        self.allowance = Allowance(draft.snapshot, draft.releasing)
+
+    @property
+    def last_key(self) -> Key:
+        return self.movable[-1][0]
+
+    @property
+    def is_done(self) -> bool:
+        """True iff nobody is left to be moved aside."""
+        return not self.movable
+
+    def make_room(self, claim: Claim) -> bool:
+        """Promise the job a place, victims and all, or change nothing. False iff there is none."""
+        snapshot, job = self.draft.snapshot, claim.waiting
+        trial = self.draft.view.scratch()
+        allowed = _allowed(self.draft, claim, trial)
+        gaps = Gaps(snapshot, trial, job)
+        if gaps.missing <= 0 and not isinstance(seat(snapshot, allowed, job), Unplaced):
+            return True  # the start pass has not come to it yet
+        victims: list[Allocation] = []
+        down = self.allowance.copy()
+        for victim_key, allocation in reversed(self.movable):
+            if not claim.groups and victim_key <= claim.key:
+                return False
+            owner = snapshot.jobs[allocation.job].job
+            if not claim.over(allocation) or not down.allows(owner, allocation):
+                continue
+            down.charge(owner, allocation)
+            victims.append(allocation)
+            gaps.give(self.draft.held_places(allocation), allocation.shape)
+            if gaps.missing > 0:
+                continue
+            seated = seat(snapshot, allowed, job)
+            if not isinstance(seated, Unplaced):
+                self._promise(claim, trial, seated, victims)
+                return True
+        return False
+
+    def _promise(
+        self, claim: Claim, trial: Pool, seated: Seated, victims: list[Allocation]
+    ) -> None:
+        """Ask for the leave of those without whom there is no room on these nodes, of no others.
+
+        `trial` is the pool without any of the victims, who are last in the order first.
+        """
+        draft, shape = self.draft, seated.shape
+        members = Counter(row for row, _ in seated.places)
+        for victim in reversed(victims):
+            held = draft.held_places(victim)
+            trial.take(held, victim.shape)
+            if all(room_on(trial, row, shape) >= count for row, count in members.items()):
+                continue  # the gang fits beside it
+            for one in held:
+                trial.give(one, victim.shape)
+            owner, bill = draft.snapshot.jobs[victim.job].job, impact_gpu_ms(draft.snapshot, victim)
+            self.allowance.charge(owner, victim)
+            draft.release(
+                victim.id,
+                ReleaseReason.PREEMPTED,
+                owner.grace_ms,
+                by=claim.waiting.id,
+                bill_gpu_ms=bill,
+            )
+        seats = [seats_on(trial, row, count, shape) for row, count in members.items()]
+        draft.nominate(claim.waiting, Seated(shape, tuple(chain.from_iterable(seats))))
+        leaving = draft.releasing
+        self.movable = [one for one in self.movable if one[1].id not in leaving]
