@@ -30,6 +30,7 @@ from madang.api.pulse import Pulse
 from madang.api.readers import Readers
 from madang.api.reference import reference_page
 from madang.api.routes.code import code_router
+from madang.api.routes.holes import holes_router
 from madang.api.routes.jobs import jobs_router
 from madang.api.routes.login import login_router
 from madang.api.routes.logs import logs_router
@@ -87,6 +88,7 @@ def _app(desk: Desk) -> FastAPI:
         terminal_router(desk),
         code_router(desk),
         nodes_router(desk),
+        holes_router(desk),
         yard_router(desk),
         tenancy_router(desk),
         topology_router(desk),

@@ -376,6 +376,24 @@ VERBS = (
         group="Run the yard",
         arguments=(Argument("NODE", NODE.help, many=True, complete="node"),),
     ),
+    Verb(
+        "make-room",
+        "madang.cli.room",
+        "Move jobs so that there is room for a large one; keep it",
+        group="Run the yard",
+        arguments=(Argument("SIZE", "8x8: 8 nodes with 8 GPUs; none: what is kept", default=""),),
+        options=(
+            Option("--profile", "machine profile (GPU model)"),
+            Option("--within", "network level that holds all of it: block, leaf, …"),
+            Option("-p --project", "whose job it is for (anybody's)", complete="project"),
+            Option("--for", "how long it is kept (4h)", meta="TIME"),
+            Option("--name", "what it is called (room-1)"),
+            Option("--drop", "give this one up", meta="NAME"),
+            Option("--dry-run", "only say who would move, and what it costs", kind="flag"),
+        ),
+        note="Who moves checkpoints, and goes on elsewhere at once. The room goes to the first\n"
+        "job that asks for all of it.",
+    ),
     Verb("project ls", "madang.cli.watch", "Projects, quota and use", group="Run the yard"),
     Verb(
         "project set",

@@ -307,6 +307,18 @@ class Client:
         """Let a node take work again."""
         return self._document("POST", f"/v1/nodes/{quoted(node)}/uncordon", b"{}")
 
+    def holes(self) -> list[Document]:
+        """Room that is kept for jobs to come."""
+        return list(self._document("GET", "/v1/holes")["holes"])
+
+    def make_room(self, **asked: Any) -> Document:
+        """Move jobs so that there is room; `dry_run=True` only says who would. See HoleRequest."""
+        return self._document("POST", "/v1/holes", _encoded(asked))
+
+    def drop_hole(self, hole: str) -> Document:
+        """Give a hole up."""
+        return self._document("DELETE", f"/v1/holes/{quoted(hole)}")
+
     def top(self) -> Document:
         """What machines and members use now."""
         return self._document("GET", "/v1/top")

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from madang.core.admission import Rejected, judge
 from madang.core.events import Decision, Event, Fact, JobRejected, JobSubmitted
 from madang.core.model import Job
+from madang.core.night import has_night, next_look_ms
 from madang.core.ordering import next_change_ms
+from madang.core.passes.calendar import windows_ms
 from madang.core.passes.grow import worth_from_ms
 from madang.core.passes.start import BINDS_PER_TURN_MAX
 from madang.core.plan import plan
@@ -73,6 +75,11 @@ class Controller:
             due += self._may_grow_ms()
         if (change_ms := next_change_ms(state, self._planned_ms)) is not None:
             due.append(change_ms)
+        due += [hole.until_ms for hole in state.settings.holes.values()]
+        if has_night(state.policy) and state.allocations:
+            due.append(next_look_ms(state.policy, state.planned_ms, now_ms))
+        if state.settings.reservations:
+            due += windows_ms(state.settings.reservations.values(), self._planned_ms)
         return max(now_ms, min(due)) if due else None
 
     def _may_grow_ms(self) -> list[int]:
@@ -86,11 +93,12 @@ class Controller:
         due_ms = self.due_ms(now_ms)
         if due_ms is None or due_ms > now_ms:
             return []
-        stirs = self.state.stirs
-        decisions = plan(self.state.snapshot(now_ms))
+        state, stirs = self.state, self.state.stirs
+        decisions = plan(state.snapshot(now_ms))
         was_cut = len(decisions) >= BINDS_PER_TURN_MAX
         self._planned_stirs = _NEVER_PLANNED if was_cut else stirs
         self._planned_ms = now_ms
+        state.planned(now_ms)
         return decisions
 
     def judge(self, job: Job) -> Rejected | None:

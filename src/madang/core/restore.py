@@ -52,6 +52,7 @@ def restored(
             state.policy = setting
         else:
             state.settings.put(setting)
+    state.book_is_stale()
     state.nominations = dict(nominations)
     state.projects = {project.id: project for project in projects}
     state.usage_milli = dict.fromkeys(state.projects, 0)

@@ -28,6 +28,7 @@ from madang.core.policies import MADANG, policy_of
 from madang.core.policy import Policy
 from madang.daemon.clock import WallClock
 from madang.daemon.loop import TurnLoop
+from madang.daemon.measuring import Measurer
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
 from madang.daemon.yard import DaemonYard
 from madang.engines.base import Engine, EngineError
@@ -229,6 +230,8 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     app = create_app(yard, settings)
     server = make_server(app, settings, partial(_ready, yard, state_dir, app.state.login_link))
     yard.loop.open([*rules, *_first_facts(yard.ledger)])
+    measurer = Measurer(yard.loop)
+    measurer.open()
     try:
         _let_the_owner_in(state_dir, yard.ledger, yard.url)
         state_dir.write_private(
@@ -238,6 +241,7 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     except _Leave:
         pass  # the server has ended by itself, and then raised the signal again
     finally:
+        measurer.close()
         yard.loop.close()
         yard.ledger.close()
     log.info("stopped; jobs that run go on")
