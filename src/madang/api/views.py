@@ -134,13 +134,14 @@ def waits_view(why: Why) -> wire.WaitsView:
     )
 
 
-def why_view(why: Why) -> wire.WhyView:
+def why_view(why: Why, tries: Sequence[str] = ()) -> wire.WhyView:
     return wire.WhyView(
         code=why.code,
         text=why.text,
         earliest_ms=why.earliest_ms,
         basis=why.basis,
         numbers=dict(why.numbers),
+        tries=list(tries),
     )
 
 

@@ -199,6 +199,8 @@ def why_verb(given: Given, desk: Desk) -> int:
     lines = [f"{job_id}: {_wait_text(why, _now_ms())}"]
     numbers = why.get("numbers") or {}
     lines += [f"  {clean(name)} {clean(value)}" for name, value in numbers.items()]
+    for at, words in enumerate(why.get("try") or ()):
+        lines.append(f"  {'try' if at == 0 else 'or':<3} {clean(words)}")
     desk.answer(why, "\n".join(lines))
     return 0
 
