@@ -38,6 +38,7 @@ from madang.api.routes.nodes import nodes_router
 from madang.api.routes.reports import reports_router
 from madang.api.routes.tenancy import tenancy_router
 from madang.api.routes.terminal import terminal_router
+from madang.api.routes.topology import topology_router
 from madang.api.routes.yard import yard_router
 from madang.api.settings import ApiSettings
 from madang.api.yard import Yard
@@ -90,6 +91,7 @@ def _app(desk: Desk) -> FastAPI:
         holes_router(desk),
         yard_router(desk),
         tenancy_router(desk),
+        topology_router(desk),
         reports_router(desk),
         login_router(desk),
     )

@@ -123,6 +123,8 @@ COMMON = (
 )
 
 TENANCY = "madang.cli.tenancy"
+NETWORK = "madang.cli.topology"
+TREE_FILE = Argument("FILE", "a topology in YAML, or HyperNodes", complete="file")
 OWNER = Argument("OWNER", "project:NAME or workspace:NAME")
 WHERE = (
     Option("--group", "of one machine group (all)"),
@@ -455,6 +457,15 @@ VERBS = (
         group="Run the yard",
         arguments=(Argument("FILE", "a policy in TOML", complete="file"),),
     ),
+    Verb("topology show", NETWORK, "The network tree, and what is free", group="Run the yard"),
+    *(
+        Verb(f"topology {word}", NETWORK, words, group="Run the yard", arguments=(TREE_FILE,))
+        for word, words in (
+            ("check", "What would be wrong or odd with a tree here"),
+            ("set", "Declare the network tree"),
+        )
+    ),
+    Verb("topology rm", NETWORK, "Let nodes say where they lie", group="Run the yard"),
     Verb(
         "token new",
         "madang.cli.change",
@@ -482,6 +493,7 @@ VERBS = (
             Option("--devices", "CPU slots instead of GPUs", kind="int", meta="N"),
             Option("--fleet", "a simulated fleet instead of this machine", complete="file"),
             Option("--policy", "rules of the yard, in TOML", meta="FILE", complete="file"),
+            Option("--topology", "the network tree, in YAML", meta="FILE", complete="file"),
             Option("--database", "postgresql+psycopg://… instead of SQLite", meta="URL"),
             Option("-d --detach", "in the background; returns when it is ready", kind="flag"),
         ),

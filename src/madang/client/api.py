@@ -346,6 +346,22 @@ class Client:
         """Put a policy in force; what is left out is as in its `base`."""
         return self._document("PUT", "/v1/policy", _encoded(policy))
 
+    def topology(self) -> Document:
+        """The network tree in force: levels, domains, what of each is free."""
+        return self._document("GET", "/v1/topology")
+
+    def set_topology(self, topology: Document) -> Document:
+        """Declare a network tree; see the body of `PUT /v1/topology`."""
+        return self._document("PUT", "/v1/topology", _encoded(topology))
+
+    def check_topology(self, topology: Document) -> Document:
+        """What would be wrong or odd with it here; changes nothing."""
+        return self._document("POST", "/v1/topology/check", _encoded(topology))
+
+    def drop_topology(self) -> Document:
+        """Forget the declared tree: nodes lie where they say themselves."""
+        return self._document("DELETE", "/v1/topology")
+
     def quotas(self) -> list[Document]:
         """What owners may hold, what they can always have back, and what they hold."""
         return list(self._document("GET", "/v1/quotas")["quotas"])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from madang.core.cells.promises import book_of
 from madang.core.gangs import keeps_terms, least_members
 from madang.core.keys import queue_key
 from madang.core.lifecycle import LIVELY, phase_of
@@ -51,6 +52,7 @@ def check(state: State) -> None:
     _usage(state)
     _nominations(state)
     _upkeep(state)
+    _cells(state)
     _network(state)
 
 
@@ -239,6 +241,14 @@ def _line(state: State) -> None:
 
 def _attention(state: State) -> None:
     """What must be looked at is marked, and nothing else; so that no pass has to look at all."""
+    short = {
+        id
+        for id, one in state.allocations.items()
+        if one.state is AllocationState.RUNNING
+        and len(one.seats) < (job := state.jobs[one.job].job).members
+        and job.checkpoints
+    }
+    _require(set(state.short) == short, "short", short, state.short)
     for id in state.troubled:
         _require(id in state.allocations, "troubled and gone", id)
         _require(state.allocations[id].state in LIVELY, "troubled", state.allocations[id])
@@ -335,6 +345,22 @@ def _upkeep(state: State) -> None:
         _require(standing.idle_since_ms <= standing.idle_until_ms, "streak", live)
         _require(not live.job.idle_ok, "excused, and yet idle", live)
         _require(standing.running_ms <= standing.idle_since_ms, "older than its attempt", live)
+
+
+def _cells(state: State) -> None:
+    """The book of cells that the fold keeps up is the one that the rows make."""
+    kept, made = state.book, book_of(state)
+    _require((kept is None) == (made is None), "cells", kept, made)
+    if kept is None or made is None:
+        return
+    for name in ("promised", "left", "opened", "whole", "need", "demoted"):
+        left, right = getattr(kept, name), getattr(made, name)
+        _require(left == right, "cells", name, left, right)
+    for name in ("firm", "usable", "bound", "good", "host_cpu", "host_memory"):
+        same = np.array_equal(getattr(kept, name), getattr(made, name))
+        _require(same, "cells", name, getattr(kept, name), getattr(made, name))
+    for filled, remade in zip(kept.filled, made.filled, strict=True):
+        _require(all(map(np.array_equal, filled, remade)), "cells", filled, remade)
 
 
 def check_quota(state: State) -> None:

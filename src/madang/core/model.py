@@ -253,7 +253,8 @@ class Allocation:
     """One stay of a job on given devices. Never reused: a retry is a new one.
 
     `started` and `ended` are bit sets over ranks. A member that ended holds nothing any more.
-    `exits` grows in the order the ends were observed: (rank, exit).
+    `exits` grows in the order the ends were observed: (rank, exit). `cells` names the promised cell
+    that each seat stands in (`project:a/node`); empty if in none.
     """
 
     id: str
@@ -271,6 +272,7 @@ class Allocation:
     started: int = 0
     ended: int = 0
     exits: tuple[tuple[int, Exit], ...] = ()
+    cells: tuple[str, ...] = ()
 
     @property
     def all_ranks(self) -> int:

@@ -35,8 +35,11 @@ class Policy:
 
     `order` names keys of keys.py, most significant first; arrival (submission less the head start
     of the job's class) and sequence end every order.
-    `reservations` is how many jobs at the head get a start time under `Misfit.RESERVE`: 1 is EASY
-    (Lifka, JSSPP 1995), many is conservative backfilling.
+    `reservations` is how many jobs at the head get a start time under `Misfit.RESERVE`, among those
+    that wait for the same devices: 1 is EASY (Lifka, JSSPP 1995), many is conservative backfilling.
+    `reserved` jobs and gangs of `reserve_gpus_min` GPUs or more (0: none) always get one. The
+    history says when those who run will have ended (the quantile `end_permille`) and how long those
+    who want to pass will stay (`stay_permille`); 0: it has no say, only limits and estimates have.
 
     `preempts`: a waiting job may take the devices of running jobs that come after it in the order.
     Levels (the key `level`) grow with the service a job has attained, as in multi-level feedback
@@ -101,6 +104,9 @@ class Policy:
     idle_rules: tuple[IdleRule, ...] = IDLE_RULES
     idle_young_ms: int = 1_800_000
     measure_ms: int = 600_000
+    reserve_gpus_min: int = 0
+    end_permille: int = 0
+    stay_permille: int = 0
 
 
 DEFAULT = Policy("default")

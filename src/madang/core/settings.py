@@ -1,12 +1,14 @@
 """What operators set: workspaces, quotas, zones, calendar reservations, disruption budgets.
 
 Frozen values, each with a `key` that names it among its kind; set whole and dropped by key. The
-state keeps them in one `Settings`, the ledger in one table.
+state keeps them in one `Settings`, the ledger in one table; with them what is measured and learned
+(`factors`, `runs`) and must outlive a restart.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
+from madang.core.history import Runs
 from madang.core.hypernodes import Topology
 from madang.core.model import UNLIMITED, Seat, Shape
 
@@ -170,6 +172,7 @@ Setting = (
     | Reservation
     | DisruptionBudget
     | Factors
+    | Runs
     | Used
     | Topology
     | Hole
@@ -187,6 +190,7 @@ class Settings:
     reservations: dict[str, Reservation] = field(default_factory=dict)
     budgets: dict[str, DisruptionBudget] = field(default_factory=dict)
     factors: dict[str, Factors] = field(default_factory=dict)
+    runs: dict[str, Runs] = field(default_factory=dict)
     used: dict[str, Used] = field(default_factory=dict)
     topologies: dict[str, Topology] = field(default_factory=dict)
     holes: dict[str, Hole] = field(default_factory=dict)
@@ -229,6 +233,7 @@ KINDS: dict[str, type] = {
     "reservations": Reservation,
     "budgets": DisruptionBudget,
     "factors": Factors,
+    "runs": Runs,
     "used": Used,
     "topologies": Topology,
     "holes": Hole,

@@ -11,6 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from madang.core import events as ev
+from madang.core.cells.promises import leave_behind, seat_in, unseat
+from madang.core.cells.room import is_firm
+from madang.core.history import Runs, forgotten, learn
 from madang.core.hypernodes import TREE, Topology
 from madang.core.lifecycle import LIVELY, moved, phase_of
 from madang.core.line import drop
@@ -82,6 +85,8 @@ class State(NodeFold, UpkeepFold):
             measured=self.measured,
             idle=self.idle,
             planned_ms=self.planned_ms,
+            short=self.short,
+            cells=self.book,
             line=self.line,
             sinks=self.sinks,
             suspects=self.suspects,
@@ -206,6 +211,7 @@ class State(NodeFold, UpkeepFold):
             self._unqueue(live)
             self.stirs += 1  # what it held back may go
         else:
+            self._learn(live, now_ms)
             self._detach(live)
         live.standing = replace(
             live.standing, phase=event.phase, reason=event.reason, ended_ms=now_ms
@@ -214,6 +220,19 @@ class State(NodeFold, UpkeepFold):
         self.unsettled.pop(event.job, None)
         self.changed.jobs[event.job] = None
         return True
+
+    def _learn(self, live: LiveJob, now_ms: int) -> None:
+        """How long the job has run is what such jobs take, however it ended."""
+        ran_ms = live.standing.attained_ms + self._ran_ms(live, now_ms)
+        if not ran_ms:
+            return  # it never ran
+        known = self.settings.runs
+        for runs in learn(known, live.job, ran_ms, now_ms):
+            known[runs.key] = runs
+            self.changed.settings[KIND_OF[Runs], runs.key] = None
+        for family in forgotten(known):
+            del known[family]
+            self.changed.settings[KIND_OF[Runs], family] = None
 
     def _detach(self, live: LiveJob) -> None:
         """The job leaves its allocation, which stays only while it holds devices out of sight.
@@ -228,6 +247,10 @@ class State(NodeFold, UpkeepFold):
             self._bury(allocation.id)
             return
         self.charge(live.job, allocation, _held(allocation), -1)
+        for rank in _held(allocation):
+            self._unseat(live.job, allocation, rank)
+        if self._kept_book is not None:
+            leave_behind(self._kept_book, self.nodes, allocation)
         self.lingering.setdefault(allocation.job, {})[allocation.id] = None
 
     def _enqueue(self, live: LiveJob) -> None:
@@ -267,9 +290,24 @@ class State(NodeFold, UpkeepFold):
         held = _held(allocation)
         self.pool.take([self._place(allocation.seats[r]) for r in held], allocation.shape)
         self.charge(job, allocation, held, 1)
+        if self._kept_book is not None:
+            seat_in(self._kept_book, self.nodes, allocation, firm=is_firm(job))
         for rank in held:
             self.on_node[allocation.seats[rank].node][allocation.id] = None
         self.changed.allocations[allocation.id] = None
+
+    def _unseat(self, job: Job | None, allocation: Allocation, rank: int) -> None:
+        """Tell the book of cells; `job` is None if nobody goes by the allocation any more."""
+        book = self._kept_book
+        if book is None:
+            return
+        if job is None:
+            seat = allocation.seats[rank]
+            book.give((self.nodes[seat.node].row, seat.gpus), allocation.shape)
+            return
+        unseat(book, self.nodes, allocation, rank, firm=is_firm(job))
+        # Cells came free that somebody may now go back into: only the whole picture tells who.
+        self._book_is_stale = bool(book.demoted)
 
     def _place(self, seat: Seat) -> Place:
         """Where the member sits in the pool; a device that is ill is not in the pool at all."""
@@ -339,6 +377,7 @@ class State(NodeFold, UpkeepFold):
         live = self.jobs[allocation.job]
         live.standing = replace(live.standing, running_ms=at_ms)
         self.begin_sinking(allocation)
+        self.note_short(allocation)
         if live.job.time_limit_ms:
             insort(self.deadlines, (at_ms + live.job.time_limit_ms, allocation.id))
         return allocation
@@ -353,8 +392,10 @@ class State(NodeFold, UpkeepFold):
         seat = allocation.seats[event.rank]
         self.pool.give(self._place(seat), allocation.shape)
         self.stirs += 1
-        if self.is_newest(allocation):
-            self.charge(self.jobs[allocation.job].job, allocation, (event.rank,), -1)
+        job = self.jobs[allocation.job].job if self.is_newest(allocation) else None
+        if job is not None:
+            self.charge(job, allocation, (event.rank,), -1)
+        self._unseat(job, allocation, event.rank)
         allocation = replace(
             allocation,
             ended=allocation.ended | bit,
@@ -395,6 +436,7 @@ class State(NodeFold, UpkeepFold):
     def _drop_deadline(self, allocation: Allocation) -> None:
         """The allocation leaves RUNNING: its time limit has no more to say."""
         self.stop_sinking(allocation.id)
+        self.short.pop(allocation.id, None)
         live = self.jobs.get(allocation.job)
         if live is None or not live.job.time_limit_ms or not allocation.running_ms:
             return
@@ -423,6 +465,7 @@ class State(NodeFold, UpkeepFold):
             return False
         self.projects[event.project.id] = event.project
         self.usage_milli.setdefault(event.project.id, 0)
+        self._book_is_stale = True
         self.changed.projects[event.project.id] = None
         self.stirs += 1
         return True
@@ -432,6 +475,7 @@ class State(NodeFold, UpkeepFold):
         setting: Setting = getattr(event, _FIELD[type(event)])
         if self.settings.get(KIND_OF[type(setting)], setting.key) == setting:
             return False
+        self._book_is_stale = True
         self._settle_uses()
         self.settings.put(setting)
         self.changed.settings[KIND_OF[type(setting)], setting.key] = None
@@ -444,6 +488,7 @@ class State(NodeFold, UpkeepFold):
     def _setting_dropped(self, event: ev.SettingDropped, now_ms: int) -> bool:
         if event.kind not in KINDS or self.settings.get(event.kind, event.key) is None:
             return False
+        self._book_is_stale = True
         self._settle_uses()
         self.settings.drop(event.kind, event.key)
         self.changed.settings[event.kind, event.key] = None
@@ -466,6 +511,7 @@ class State(NodeFold, UpkeepFold):
             return False
         self._settle_uses()
         self.policy = policy
+        self._book_is_stale = True
         self._settle_uses()
         self.changed.settings["policy", ""] = None
         self.stirs += 1

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from random import Random
 
 from madang.core import events as ev
-from madang.core.check import InvariantBroken, check, check_quota
+from madang.core.check import InvariantBroken, check, check_binding, check_quota
 from madang.core.codec import encode_event
 from madang.core.controller import Controller
 from madang.core.model import NodeState, Project, ReleaseReason
@@ -164,6 +164,9 @@ class _Play:
             if self.tell is not None:
                 self.tell(world.now_ms, event)
         check(world.state)
+        for event in step.events:
+            if isinstance(event, ev.AllocationBound):
+                check_binding(world.state, event.allocation)
         self._check_quota(step.events)
         self.truth.look(step.events, world.state)
         self.upkeep.look(world.now_ms, step.events, world.state)

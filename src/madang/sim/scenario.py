@@ -13,6 +13,7 @@ from madang.core.settings import Hole
 from madang.engines.base import Launch
 from madang.engines.virtual import Faults, Fleet, Times
 from madang.sim.faults import Chaos
+from madang.sim.networks import network
 from madang.sim.tenancy import Tenancy, tenancy
 
 PROJECTS = ("vision", "speech")
@@ -59,12 +60,14 @@ def scenario(seed: int) -> Scenario:
     """The scenario of a seed: the same on every machine."""
     random = Random(f"madang/{seed}")
     fleet = _fleet(random, seed)
+    wired = network(seed, len(fleet.nodes), LENGTH_MS)
+    fleet = replace(fleet, nodes=wired.placed(fleet.nodes))
     owned = tenancy(seed, PROJECTS, LENGTH_MS)
     asks = [Ask(0, ev.ProjectSet(Project(project))) for project in PROJECTS]
-    asks += [Ask(at_ms, fact) for at_ms, fact in owned.facts]
+    asks += [Ask(at_ms, fact) for at_ms, fact in (*owned.facts, *wired.facts)]
     env: dict[str, tuple[tuple[str, str], ...]] = {}
     for number in range(1, random.randint(10, 40)):
-        job = owned.classed(_job(random, number))
+        job = wired.near(owned.classed(_job(random, number)))
         env[job.id] = _behaviour(random)
         asks.append(Ask(job.submitted_ms, ev.JobSubmitted(job)))
         asks += _second_thoughts(random, job)

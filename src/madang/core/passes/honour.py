@@ -2,8 +2,8 @@
 
 A running job that moves has its promise kept until it has left the place it moves from.
 A promise is void when its node or a device of it is not there any more, when its project may not
-hold that much any more, when its nodes are no longer as near as its job demands, or when nobody is
-left whose leaving it could wait for.
+hold that much any more, when its nodes are no longer as near as its job demands, when it would
+break a promise of cells, or when nobody is left whose leaving it could wait for.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from madang.core.gangs import keeps_terms
 from madang.core.live import LiveJob
 from madang.core.model import AllocationState
 from madang.core.pool import Place
-from madang.core.seating import Seated, shape_at
+from madang.core.seating import Seated, shape_at, with_cells
 
 
 def honour(draft: Draft) -> None:
@@ -33,17 +33,19 @@ def honour(draft: Draft) -> None:
             _keep_for_the_move(draft, live, promised)
             continue
         still_runs = snapshot.still_runs(job_id)
+        kept = with_cells(snapshot, job, promised)
         rows = [row for row, _ in places]
         if (
-            not snapshot.pool.could_ever_hold(places, promised.shape)
+            kept is None
+            or not snapshot.pool.could_ever_hold(places, promised.shape)
             or not draft.within_quota(job)
             or not keeps_terms(snapshot.pool, job, rows, snapshot.now_ms, snapshot.policy)
         ):
             draft.drop_nomination(job_id)
         elif draft.view.has_free(places, promised.shape) and not still_runs:
-            draft.bind(job, promised)
+            draft.bind(job, kept)
         elif still_runs or _somebody_leaves(draft, places):
-            draft.keep_promise(job, promised)
+            draft.keep_promise(job, kept)
         else:
             draft.drop_nomination(job_id)
 
