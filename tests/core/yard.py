@@ -336,4 +336,9 @@ def _words(decision: ev.Decision) -> str:
         case ev.JobEnded():
             return f"end {decision.job} {decision.phase.value}"
         case ev.JobWarned():
-            return f"warn {decision.job} {decision.code}"
+            return f"warn {decision.job} {decision.code} {decision.until_ms}"
+        case ev.HoleMade():
+            nodes = " ".join(seat.node for seat in decision.seats)
+            return f"hole {decision.hole} {nodes}"
+        case ev.HoleDropped():
+            return f"drop hole {decision.hole} {decision.code}"

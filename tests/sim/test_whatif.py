@@ -94,11 +94,7 @@ def test_the_journal_of_a_faulty_yard_can_be_replayed_from_anywhere(seed, policy
     history = history_of(journal, since_ms, END_MS)
 
     for chosen in (None, POLICIES[policy]):
-        done = Checked(history, chosen).run()
-        amounts = report(done.books, history.since_ms, history.until_ms).total.amounts
-        assert 0 <= amounts.held_gpu_us <= amounts.capacity_gpu_us + amounts.stranded_gpu_us or (
-            amounts.held_gpu_us  # ill devices that are still held are not capacity
-        )
+        done = Checked(history, chosen).run()  # every invariant after every turn
         assert Checked(history, chosen).run().marks == done.marks
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from madang.core.cells.room import is_firm
 from madang.core.events import (
     AllocationBound,
     Decision,
@@ -39,6 +40,8 @@ class Draft:
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
+        if snapshot.cells is not None:
+            snapshot = replace(snapshot, cells=snapshot.cells.scratch())
         self.snapshot = snapshot
         self.decisions: list[Decision] = []
         self._scratch: Pool | None = None
@@ -147,16 +150,16 @@ class Draft:
             return False
         return self.book.short_of(job, job.milli) is None
 
-    def _charge(self, job: Job, seated: Seated) -> None:
-        """Count what the job gets for its project, at once: others' turns depend on it."""
-        milli = len(seated.places) * seated.shape.milli
-        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
+    def _charge(self, job: Job, places: Sequence[Place], milli: int) -> None:
+        """Count so much a place for the job's project, at once: others' turns depend on it."""
+        total_milli = len(places) * milli
+        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + total_milli
         if not self.book.quotas:
             return
         parts: dict[str, int] = {}
-        for row, _ in seated.places:
+        for row, _ in places:
             group = self.snapshot.nodes[self.snapshot.node_ids[row]].node.group
-            parts[group] = parts.get(group, 0) + seated.shape.milli
+            parts[group] = parts.get(group, 0) + milli
         self.book.take(job, parts)
 
     def bind(self, job: Job, seated: Seated) -> None:
@@ -171,9 +174,10 @@ class Draft:
         if inside:
             self._unkeep(job, places)
         self.pool.take(places, shape)
+        self._note_cells(job, seated)
         if inside:
             self._keep_again(job, places, before)
-        self._charge(job, seated)
+        self._charge(job, places, shape.milli)
         self.decisions.append(
             AllocationBound(
                 Allocation(
@@ -185,9 +189,16 @@ class Draft:
                     seats=tuple(Seat(self.snapshot.node_ids[row], gpus) for row, gpus in places),
                     state=AllocationState.BOUND,
                     bound_ms=self.snapshot.now_ms,
+                    cells=seated.cells,
                 )
             )
         )
+
+    def _note_cells(self, job: Job, seated: Seated) -> None:
+        """What is firm, or claims promised cells, is in the book of cells from now on."""
+        book = self.snapshot.cells
+        if book is not None and (seated.cells or is_firm(job)):
+            book.take(seated.places, seated.shape, seated.cells)
 
     def nominate(self, job: Job, seated: Seated) -> None:
         """Promise the job these places, which others still hold; nobody else gets them."""
@@ -199,11 +210,24 @@ class Draft:
         )
         self.keep_promise(job, seated)
 
+    def move(self, job: Job, seated: Seated) -> None:
+        """Promise a running job another place, free now. It is charged for the one it leaves."""
+        assert self.snapshot.jobs[job.id].allocation is not None, f"has nothing to leave: {job}"
+        self.nominate(job, seated)
+
     def keep_promise(self, job: Job, seated: Seated) -> None:
-        """Keep what is free of the promised places from everyone else, and charge the project."""
+        """Keep what is free of the promised places from everyone else, and charge the project.
+
+        A job that moves is charged here only for what it does not hold any more elsewhere.
+        """
         self.promised.add(job.id)
         self.pool.block(seated.places, seated.shape)
-        self._charge(job, seated)
+        self._note_cells(job, seated)
+        self._charge(job, seated.places, seated.shape.milli)
+        live = self.snapshot.jobs[job.id]
+        if live.allocation is not None:
+            held = self.snapshot.allocations[live.allocation]
+            self._charge(job, self.held_places(held), -held.shape.milli)
 
     def drop_nomination(self, job: str) -> None:
         """The promise cannot be kept."""

@@ -26,7 +26,8 @@ EXACT, REGEX, LABEL = "exact", "regex", "label"
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """Nodes or domains (`kind`) that a domain holds; `how`: EXACT, REGEX or LABEL (`key=value`)."""
+    """Nodes or domains (`kind`) that a domain holds; `how`: EXACT, REGEX or LABEL
+    (`key=value`, or several of them with commas)."""
 
     kind: str
     how: str
@@ -98,8 +99,8 @@ class Placer:
 def _holds(members: Members, regex: re.Pattern[str] | None, node: Node) -> bool:
     if regex is not None:
         return regex.fullmatch(node.id) is not None
-    key, _, value = members.value.partition("=")
-    return (key, value) in node.labels
+    wanted = [word.partition("=") for word in members.value.split(",")]
+    return all((key.strip(), value.strip()) in node.labels for key, _, value in wanted)
 
 
 def parents_of(topology: Topology) -> dict[str, Domain]:
@@ -150,7 +151,7 @@ def _flaws_of(domain: Domain, levels: int) -> Iterator[str]:
                 yield f"{members.value!r} is not a regular expression: {failure}"
         elif members.how == LABEL and members.kind == DOMAINS:
             yield "labels are of nodes; name the domains it holds, or give an expression"
-        elif members.how == LABEL and "=" not in members.value:
+        elif members.how == LABEL and not all("=" in one for one in members.value.split(",")):
             yield f"{members.value!r} is not a label; write key=value"
 
 
