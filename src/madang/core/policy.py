@@ -23,6 +23,7 @@ class Victims(StrEnum):
     """Who of those that a waiting job may displace is moved aside for it."""
 
     CHEAPEST = "cheapest"  # the set that costs the least work (impact.py)
+    CHEAPEST_OF_LAST = "cheapest-of-last"  # the same, among the last of the order that suffice
     LAST = "last"  # the last of the order first, whatever it costs
 
 
@@ -49,9 +50,8 @@ class Policy:
     `fair_lag_ms` at most; `fair_month_pct` of its month's GPU time is added to its usage, and
     `fair_util_pct` of the share of its GPUs that its past jobs left idle (fair.py).
 
-    `victims` says how those are chosen that are moved aside. Under CHEAPEST one who serves users
-    counts `serving_weight` times what its stop costs; one that says it checkpoints, but was never
-    seen to, is counted as losing at most `unseen_ms_max` of work.
+    `victims` says how those are chosen that are moved aside. Under the cheapest, one who serves users
+    counts `serving_weight` times what its stop costs.
     """
 
     name: str
@@ -74,7 +74,6 @@ class Policy:
     fair_util_pct: int = 0
     victims: Victims = Victims.CHEAPEST
     serving_weight: int = 10
-    unseen_ms_max: int = 0
 
 
 DEFAULT = Policy("default")

@@ -63,8 +63,8 @@ class Claim:
         # Machine groups where the job is within a guarantee; `*` alone: anywhere.
         self.groups = rights.book.entitled_groups(waiting)
 
-    def over(self, victim: Allocation) -> Cause:
-        """Why the job may take what the victim holds."""
+    def over(self, victim: Allocation, key: Key | None = None) -> Cause:
+        """Why the job may take what the victim holds. `key` is the victim's, if it is known."""
         live = self.snapshot.jobs.get(victim.job)
         if live is None or live.allocation != victim.id or victim.job == self.waiting.id:
             return Cause.NONE
@@ -81,7 +81,7 @@ class Claim:
             return Cause.CLASS
         if ranked and self.waiting.priority < theirs.priority:
             return Cause.NONE
-        if theirs.checkpoints and self.key < key_of(self.snapshot, live):
+        if theirs.checkpoints and self.key < (key or key_of(self.snapshot, live)):
             return Cause.ORDER
         return Cause.NONE
 
