@@ -245,7 +245,8 @@ class Allocation:
     """One stay of a job on given devices. Never reused: a retry is a new one.
 
     `started` and `ended` are bit sets over ranks. A member that ended holds nothing any more.
-    `exits` grows in the order the ends were observed: (rank, exit).
+    `exits` grows in the order the ends were observed: (rank, exit). If it was asked to end for
+    somebody, `released_for` names the job or the cause, `bill_gpu_ms` is the work that cost.
     """
 
     id: str
@@ -263,6 +264,8 @@ class Allocation:
     started: int = 0
     ended: int = 0
     exits: tuple[tuple[int, Exit], ...] = ()
+    released_for: str = ""
+    bill_gpu_ms: int = 0
 
     @property
     def all_ranks(self) -> int:

@@ -280,7 +280,14 @@ class State(NodeFold):
         if allocation is None or allocation.state not in LIVELY:
             return True
         allocation = moved(allocation, AllocationState.RELEASING, now_ms)
-        self._put(replace(allocation, release_reason=event.reason))
+        self._put(
+            replace(
+                allocation,
+                release_reason=event.reason,
+                released_for=event.by,
+                bill_gpu_ms=event.bill_gpu_ms,
+            )
+        )
         self._drop_deadline(allocation)
         self.look_for_settling(allocation.id)
         return True
