@@ -13,6 +13,7 @@ from madang.api.sentences import WORDS, sentence
 from madang.api.settings import Limits
 from madang.core import events as ev
 from madang.core.codec import encode_event
+from madang.core.hypernodes import Topology
 from madang.core.model import (
     Allocation,
     AllocationState,
@@ -260,6 +261,7 @@ SENTENCES: list[tuple[ev.Event, str]] = [
     (ev.ZoneSet(Zone("night")), "zone night was set"),
     (ev.ReservationSet(Reservation("r1", "vision", SHAPE, 1, 5, 9)), "reservation r1 was set"),
     (ev.BudgetSet(DisruptionBudget("search", "vision", 1)), "disruption budget search was set"),
+    (ev.TopologySet(Topology(("block", "leaf"))), "network block > leaf was set"),
     (ev.PolicySet(DEFAULT), f"the policy is {DEFAULT.name}"),
     (ev.SettingDropped("zones", "night", "ann"), "ann dropped night of the zones"),
     (ev.NodeFlagged("n1", 3, "ann"), "ann flagged n1: it is used last (3)"),

@@ -301,20 +301,19 @@ def pool_of(nodes, depth: int = 3) -> Pool:
 
 
 def paths(pool: Pool, job: Job, policy: Policy) -> list[list[tuple[int, ...]]]:
-    """Per level, per row: a name of its domain; a node without one is a domain of its own."""
+    """Per level, per row: a name of its domain; what has none is a domain of its own."""
     depth = depth_of(pool.domains)
     terms = terms_of(job, policy, depth, 0)
     assert terms is not None
-    rows = range(pool.nodes)
-    found: list[list[tuple[int, ...]]] = [[(0,) for _ in rows]]
-    for level in range(1, depth + 1):
-        codes = pool.domains[:, level - 1].tolist()
-        shared = terms.shared == level
-        found.append(
-            [(0, c) if c >= 0 else (1, 0 if shared else row) for row, c in enumerate(codes)]
-        )
-    found.append([(row,) for row in rows])
-    return found
+    found: list[list[tuple[int, ...]]] = [[(row,) for row in range(pool.nodes)]]
+    for level in range(depth, 0, -1):
+        names = []
+        for row, code in enumerate(pool.domains[:, level - 1].tolist()):
+            unnamed = (1,) if terms.shared == level else (2, *found[-1][row])
+            names.append((0, code) if code >= 0 else unnamed)
+        found.append(names)
+    found.append([(0,)] * pool.nodes)
+    return found[::-1]
 
 
 def all_placements(pool: Pool, job: Job, policy: Policy, members: int) -> list[tuple[int, ...]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from hypothesis import strategies as st
 
 from madang.core import events as ev
+from madang.core.hypernodes import Domain, Members, Topology
 from madang.core.model import Exit, Job, Node, Project, Shape
 from madang.core.settings import DisruptionBudget, Quota, Reservation, Workspace, Zone
 from madang.core.state import State
@@ -27,6 +28,7 @@ SHAPES = (
 EXITS = (Exit(0), Exit(0), Exit(1), Exit(0, signal=9), Exit(0, lost=True))
 NODES = ("n0", "n1", "n2")
 PROJECTS = ("vision", "speech")
+REST = Members("node", "regex", "n[12]"), Members("node", "exact", "n2")
 
 Number = st.integers(0, 63)
 
@@ -54,6 +56,13 @@ FIRST: tuple[ev.Fact, ...] = (
     ev.NodeSeen(Node("n0", 4, 32_000, 64_000, "H100")),
     ev.NodeSeen(Node("n1", 8, 64_000, 64_000, "A100", group="old")),
 )
+
+
+def tree(b: int) -> Topology:
+    """One of a few little trees over the nodes."""
+    leaves = Domain("l0", 1, (Members("node", "exact", "n0"),)), Domain("l1", 1, (REST[b % 2],))
+    block = Domain("b0", 2, (Members("domain", "regex", "l[01]"),))
+    return Topology(("block", "leaf"), domains=(*leaves, *(block,) * (b % 3 > 0)))
 
 
 # A full yard of jobs that may be moved aside, for policies that do so.
@@ -113,7 +122,9 @@ class Teller:
                     ev.SettingDropped(
                         ("zones", "budgets")[move.a % 2], ("z0", "search")[move.a % 2]
                     ),
-                )[move.c % 6]
+                    ev.TopologySet(tree(move.b)),
+                    ev.SettingDropped("topologies", "tree"),
+                )[move.c % 8]
             case "watch":
                 return self._watched(state, move, now_ms)
             case _:  # an engine says something twice, late; a number is given to one job only

@@ -6,6 +6,7 @@ import pytest
 
 from madang.core import events as ev
 from madang.core.codec import decode_event, encode_event
+from madang.core.hypernodes import Domain, Members, Topology
 from madang.core.model import (
     Allocation,
     AllocationState,
@@ -59,12 +60,14 @@ def test_what_changes_often_does_not_carry_the_seats():
 
 def test_a_row_of_an_older_version_has_defaults_for_what_it_did_not_know():
     moving = json.loads(moving_body(GANG))
-    older = json.dumps(moving[:-1])
+    older = json.dumps(moving[:-2])
 
     assert allocation_of(fixed_body(GANG), older).exits == ()
+    assert allocation_of(fixed_body(GANG), older).cells == ()
     assert allocation_of(fixed_body(GANG), older).ended == GANG.ended
 
 
+LEAF = Domain("l0", 1, (Members("node", "regex", "n[0-3]"),))
 JOB = Job("digits-42", 42, "vision", Shape(1))
 EVENTS = [
     (ev.JobSubmitted(JOB), "digits-42", None),
@@ -81,6 +84,7 @@ EVENTS = [
     (ev.ZoneSet(Zone("night", ("project:vision",))), None, None),
     (ev.ReservationSet(Reservation("r1", "vision", Shape(8), 4, 5, 9)), None, None),
     (ev.BudgetSet(DisruptionBudget("search", "vision", 1)), None, None),
+    (ev.TopologySet(Topology(("block", "leaf"), domains=(LEAF,))), None, None),
     (ev.PolicySet(DEFAULT), None, None),
     (ev.SettingDropped("zones", "night", "ada"), None, None),
     (ev.NodeFlagged("n1", 3, "ada"), None, "n1"),

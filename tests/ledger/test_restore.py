@@ -45,7 +45,7 @@ def picture(state: State) -> dict[str, object]:
         "models": [models[int(state.pool.model[row])] for row in rows],
         "groups": [groups[int(state.pool.group[row])] for row in rows],
         "zones": [zones[int(state.pool.zone[row])] for row in rows],
-        "domains": [[domains.get(c) for c in state.pool.domains[row].tolist()] for row in rows],
+        "domains": [_named(domains, state.pool.domains[row].tolist()) for row in rows],
         "nodes": state.nodes,
         "node_ids": state.node_ids,
         "on_node": {id: list(there) for id, there in state.on_node.items()},
@@ -58,12 +58,18 @@ def picture(state: State) -> dict[str, object]:
         "queue": state.queue,
         "waiting": state.waiting,
         "backoffs": state.backoffs,
+        "insisting": state.insisting,
         "deadlines": state.deadlines,
         "troubled": state.troubled,
         "unsettled": set(state.unsettled),
         "strays": state.strays,
         "nominations": state.nominations,
     }
+
+
+def _named(domains: dict[int, tuple[str, ...]], codes: list[int]) -> list[tuple[str, ...]]:
+    """A node's domains; a pool that had a deeper tree once is deeper than it need be."""
+    return [domains[code] for code in codes if code >= 0]
 
 
 def _row(pool: Pool, row: int) -> dict[str, object]:

@@ -104,20 +104,25 @@ def _node_words(node: Document) -> str:
 
 def project_set_verb(given: Given, desk: Desk) -> int:
     """Make a project or change its quota."""
-    text = given.text("quota").lower()
-    if not text:
+    text, workspace = given.text("quota").lower(), given.text("workspace")
+    if not text and not workspace:
         raise UsageError(
-            "nothing to set", code="usage", allowed="--quota GPUS, or --quota none for no limit"
+            "nothing to set",
+            code="usage",
+            allowed="--quota GPUS, or --quota none for no limit; --workspace NAME",
         )
     quota: float | None = None
-    if text != "none":
+    if not text:
+        known = {each["id"]: each["quota_gpus"] for each in desk.client.projects()}
+        quota = known.get(given.text("project"))
+    elif text != "none":
         try:
             quota = float(text)
         except ValueError:
             raise UsageError(
                 "--quota is not a number", code="usage", given=text, allowed="GPUS, or none"
             ) from None
-    project = desk.client.set_project(given.text("project"), quota)
+    project = desk.client.set_project(given.text("project"), quota, workspace)
     held = "has no quota" if quota is None else f"may hold {gpus(quota)} GPUs"
     desk.answer(project, f"{clean(given.text('project'))} {held}")
     return 0

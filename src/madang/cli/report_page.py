@@ -77,7 +77,8 @@ def _when(at_ms: int) -> str:
 
 def _many(part: Document, name: str) -> bool:
     """True iff there is something to compare; `(any)` is what a job that waits does not know."""
-    return sum(line["group"][name] != "(any)" for line in part["lines"]) > 1
+    known = [line for line in part["lines"] if line["group"][name] != "(any)"]
+    return len(known) > 1
 
 
 # -- over time -----------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ class Verb:
     @property
     def function(self) -> str:
         """The name of its function in `home`."""
-        return self.name.replace(" ", "_") + "_verb"
+        return self.name.replace(" ", "_").replace("-", "_") + "_verb"
 
 
 COMMON = (
@@ -122,6 +122,18 @@ COMMON = (
     Option("--state", "state directory (else MADANG_STATE)", meta="DIR", complete="dir"),
 )
 
+TENANCY = "madang.cli.tenancy"
+NETWORK = "madang.cli.topology"
+TREE_FILE = Argument("FILE", "a topology in YAML, or HyperNodes", complete="file")
+OWNER = Argument("OWNER", "project:NAME or workspace:NAME")
+WHERE = (
+    Option("--group", "of one machine group (all)"),
+    Option(
+        "--provisioning",
+        "of one provisioning (all)",
+        choices=("reserved", "on_demand", "spot"),
+    ),
+)
 JOB = Argument("JOB", "id (digits-42), number (42), or name: its newest job", complete="job")
 NODE = Argument("NODE", "a node's id", complete="node")
 FOLLOW = Option("-f --follow", "go on until the end, or Ctrl-C", kind="flag")
@@ -364,6 +376,24 @@ VERBS = (
         group="Run the yard",
         arguments=(Argument("NODE", NODE.help, many=True, complete="node"),),
     ),
+    Verb(
+        "make-room",
+        "madang.cli.room",
+        "Move jobs so that there is room for a large one; keep it",
+        group="Run the yard",
+        arguments=(Argument("SIZE", "8x8: 8 nodes with 8 GPUs; none: what is kept", default=""),),
+        options=(
+            Option("--profile", "machine profile (GPU model)"),
+            Option("--within", "network level that holds all of it: block, leaf, …"),
+            Option("-p --project", "whose job it is for (anybody's)", complete="project"),
+            Option("--for", "how long it is kept (4h)", meta="TIME"),
+            Option("--name", "what it is called (room-1)"),
+            Option("--drop", "give this one up", meta="NAME"),
+            Option("--dry-run", "only say who would move, and what it costs", kind="flag"),
+        ),
+        note="Who moves checkpoints, and goes on elsewhere at once. The room goes to the first\n"
+        "job that asks for all of it.",
+    ),
     Verb("project ls", "madang.cli.watch", "Projects, quota and use", group="Run the yard"),
     Verb(
         "project set",
@@ -371,8 +401,71 @@ VERBS = (
         "Make a project or change its quota",
         group="Run the yard",
         arguments=(Argument("PROJECT", "its name", complete="project"),),
-        options=(Option("--quota", "GPUs it may hold at once, or none", meta="GPUS|none"),),
+        options=(
+            Option("--quota", "GPUs it may hold at once, or none", meta="GPUS|none"),
+            Option("--workspace", "who pays for it"),
+        ),
     ),
+    Verb("workspace ls", TENANCY, "Workspaces and their projects", group="Run the yard"),
+    Verb(
+        "workspace set",
+        TENANCY,
+        "Make a workspace",
+        group="Run the yard",
+        arguments=(Argument("WORKSPACE", "its name"),),
+    ),
+    Verb("quota ls", TENANCY, "Guarantees, limits and use", group="Run the yard"),
+    Verb(
+        "quota set",
+        TENANCY,
+        "Make or change a guarantee, a limit, a weight",
+        group="Run the yard",
+        arguments=(OWNER,),
+        options=(
+            *WHERE,
+            Option("--guaranteed", "GPUs it can always have back", kind="number", meta="GPUS"),
+            Option("--limit", "GPUs it holds at most, or none", meta="GPUS|none"),
+            Option("--weight", "its part of what others leave idle (1)", kind="int"),
+        ),
+    ),
+    Verb(
+        "quota rm",
+        TENANCY,
+        "Take a quota away",
+        group="Run the yard",
+        arguments=(OWNER,),
+        options=WHERE,
+    ),
+    Verb(
+        "policy show",
+        TENANCY,
+        "The policy in force, as TOML",
+        group="Run the yard",
+        options=(Option("--classes", "what it says of each class", kind="flag"),),
+    ),
+    Verb(
+        "policy check",
+        TENANCY,
+        "Whether a file is a policy; asks no daemon",
+        group="Run the yard",
+        arguments=(Argument("FILE", "a policy in TOML", complete="file"),),
+    ),
+    Verb(
+        "policy set",
+        TENANCY,
+        "Put a policy in force, now and for every start",
+        group="Run the yard",
+        arguments=(Argument("FILE", "a policy in TOML", complete="file"),),
+    ),
+    Verb("topology show", NETWORK, "The network tree, and what is free", group="Run the yard"),
+    *(
+        Verb(f"topology {word}", NETWORK, words, group="Run the yard", arguments=(TREE_FILE,))
+        for word, words in (
+            ("check", "What would be wrong or odd with a tree here"),
+            ("set", "Declare the network tree"),
+        )
+    ),
+    Verb("topology rm", NETWORK, "Let nodes say where they lie", group="Run the yard"),
     Verb(
         "token new",
         "madang.cli.change",
@@ -399,6 +492,8 @@ VERBS = (
             Option("--host", "where to listen (127.0.0.1)"),
             Option("--devices", "CPU slots instead of GPUs", kind="int", meta="N"),
             Option("--fleet", "a simulated fleet instead of this machine", complete="file"),
+            Option("--policy", "rules of the yard, in TOML", meta="FILE", complete="file"),
+            Option("--topology", "the network tree, in YAML", meta="FILE", complete="file"),
             Option("--database", "postgresql+psycopg://… instead of SQLite", meta="URL"),
             Option("-d --detach", "in the background; returns when it is ready", kind="flag"),
         ),
@@ -465,6 +560,24 @@ VERBS = (
             PLOT,
         ),
         note="No daemon is needed. --trace and --nodes are required.",
+    ),
+    Verb(
+        "sim what-if",
+        "madang.cli.whatif",
+        "Replay this yard's own journal under another policy",
+        group="Simulate",
+        options=(
+            Option("--policy", "a policy file, or a name (madang, easy, …)", complete="file"),
+            Option("--since", "7d before now (default), 2026-11-01, 2026-11-01T08:00", meta="WHEN"),
+            Option("--until", "its end, as --since (the newest event)", meta="WHEN"),
+            Option("--ledger", "a database to read instead of asking a daemon", meta="URL"),
+            Option("--oracle", "tell the policy true durations", kind="flag"),
+            PLOT,
+        ),
+        note=(
+            "--policy is required. The journal comes from --ledger, from the records under\n"
+            "--state, or from the daemon. Nothing is changed anywhere."
+        ),
     ),
     # -- other
     Verb(

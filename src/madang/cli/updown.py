@@ -39,6 +39,8 @@ class UpOptions:
     devices: int = 0
     fleet: str = ""
     database: str = ""
+    policy: str = ""
+    topology: str = ""
 
 
 def up_verb(given: Given, desk: Desk) -> int:
@@ -72,6 +74,12 @@ def _options(given: Given) -> UpOptions:
     fleet = given.text("fleet")
     if fleet and not os.path.isfile(fleet):
         raise UsageError(f"--fleet: there is no file {fleet}", code="usage", given=fleet)
+    policy = given.text("policy")
+    if policy and not os.path.isfile(policy):
+        raise UsageError(f"--policy: there is no file {policy}", code="usage", given=policy)
+    topology = given.text("topology")
+    if topology and not os.path.isfile(topology):
+        raise UsageError(f"--topology: there is no file {topology}", code="usage", given=topology)
     return UpOptions(
         state=state_dir(os.environ),
         host=given.text("host") or HOST,
@@ -79,6 +87,8 @@ def _options(given: Given) -> UpOptions:
         devices=devices or 0,
         fleet=os.path.abspath(fleet) if fleet else "",
         database=given.text("database"),
+        policy=os.path.abspath(policy) if policy else "",
+        topology=os.path.abspath(topology) if topology else "",
     )
 
 
@@ -145,6 +155,10 @@ def _words(options: UpOptions) -> list[str]:
         words += ["--fleet", options.fleet]
     if options.database:
         words += ["--database", options.database]
+    if options.policy:
+        words += ["--policy", options.policy]
+    if options.topology:
+        words += ["--topology", options.topology]
     return words
 
 

@@ -19,11 +19,15 @@ from madang.core.gangs import (
     segments_nest,
     terms_of,
 )
-from madang.core.model import UNLIMITED, Job
+from madang.core.hypernodes import ANYWHERE, NODE
+from madang.core.model import UNLIMITED, Job, Shape
 from madang.core.placement import could_hold, eligible_rows, room_if_empty
 from madang.core.pool import Bools
+from madang.core.seating import model_codes, rows_for
+from madang.core.settings import Zone
 from madang.core.snapshot import Snapshot
-from madang.core.topology import ANYWHERE, NODE, UNKNOWN_LEVEL, depth_of, level_of
+from madang.core.topology import UNKNOWN_LEVEL, depth_of, level_of
+from madang.core.zones import shut, size_of, zones_of
 
 Numbers = tuple[tuple[str, int | str], ...]
 
@@ -51,9 +55,16 @@ def judge(snapshot: Snapshot, job: Job) -> Rejected | None:
                 ("project", project.id),
             ),
         )
-    if (misfit := _terms(snapshot, job)) is not None:
-        return misfit
-    return _capacity(snapshot, job) if snapshot.pool.nodes else None
+    barred = _terms(snapshot, job) or _barred(snapshot, job)
+    if barred is not None or not snapshot.pool.nodes:
+        return barred
+    refused = [_refused(snapshot, job, shape) for shape in job.shapes]
+    # Any shape will do; of the reasons, the first that is not just a model that nobody has.
+    return None if None in refused else min(refused, key=_is_unknown)
+
+
+def _is_unknown(refused: Rejected | None) -> bool:
+    return refused is not None and refused.code == "unknown_model"
 
 
 def _terms(snapshot: Snapshot, job: Job) -> Rejected | None:
@@ -69,18 +80,50 @@ def _terms(snapshot: Snapshot, job: Job) -> Rejected | None:
     return None
 
 
-def _capacity(snapshot: Snapshot, job: Job) -> Rejected | None:
-    pool, models, shape = snapshot.pool, snapshot.models, job.shape
-    codes = tuple([models[model] for model in shape.models if model in models])
-    eligible = eligible_rows(pool, codes)
+def _barred(snapshot: Snapshot, job: Job) -> Rejected | None:
+    """Why no zone takes the job, if none does."""
+    if not job.zone and not snapshot.settings.zones:
+        return None
+    zones = list(zones_of(snapshot))
+    asked = [zone for zone in zones if zone.id == job.zone] if job.zone else zones
+    known = " ".join(zone.id for zone in zones)
+    if not asked:
+        return Rejected("unknown_zone", (("asked", job.zone), ("known", known)))
+    reasons = [shut(snapshot, zone, job) for zone in asked]
+    if "" in reasons:
+        return None
+    fits = [zone for zone, why in zip(asked, reasons, strict=True) if why == "size"]
+    code = "zone_private" if job.zone and not fits else "zone_size"
+    return Rejected(
+        code,
+        (
+            ("asked", job.zone),
+            ("gpus", size_of(job)),
+            ("sizes", ", ".join(f"{zone.id} {_sizes(zone)}" for zone in fits) or "none"),
+            ("owners", " ".join(asked[0].owners)),
+        ),
+    )
+
+
+def _sizes(zone: Zone) -> str:
+    return f"{zone.gpus_min}-{zone.gpus_max or ''}"
+
+
+def _refused(snapshot: Snapshot, job: Job, shape: Shape) -> Rejected | None:
+    """Why the nodes there are could never hold the job in this shape."""
+    pool, models = snapshot.pool, snapshot.models
     # Of the nodes as they are: a model that no node has any more is unknown again.
+    eligible = eligible_rows(pool, model_codes(snapshot, shape))
     if shape.models and (eligible is None or not eligible.any()):
         here = set(pool.model.tolist())
         names = sorted(model for model, code in models.items() if model and code in here)
         known = " ".join(names) or "none"
         return Rejected("unknown_model", (("asked", " ".join(shape.models)), ("known", known)))
+    eligible = rows_for(snapshot, pool, job, shape)
+    if eligible is not None and not eligible.any() and not shape.models:
+        return None  # its zone has no nodes yet
     if could_hold(pool, pool.gpu_count, shape, least_members(job), eligible):
-        return _network(snapshot, job, eligible)
+        return _network(snapshot, job, shape, eligible)
     rows = np.ones(pool.nodes, np.bool_) if eligible is None else eligible
     room = room_if_empty(pool, pool.gpu_count, shape, job.members)[rows]
     return Rejected(
@@ -99,28 +142,27 @@ def _capacity(snapshot: Snapshot, job: Job) -> Rejected | None:
     )
 
 
-def _network(snapshot: Snapshot, job: Job, eligible: Bools | None) -> Rejected | None:
+def _network(snapshot: Snapshot, job: Job, shape: Shape, eligible: Bools | None) -> Rejected | None:
     """The yard could hold the gang, but not as near together as it must be."""
     pool, policy = snapshot.pool, snapshot.policy
-    if job.members == 1 or could_hold_gang(pool, pool.gpu_count, job, job.shape, policy, eligible):
+    if job.members == 1 or could_hold_gang(pool, pool.gpu_count, job, shape, policy, eligible):
         return None
     depth = depth_of(pool.domains)
     terms = terms_of(job, policy, depth, NEVER_MS if job.switches_wait_ms else 0)
-    room = room_if_empty(pool, pool.gpu_count, job.shape, job.members)
+    room = room_if_empty(pool, pool.gpu_count, shape, job.members)
     if eligible is not None:
         room[~eligible] = 0
     found = binding(pool, terms, room) if terms is not None else None
     assert terms is not None, f"levels were looked at before: {job}"
     assert found is not None, f"does not fit, but nothing binds: {job}"
     codes = {SEGMENTS: "segments_too_large", SWITCHES: "switches_too_few"}
-    row = snapshot.nodes[snapshot.node_ids[found.row]].node.domains if found.row >= 0 else ()
     return Rejected(
         codes.get(found.code, "domain_too_small"),
         (
             ("members", found.least),
             ("members_max", found.room),
             ("level", level_name(policy.levels, depth, found.level)),
-            ("domain", row[found.level - 1] if 0 < found.level <= len(row) else ""),
+            ("domain", snapshot.domain_name(found.row, found.level)),
             ("switches", job.switches),
             ("by_default", int(terms.by_default)),
         ),

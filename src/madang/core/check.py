@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from madang.core.gangs import least_members
+from madang.core.cells.promises import book_of
+from madang.core.gangs import keeps_terms, least_members
 from madang.core.keys import queue_key
 from madang.core.lifecycle import LIVELY, phase_of
 from madang.core.line import Line
@@ -20,8 +21,11 @@ from madang.core.model import (
     AllocationState,
     Job,
     NodeState,
+    ReleaseReason,
     Seat,
+    Shape,
 )
+from madang.core.pool import SOLE
 from madang.core.quotas import Book, limit_of
 from madang.core.state import State
 from madang.core.state_rows import ask_of
@@ -47,6 +51,9 @@ def check(state: State) -> None:
     _lingering(state)
     _usage(state)
     _nominations(state)
+    _upkeep(state)
+    _cells(state)
+    _network(state)
 
 
 def _require(claim: bool, *what: object) -> None:
@@ -60,6 +67,7 @@ def _devices(state: State) -> None:
     held = np.zeros(pool.gpu_free.shape, np.int64)
     cpu = pool.cpu_total.copy()
     memory = pool.memory_total.copy()
+    tenants = np.zeros(pool.nodes, np.int64)
     on_node: dict[str, set[str]] = {id: set() for id in state.nodes}
     for allocation in state.allocations.values():
         for rank, seat in enumerate(allocation.seats):
@@ -69,6 +77,7 @@ def _devices(state: State) -> None:
             on_node[seat.node].add(allocation.id)
             cpu[row] -= allocation.shape.cpu_milli
             memory[row] -= allocation.shape.memory_mib
+            tenants[row] += SOLE if allocation.shape.exclusive else 1
             _require(len(set(seat.gpus)) == allocation.shape.gpus, "seat", seat, allocation)
             for gpu in seat.gpus:
                 held[row, gpu] += allocation.shape.gpu_milli
@@ -80,6 +89,8 @@ def _devices(state: State) -> None:
     _require_none(pool.gpu_usable != usable.sum(axis=1), "gpu_usable", state)
     _require_none(pool.cpu_free != cpu, "cpu_free", state)
     _require_none(pool.memory_free != memory, "memory_free", state)
+    _require_none(pool.tenants != tenants, "tenants", state)
+    _exclusive(state, on_node)
     is_open = pool.open.tolist()
     for row, (id, live) in enumerate(state.nodes.items()):
         _require(live.row == row and state.node_ids[row] == id == live.node.id, "row", live)
@@ -88,6 +99,13 @@ def _devices(state: State) -> None:
         away = live.state in (NodeState.LOST, NodeState.REMOVED)
         _require(live.cordoned == marked or away, "cordoned", live)
         _require(state.on_node[id].keys() == on_node[id], "on_node", id, on_node[id])
+
+
+def _exclusive(state: State, on_node: dict[str, set[str]]) -> None:
+    """A node that an exclusive job sits on has no other allocation."""
+    for node, ids in on_node.items():
+        shared = len(ids) > 1 and any(state.allocations[id].shape.exclusive for id in ids)
+        _require(not shared, "an exclusive node is shared", node, ids)
 
 
 def _usable(state: State) -> NDArray[np.bool_]:
@@ -123,6 +141,32 @@ def _gangs(state: State) -> None:
         _require(_is_whole(live.job, allocation.seats), "gang is not whole", allocation)
         _require(allocation.job not in running, "two attempts", allocation.job)
         running[allocation.job] = id
+
+
+def _network(state: State) -> None:
+    """The pool places each node where the tree does, by the names of its domains."""
+    names = {code: path for path, code in state.domains.items()}
+    width = state.pool.domains.shape[1]
+    for row, live in enumerate(state.nodes.values()):
+        told = state.domains_of(live.node)
+        paths = [told[: level + 1] if name else None for level, name in enumerate(told)]
+        paths += [None] * (width - len(paths))
+        here = [names.get(code) for code in state.pool.domains[row].tolist()]
+        _require(here == paths, "domains", live, here, paths)
+
+
+def check_binding(state: State, allocation: Allocation) -> None:
+    """A gang that was just bound keeps its hard terms in the tree as it is, rank by rank.
+
+    Call it in the turn that bound it: the tree may change while it runs.
+
+    Raises:
+        InvariantBroken: always a bug of ours.
+    """
+    job = state.jobs[allocation.job].job
+    rows = [state.nodes[seat.node].row for seat in allocation.seats]
+    kept = keeps_terms(state.pool, job, rows, allocation.bound_ms, state.policy)
+    _require(kept, "hard terms are broken", job, allocation.seats)
 
 
 def _is_whole(job: Job, seats: Sequence[Seat]) -> bool:
@@ -197,6 +241,14 @@ def _line(state: State) -> None:
 
 def _attention(state: State) -> None:
     """What must be looked at is marked, and nothing else; so that no pass has to look at all."""
+    short = {
+        id
+        for id, one in state.allocations.items()
+        if one.state is AllocationState.RUNNING
+        and len(one.seats) < (job := state.jobs[one.job].job).members
+        and job.checkpoints
+    }
+    _require(set(state.short) == short, "short", short, state.short)
     for id in state.troubled:
         _require(id in state.allocations, "troubled and gone", id)
         _require(state.allocations[id].state in LIVELY, "troubled", state.allocations[id])
@@ -249,23 +301,66 @@ def _usage(state: State) -> None:
 
 
 def _nominations(state: State) -> None:
-    """A promise is for a whole gang that waits, on known devices, and no two promises overlap."""
-    nodes, width = state.pool.gpu_free.shape
-    promised = np.zeros((nodes, width), np.int64)
+    """A promise is for a whole gang that waits or moves, on known devices; no two overlap, be they
+    to jobs or holes."""
+    promised = np.zeros(state.pool.gpu_free.shape, np.int64)
     for id, seats in state.nominations.items():
         live = state.jobs.get(id)
         _require(live is not None, "promised to nobody", id)
         assert live is not None, "as was required"
-        _require(live.allocation is None, "promised to a job that has its place", live)
-        shape = live.job.shape
+        _require(live.allocation is None or _moves(state, live), "promised, but has a place", live)
         _require(_is_whole(live.job, seats), "promise is not whole", id, seats)
-        for seat in seats:
-            _require(seat.node in state.nodes, "promise on an unknown node", id, seat)
-            _require(len(set(seat.gpus)) == shape.gpus, "promised seat", id, seat)
-            row = state.nodes[seat.node].row
-            _require(all(gpu < width for gpu in seat.gpus), "promised seat", id, seat)
-            promised[row, list(seat.gpus)] += shape.gpu_milli
+        _promise(state, promised, live.job.shape, seats)
+    for hole in state.settings.holes.values():
+        _require(len(hole.seats) in (0, hole.members), "hole is not whole", hole)
+        _promise(state, promised, hole.shape, hole.seats)
     _require_none(promised > WHOLE_GPU_MILLI, "a GPU is promised twice", state)
+
+
+def _promise(
+    state: State, promised: NDArray[np.int64], shape: Shape, seats: tuple[Seat, ...]
+) -> None:
+    """Add the seats, which must be of the shape and on known devices."""
+    width = promised.shape[1]
+    for seat in seats:
+        _require(seat.node in state.nodes, "promise on an unknown node", seat)
+        _require(len(set(seat.gpus)) == shape.gpus, "promised seat", shape, seat)
+        _require(all(gpu < width for gpu in seat.gpus), "promised seat", shape, seat)
+        promised[state.nodes[seat.node].row, list(seat.gpus)] += shape.gpu_milli
+
+
+def _moves(state: State, live: LiveJob) -> bool:
+    """The job leaves its place for the one that it is promised."""
+    held = state.allocations[live.allocation] if live.allocation is not None else None
+    return held is not None and held.release_reason is ReleaseReason.MOVED
+
+
+def _upkeep(state: State) -> None:
+    """A streak of idleness is of the attempt that runs; nobody is warned outside of one."""
+    for live in state.jobs.values():
+        standing = live.standing
+        if not standing.idle_since_ms:
+            _require(not standing.warned_ms and not standing.idle_until_ms, "warned", live)
+            continue
+        _require(standing.idle_since_ms <= standing.idle_until_ms, "streak", live)
+        _require(not live.job.idle_ok, "excused, and yet idle", live)
+        _require(standing.running_ms <= standing.idle_since_ms, "older than its attempt", live)
+
+
+def _cells(state: State) -> None:
+    """The book of cells that the fold keeps up is the one that the rows make."""
+    kept, made = state.book, book_of(state)
+    _require((kept is None) == (made is None), "cells", kept, made)
+    if kept is None or made is None:
+        return
+    for name in ("promised", "left", "opened", "whole", "need", "demoted"):
+        left, right = getattr(kept, name), getattr(made, name)
+        _require(left == right, "cells", name, left, right)
+    for name in ("firm", "usable", "bound", "good", "host_cpu", "host_memory"):
+        same = np.array_equal(getattr(kept, name), getattr(made, name))
+        _require(same, "cells", name, getattr(kept, name), getattr(made, name))
+    for filled, remade in zip(kept.filled, made.filled, strict=True):
+        _require(all(map(np.array_equal, filled, remade)), "cells", filled, remade)
 
 
 def check_quota(state: State) -> None:

@@ -13,12 +13,13 @@ from madang.core.gangs import (
     level_name,
     terms_of,
 )
+from madang.core.hypernodes import NODE
 from madang.core.model import Job
 from madang.core.placement import members_room, room_if_empty
 from madang.core.pool import Ints, Pool
 from madang.core.seating import rows_for
 from madang.core.snapshot import Snapshot
-from madang.core.topology import NODE, depth_of
+from madang.core.topology import depth_of
 
 NETWORK_CODES = frozenset(
     {"segments", "unknown_level", "domain_too_small", "segments_too_large", "switches_too_few"}
@@ -76,12 +77,14 @@ def binds_now(snapshot: Snapshot, pool: Pool, job: Job) -> tuple[str, Numbers] |
     Args:
         pool: as those before it in the queue leave it.
     """
-    return _binds(snapshot, job, members_room(pool, job.shape, rows_for(snapshot, pool, job.shape)))
+    return _binds(
+        snapshot, job, members_room(pool, job.shape, rows_for(snapshot, pool, job, job.shape))
+    )
 
 
 def binds_when_empty(snapshot: Snapshot, job: Job) -> tuple[str, Numbers] | None:
     """The same for the nodes in service, if nothing else were on them."""
-    pool, eligible = snapshot.pool, rows_for(snapshot, snapshot.pool, job.shape)
+    pool, eligible = snapshot.pool, rows_for(snapshot, snapshot.pool, job, job.shape)
     room = room_if_empty(pool, pool.gpu_usable, job.shape, job.members)
     room[~(pool.open if eligible is None else pool.open & eligible)] = 0
     return _binds(snapshot, job, room)
@@ -100,7 +103,7 @@ def _binds(snapshot: Snapshot, job: Job, room: Ints) -> tuple[str, Numbers] | No
     if found is None or found.code == CAPACITY:
         return None
     level = level_name(snapshot.policy.levels, depth, found.level)
-    domain = domain_of(snapshot, found.row, found.level)
+    domain = snapshot.domain_name(found.row, found.level)
     match found.code:
         case code if code == SEGMENTS:
             text = f"in segments within one {level} there is room for {found.room}"
@@ -125,14 +128,3 @@ def _binds(snapshot: Snapshot, job: Job, room: Ints) -> tuple[str, Numbers] | No
 def _wanted(job: Job, found: Binding) -> str:
     least = f"at least {found.least}" if found.least < job.members else f"{found.least}"
     return f"{least} members"
-
-
-def domain_of(snapshot: Snapshot, row: int, level: int) -> str:
-    """The name of the domain of a level that a row of the pool lies in; "" if it has none."""
-    if row < 0:
-        return ""
-    id = snapshot.node_ids[row]
-    domains = snapshot.nodes[id].node.domains
-    if level == depth_of(snapshot.pool.domains) + 1:
-        return id
-    return domains[level - 1] if 0 < level <= len(domains) else ""

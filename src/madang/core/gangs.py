@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from madang.core.hypernodes import ANYWHERE, NODE
 from madang.core.model import Category, Job, Shape
 from madang.core.placement import (
     Unplaced,
@@ -29,8 +30,6 @@ from madang.core.placement import (
 from madang.core.policy import Policy
 from madang.core.pool import Bools, Ints, Place, Pool, SmallInts
 from madang.core.topology import (
-    ANYWHERE,
-    NODE,
     ROOT,
     UNKNOWN_LEVEL,
     Rows,
@@ -171,7 +170,8 @@ class Seating:
         if terms.switches and self._touched(taken) > terms.switches:
             return Unplaced(most, len(tree.rows))
         at = np.array([place for place, _ in taken])
-        along = np.lexsort([ids[at] for ids in reversed(tree.ids)]).tolist()
+        keys = [first[ids[at]] for first, ids in zip(tree.firsts, tree.ids, strict=True)]
+        along = np.lexsort(keys[::-1]).tolist()
         return [(int(tree.rows[taken[n][0]]), taken[n][1]) for n in along]
 
     def holds(self, level: int) -> Ints:
@@ -200,14 +200,15 @@ class Seating:
         """The fullest node, under the leaf and the block most in use. The last key counts most."""
         tree = self.tree
         in_use = [-self.in_use(at)[tree.ids[at][fits]] for at in range(ROOT + 1, level)]
-        return [fits, *in_use, self.pool.whole_free[tree.rows[fits]].astype(np.int64)]
+        return [tree.rows[fits], *in_use, self.pool.whole_free[tree.rows[fits]].astype(np.int64)]
 
     def _keys_of_domain(self, level: int, fits: Rows, count: int) -> list[Ints]:
         """See `_smallest`. The last key counts most."""
         lower = self._lower(level)
         held, over = self.capacities[level], self.tree.above(lower, level)
         needed = fewest(self.capacities[lower], over, len(held), count)
-        return [fits, -self.in_use(level)[fits], held[fits], needed[fits]]
+        first = self.tree.firsts[level][fits]
+        return [first, -self.in_use(level)[fits], held[fits], needed[fits]]
 
     def _fill(self, level: int, domain: int, count: int, taken: list[tuple[int, int]]) -> None:
         """Spread so many members over the domain, on as few domains of each level as will do."""
@@ -221,7 +222,8 @@ class Seating:
             tie = self.pool.whole_free[tree.rows[children]].astype(np.int64)
         else:
             tie = -self.in_use(lower)[children]
-        for at, here in tightest(self.capacities[lower][children], tie, count):
+        ties = (tree.firsts[lower][children], tie)
+        for at, here in tightest(self.capacities[lower][children], ties, count):
             self._fill(lower, int(children[at]), here, taken)
 
     def _lower(self, level: int) -> int:
@@ -249,6 +251,22 @@ class Seating:
                 np.add.at(totals, codes[known], used)
             self._in_use[level] = totals
         return self._in_use[level]
+
+
+def keeps_terms(pool: Pool, job: Job, rows: Sequence[int], now_ms: int, policy: Policy) -> bool:
+    """True iff a gang whose ranks sit on these rows keeps its hard terms in the tree as it is."""
+    if job.members == 1:
+        return True
+    terms = terms_of(job, policy, depth_of(pool.domains), now_ms)
+    if terms is None or len(rows) % terms.units[ROOT]:
+        return False
+    nodes, node_of = np.unique(rows, return_inverse=True)
+    tree = tree_of(pool.domains, nodes, shared=terms.shared)
+    for level, unit in enumerate(terms.units):
+        runs = tree.ids[level][node_of].reshape(-1, len(rows) if level == terms.within else unit)
+        if (runs != runs[:, :1]).any():
+            return False
+    return not terms.switches or len(set(tree.ids[terms.leaf].tolist())) <= terms.switches
 
 
 def least_members(job: Job) -> int:

@@ -45,7 +45,7 @@ from madang.core.model import (
 from madang.core.placement import Unplaced
 from madang.core.policy import Policy
 from madang.core.pool import Bools, Ints, Place, Pool
-from madang.core.seating import Seated, rows_for, seat, shapes_of
+from madang.core.seating import Seated, rows_for, seat
 from madang.core.snapshot import Snapshot
 from madang.core.topology import ROOT, depth_of, tree_of
 
@@ -208,7 +208,7 @@ class Clearing:
         active = self._stays if displaceable is None else self._stays & displaceable
         if not active.any() or not self._could_suffice(job, active, pool):
             return None
-        for shape in shapes_of(job):
+        for shape in job.shapes:
             alone = replace(job, shape=shape, fallbacks=()) if job.fallbacks else job
             room = _Search(self, alone, active, pool).room()
             if room is not None:
@@ -217,9 +217,9 @@ class Clearing:
 
     def _could_suffice(self, job: Job, active: Bools, pool: Pool) -> bool:
         """False iff even all GPUs of all active victims are too few: seen at once."""
-        least = min(shape.milli for shape in shapes_of(job)) * least_members(job)
+        least = min(shape.milli for shape in job.shapes) * least_members(job)
         free = int(pool.gpu_free[pool.open].sum())
-        return free + int(self._milli[active].sum()) >= least
+        return bool(free + int(self._milli[active].sum()) >= least)
 
     def clear(self, job: Job, room: Room, reason: ReleaseReason = ReleaseReason.PREEMPTED) -> None:
         """Decide it: the victims are asked to leave and told for whom and what it costs; the job is
@@ -260,7 +260,7 @@ class _Search:
         self.terms = terms_of(
             job, self.snapshot.policy, depth_of(self.pool.domains), self.snapshot.now_ms
         )
-        eligible = rows_for(self.snapshot, self.pool, job.shape)
+        eligible = rows_for(self.snapshot, self.pool, job, job.shape)
         self.rows = self.pool.open if eligible is None else self.pool.open & eligible
 
     def room(self) -> Room | None:

@@ -10,7 +10,14 @@ Lane = tuple[str, ...] | None  # the models that jobs wait for; () is any; None 
 
 def lane_of(job: Job) -> Lane:
     """Jobs of one lane wait for the same devices; CPU-only jobs wait for none."""
-    return job.shape.models if job.shape.gpus else None
+    if not job.shape.gpus:
+        return None
+    if not job.fallbacks:
+        return job.shape.models
+    if not all(shape.models for shape in job.fallbacks) or not job.shape.models:
+        return ()
+    named = (*job.shape.models, *(model for shape in job.fallbacks for model in shape.models))
+    return tuple(dict.fromkeys(named))
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ All are frozen. A number carries its unit in its name; a GPU is counted in thous
 (`gpu_milli`, 1000 = a whole device) so that shares stay integers. Nothing here reads a clock.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 WHOLE_GPU_MILLI = 1000
@@ -82,7 +82,8 @@ class ReleaseReason(StrEnum):
 class Shape:
     """What one member needs of one node.
 
-    `models` are the GPU models it may run on, in no order; empty means any.
+    `models` are the GPU models it may run on, in no order; empty means any. `exclusive`: the node
+    runs members of this job and nothing else.
     """
 
     gpus: int
@@ -90,6 +91,7 @@ class Shape:
     cpu_milli: int = 0
     memory_mib: int = 0
     models: tuple[str, ...] = ()
+    exclusive: bool = False
 
     @property
     def milli(self) -> int:
@@ -171,7 +173,8 @@ class Job:
     @property
     def shapes(self) -> tuple[Shape, ...]:
         """Every shape it takes, the preferred one first."""
-        return (self.shape, *self.fallbacks)
+        shapes = (self.shape, *self.fallbacks)
+        return tuple([replace(one, exclusive=True) for one in shapes]) if self.exclusive else shapes
 
     @property
     def milli(self) -> int:
@@ -194,7 +197,9 @@ class Standing:
     run time of the attempts before the newest; `waiting_ms` is since when it waits again, 0 if it
     has not run yet. `stop_grace_ms` is what a stop asked for, -1 if nothing: see `grace_ms_of`.
     `preemptions` counts how often it was moved aside; `checkpoint_ms` is when it was last seen to
-    have saved a checkpoint, `warned_ms` when it was last told that it holds idle GPUs.
+    have saved a checkpoint, `warned_ms` when it was last told that it holds idle GPUs. `moved_ms`
+    is when it was last moved to make room; from `idle_since_ms` until `idle_until_ms` its GPUs were
+    measured idle without a gap (0: they are not).
     """
 
     attempt: int = 0
@@ -211,6 +216,9 @@ class Standing:
     preemptions: int = 0
     checkpoint_ms: int = 0
     warned_ms: int = 0
+    moved_ms: int = 0
+    idle_since_ms: int = 0
+    idle_until_ms: int = 0
 
 
 def grace_ms_of(job: Job, standing: Standing) -> int:
@@ -245,7 +253,8 @@ class Allocation:
     """One stay of a job on given devices. Never reused: a retry is a new one.
 
     `started` and `ended` are bit sets over ranks. A member that ended holds nothing any more.
-    `exits` grows in the order the ends were observed: (rank, exit). If it was asked to end for
+    `exits` grows in the order the ends were observed: (rank, exit). `cells` names the promised cell
+    that each seat stands in (`project:a/node`); empty if in none. If it was asked to end for
     somebody, `released_for` names the job or the cause, `bill_gpu_ms` is the work that cost.
     """
 
@@ -264,6 +273,7 @@ class Allocation:
     started: int = 0
     ended: int = 0
     exits: tuple[tuple[int, Exit], ...] = ()
+    cells: tuple[str, ...] = ()
     released_for: str = ""
     bill_gpu_ms: int = 0
 
@@ -283,7 +293,8 @@ class Node:
 
     `healthy` is a bit set over device indices. `domains` names the network tree from the root down
     (block, leaf switch). `group` is the machine group that its profile belongs to. `cached` are the
-    images and data sets that are there, `mig` the MIG profile of its devices ("": whole GPUs).
+    images and data sets that are there, `mig` the MIG profile of its devices ("": whole GPUs),
+    `labels` whatever its operators call it by (key, value).
     """
 
     id: str
@@ -298,6 +309,7 @@ class Node:
     zone: str = ""
     cached: tuple[str, ...] = ()
     mig: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def usable(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang.core.model import WHOLE_GPU_MILLI, Shape
-from madang.core.pool import Bools, Ints, Place, Pool, SmallInts
+from madang.core.pool import SOLE, Bools, Ints, Place, Pool, SmallInts
 
 _FAR = np.iinfo(np.int64).max
 
@@ -32,17 +32,59 @@ def place(
     Args:
         eligible: (N,) rows that may be used at all (model, group); None means every row.
     """
-    fits = room_for_one(pool, shape, eligible)
     if members == 1:
-        row = _fullest(pool, np.flatnonzero(fits))
-        return Unplaced(0, 0) if row < 0 else (seats_on(pool, row, 1, shape)[0],)
-    room = members_room(pool, shape, eligible, fits)
+        return place_one(pool, shape, eligible)
+    room = members_room(pool, shape, eligible)
     np.minimum(room, members, out=room)
     total = int(room.sum())
     if total < members:
         return Unplaced(total, int(np.count_nonzero(room)))
     places: list[Place] = []
     for row, count in _fewest_nodes(pool, room, members):
+        places += seats_on(pool, row, count, shape)
+    return tuple(places)
+
+
+def place_one(
+    pool: Pool, shape: Shape, eligible: Bools | None = None, turns: Ints | None = None
+) -> tuple[Place, ...] | Unplaced:
+    """Where one member sits, or why not.
+
+    Args:
+        turns: (N,) rows of a smaller turn are taken first; None if no row is better.
+    """
+    rows = np.flatnonzero(room_for_one(pool, shape, eligible))
+    if turns is not None and len(rows):
+        here = turns[rows]
+        rows = rows[here == here.min()]
+    row = _fullest(pool, rows)
+    return Unplaced(0, 0) if row < 0 else (seats_on(pool, row, 1, shape)[0],)
+
+
+def spread(
+    pool: Pool, shape: Shape, members: range, nodes: int, eligible: Bools | None = None
+) -> tuple[Place, ...] | Unplaced:
+    """One (row, devices) per member: over so many nodes as far as there are any, then packed.
+
+    As many members as there is room for, one of the numbers of `members`. One goes to each of the
+    `nodes` fullest nodes that take one; the others join them while there is room, and go to the
+    fewest further nodes then. Ranks of one node are consecutive.
+    """
+    room = np.minimum(members_room(pool, shape, eligible), members.stop - 1)
+    total, rows = int(room.sum()), np.flatnonzero(room)
+    if total < members.start:
+        return Unplaced(total, len(rows))
+    order = rows[np.lexsort((rows, pool.whole_free[rows]))]
+    counts = dict.fromkeys(order[:nodes].tolist(), 1)
+    left = min(total, members.stop - 1) - len(counts)
+    for row in counts:
+        joining = min(int(room[row]) - 1, left)
+        counts[row] += joining
+        left -= joining
+        room[row] = 0
+    rest = _fewest_nodes(pool, room, left) if left else []
+    places: list[Place] = []
+    for row, count in (*counts.items(), *rest):
         places += seats_on(pool, row, count, shape)
     return tuple(places)
 
@@ -120,6 +162,7 @@ def room_for_one(pool: Pool, shape: Shape, eligible: Bools | None = None) -> Boo
         fits &= pool.cpu_free >= shape.cpu_milli
     if shape.memory_mib:
         fits &= pool.memory_free >= shape.memory_mib
+    fits &= pool.tenants < (1 if shape.exclusive else SOLE)
     return fits
 
 
@@ -154,7 +197,7 @@ def eligible_rows(pool: Pool, models: tuple[int, ...]) -> Bools | None:
 
 def room_on(pool: Pool, row: int, shape: Shape) -> int:
     """How many members of `shape` one node could take now; models are not looked at."""
-    if not pool.open.item(row):
+    if not pool.open.item(row) or pool.tenants.item(row) >= (1 if shape.exclusive else SOLE):
         return 0
     room = _FAR
     if shape.gpus and shape.gpu_milli == WHOLE_GPU_MILLI:

@@ -4,7 +4,13 @@
 job's length and say so by doing badly. `madang` needs none.
 """
 
-from madang.core.policy import Misfit, Policy, Victims
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from madang.core.classes import ClassRow
+from madang.core.idle_rule import IdleRule
+from madang.core.policy import DEFAULT, Misfit, Policy, Victims
 
 _HOUR_MS = 3_600_000
 RESTART_MS = 60_000  # what it costs a large gang to be stopped and started again
@@ -59,3 +65,83 @@ POLICIES: dict[str, Policy] = {
         MADANG,
     )
 }
+
+
+def policy_of(stated: Mapping[str, Any]) -> Policy:
+    """The policy of a validated policy file (wire/policy.py): what it states, changed in its base.
+
+    A field's key in the file is its name without `_ms`: durations there have their unit.
+    """
+    base = _BASES[stated.get("base", MADANG.name)]
+    named = {field.name: field.name.replace("_ms", "") for field in fields(Policy)}
+    changes: dict[str, Any] = {}
+    for name, key in named.items():
+        if key in stated and name != "classes":
+            value = stated[key]
+            changes[name] = tuple(value) if isinstance(value, list) else value
+    if "idle" in stated:
+        changes["idle_rules"] = tuple(_idle_rule_of(row) for row in stated["idle"])
+    if "misfit" in changes:
+        changes["misfit"] = Misfit(changes["misfit"])
+    if "victims" in changes:
+        changes["victims"] = Victims(changes["victims"])
+    rows = tuple(_row_of(row) for row in stated.get("class", ()))
+    return replace(base, classes=(*rows, *base.classes), **changes)
+
+
+def _idle_rule_of(stated: Mapping[str, Any]) -> IdleRule:
+    values = {field.name: field.name.replace("_ms", "") for field in fields(IdleRule)}
+    return IdleRule(**{name: stated[key] for name, key in values.items() if key in stated})
+
+
+def _row_of(stated: Mapping[str, Any]) -> ClassRow:
+    of_file = {"retries_max": "retries", "time_limit_ms": "time"}
+    values: dict[str, Any] = {}
+    for field in fields(ClassRow):
+        key = of_file.get(field.name, field.name.replace("_ms", ""))
+        if key in stated:
+            value = stated[key]
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+    return ClassRow(**values)
+
+
+def stated_of(policy: Policy) -> dict[str, Any]:
+    """What a policy file would state to get exactly this policy, durations as `1500ms`."""
+    base = _BASES.get(policy.name, MADANG)
+    stated: dict[str, Any] = {"base": base.name}
+    for field in fields(Policy):
+        value = getattr(policy, field.name)
+        if field.name not in ("classes", "idle_rules"):
+            stated[field.name.replace("_ms", "")] = _stated(field.name, value)
+    stated["misfit"], stated["victims"] = policy.misfit.value, policy.victims.value
+    added = len(policy.classes) - len(base.classes)
+    assert policy.classes[added:] == base.classes, f"rows of the base were taken away: {policy}"
+    stated["idle"] = [
+        {
+            one.name.replace("_ms", ""): _stated(one.name, getattr(rule, one.name))
+            for one in fields(rule)
+        }
+        for rule in policy.idle_rules
+    ]
+    stated["class"] = [_stated_row(row) for row in policy.classes[:added]]
+    return stated
+
+
+def _stated_row(row: ClassRow) -> dict[str, Any]:
+    of_file = {"retries_max": "retries", "time_limit_ms": "time"}
+    found: dict[str, Any] = {}
+    for field in fields(ClassRow):
+        value = getattr(row, field.name)
+        if value is not None:
+            key = of_file.get(field.name, field.name.replace("_ms", ""))
+            found[key] = _stated(field.name, value)
+    return found
+
+
+def _stated(name: str, value: Any) -> Any:
+    if "_ms" in name:
+        return f"{value}ms"
+    return list(value) if type(value) is tuple else value
+
+
+_BASES = {DEFAULT.name: DEFAULT, **POLICIES}

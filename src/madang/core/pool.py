@@ -20,7 +20,10 @@ Codes = NDArray[np.int16]
 Bools = NDArray[np.bool_]
 Place = tuple[int, tuple[int, ...]]  # a node's row and the devices taken there, for one member
 
-MOVING = ("gpu_free", "whole_free", "cpu_free", "memory_free")
+MOVING = ("gpu_free", "whole_free", "cpu_free", "memory_free", "tenants")
+SUSPICION_MAX = 1 << 12  # suspicion beyond it counts as much
+DOUBT_MAX = 255  # of a domain all of whose nodes are suspects
+SOLE = 1 << 20  # what a member that wants its node for its job alone counts among the tenants
 
 
 @dataclass(slots=True)
@@ -30,12 +33,24 @@ class Taken:
     gpu_milli: dict[int, int] = field(default_factory=dict)
     cpu_milli: int = 0
     memory_mib: int = 0
+    tenants: int = 0
 
     def add(self, shape: Shape, gpus: tuple[int, ...]) -> None:
         self.cpu_milli += shape.cpu_milli
         self.memory_mib += shape.memory_mib
+        self.tenants += SOLE if shape.exclusive else 1
         for gpu in gpus:
             self.gpu_milli[gpu] = self.gpu_milli.get(gpu, 0) + shape.gpu_milli
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What some places take of a pool, as arrays: `gpu_milli` (N, G), the others (N,)."""
+
+    gpu_milli: SmallInts
+    cpu_milli: Ints
+    memory_mib: Ints
+    tenants: SmallInts
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +63,9 @@ class Pool:
     `cpu_free`, `memory_free` (N,) int64: milli-cores and MiB left; `*_total` what there is.
     `model`, `group` (N,) int16: codes into the state's names; model 0 is "no GPU".
     `open` (N,) bool: takes new members. `zone` (N,) int16: code of its zone, 0 is public.
-    `suspicion` (N,) int32: what speaks against the node, 0 is nothing.
+    `suspicion` (N,) int32: what speaks against the node, 0 is nothing; `avoid` (N,) int32 the same
+    with what speaks against its domains, the more the later it is taken.
+    `tenants` (N,) int32: members there, each of an exclusive job counted as `SOLE`.
     `domains` (N, D) int32: codes of its network domains from the root down, -1 where it has none;
     D is the depth of the deepest tree, at least 1.
     """
@@ -67,6 +84,8 @@ class Pool:
     zone: Codes
     suspicion: SmallInts
     domains: SmallInts
+    avoid: SmallInts
+    tenants: SmallInts
 
     @property
     def nodes(self) -> int:
@@ -78,7 +97,8 @@ class Pool:
 
     def scratch(self) -> "Pool":
         """A copy that may be written to: what moves is copied, what stands still is shared."""
-        return replace(self, **{name: getattr(self, name).copy() for name in MOVING})
+        copies = {name: getattr(self, name).copy() for name in MOVING}
+        return replace(self, **copies)
 
     def with_open(self, rows: Bools) -> "Pool":
         """The same pool with only these rows taking new members; all else is shared."""
@@ -97,6 +117,7 @@ class Pool:
 
     def take(self, places: Sequence[Place], shape: Shape) -> None:
         """Take the places in this pool, which must be a scratch or the state's own."""
+        tenant = SOLE if shape.exclusive else 1
         for row, gpus in places:
             cells, broken = self.gpu_free[row], 0
             for gpu in gpus:
@@ -107,12 +128,14 @@ class Pool:
             self.whole_free[row] -= broken
             self.cpu_free[row] -= shape.cpu_milli
             self.memory_free[row] -= shape.memory_mib
+            self.tenants[row] += tenant
 
     def block(self, places: Sequence[Place], shape: Shape) -> None:
         """Take of the places what is free of them: a promise that is not all there yet.
 
         What is not free now is in the hands of those who leave for it, so nothing goes below 0.
         """
+        tenant = SOLE if shape.exclusive else 1
         for row, gpus in places:
             for gpu in gpus:
                 left = self.gpu_free.item(row, gpu)
@@ -120,6 +143,36 @@ class Pool:
                 self.gpu_free[row, gpu] = max(0, left - shape.gpu_milli)
             self.cpu_free[row] = max(0, self.cpu_free.item(row) - shape.cpu_milli)
             self.memory_free[row] = max(0, self.memory_free.item(row) - shape.memory_mib)
+            self.tenants[row] += tenant
+
+    def need_of(self, places: Sequence[Place], shape: Shape) -> Need:
+        """The places as arrays, for whoever blocks them many times."""
+        need = Need(
+            np.zeros_like(self.gpu_free),
+            np.zeros_like(self.cpu_free),
+            np.zeros_like(self.memory_free),
+            np.zeros_like(self.tenants),
+        )
+        for row, gpus in places:
+            for gpu in gpus:
+                need.gpu_milli[row, gpu] += shape.gpu_milli
+            need.cpu_milli[row] += shape.cpu_milli
+            need.memory_mib[row] += shape.memory_mib
+            need.tenants[row] += SOLE if shape.exclusive else 1
+        return need
+
+    def block_all(self, needs: Sequence[Need]) -> None:
+        """`block` each of the needs; their order does not matter."""
+        for need in needs:
+            np.subtract(self.gpu_free, need.gpu_milli, out=self.gpu_free)
+            np.subtract(self.cpu_free, need.cpu_milli, out=self.cpu_free)
+            np.subtract(self.memory_free, need.memory_mib, out=self.memory_free)
+            np.add(self.tenants, need.tenants, out=self.tenants)
+        if needs:
+            np.maximum(self.gpu_free, 0, out=self.gpu_free)
+            np.maximum(self.cpu_free, 0, out=self.cpu_free)
+            np.maximum(self.memory_free, 0, out=self.memory_free)
+            np.equal(self.gpu_free, WHOLE_GPU_MILLI).sum(axis=1, out=self.whole_free)
 
     def has_free(self, places: Sequence[Place], shape: Shape) -> bool:
         """True iff all the places could be taken now."""
@@ -130,6 +183,7 @@ class Pool:
             and all(self.gpu_free.item(at) >= n * shape.gpu_milli for at, n in devices.items())
             and all(
                 self.open.item(row)
+                and self.tenants.item(row) < (1 if shape.exclusive else SOLE)
                 and self.cpu_free.item(row) >= n * shape.cpu_milli
                 and self.memory_free.item(row) >= n * shape.memory_mib
                 for row, n in members.items()
@@ -158,6 +212,7 @@ class Pool:
         self.whole_free[row] += mended
         self.cpu_free[row] += shape.cpu_milli
         self.memory_free[row] += shape.memory_mib
+        self.tenants[row] -= SOLE if shape.exclusive else 1
 
     def write_row(self, row: int, node: Node, taken: Taken) -> None:
         """A node's capacity, less what is taken of it; a device that is not usable stays at 0."""
@@ -172,6 +227,26 @@ class Pool:
         self.whole_free[row] = int((self.gpu_free[row] == WHOLE_GPU_MILLI).sum())
         self.cpu_free[row] = node.cpu_milli - taken.cpu_milli
         self.memory_free[row] = node.memory_mib - taken.memory_mib
+        self.tenants[row] = taken.tenants
+
+
+def avoided(pool: Pool) -> SmallInts:
+    """(N,) how much each node is to be avoided: by its own suspicion, then by its domains'.
+
+    One suspect speaks for itself; from two on in one domain the switch is in doubt, too, in
+    proportion to how many of its nodes they are.
+    """
+    own = np.minimum(pool.suspicion, SUSPICION_MAX).astype(np.int64)
+    doubt = np.zeros(pool.nodes, np.int64)
+    for codes in pool.domains.T:
+        named = codes >= 0
+        there = codes[named]
+        nodes, suspects = np.bincount(there), np.bincount(there, weights=own[named] > 0)
+        share = np.where(suspects > 1, suspects.astype(np.int64) * DOUBT_MAX, 0)
+        share //= np.maximum(nodes, 1)
+        doubt[named] = np.maximum(doubt[named], share[there])
+    avoid: SmallInts = (own * (DOUBT_MAX + 1) + doubt).astype(np.int32)
+    return avoid
 
 
 _ARRAYS = tuple(Pool.__dataclass_fields__)
@@ -194,6 +269,8 @@ def empty_pool() -> Pool:
         zone=np.zeros(0, np.int16),
         suspicion=np.zeros(0, np.int32),
         domains=np.full((0, 1), -1, np.int32),
+        avoid=np.zeros(0, np.int32),
+        tenants=np.zeros(0, np.int32),
     )
 
 

@@ -52,6 +52,7 @@ def restored(
             state.policy = setting
         else:
             state.settings.put(setting)
+    state.book_is_stale()
     state.nominations = dict(nominations)
     state.projects = {project.id: project for project in projects}
     state.usage_milli = dict.fromkeys(state.projects, 0)
@@ -87,11 +88,12 @@ def _restore_nodes(state: State, nodes: Sequence[LiveNode]) -> None:
             gpus.append(max(seat.gpus, default=-1) + 1)
             if charged:
                 state.count(state.jobs[allocation.job].job, allocation, (rank,), 1)
-    levels = max((len(live.node.domains) for live in nodes), default=1)
+    levels = max((len(state.domains_of(live.node)) for live in nodes), default=1)
     state.grow(nodes=len(nodes), gpus=max(gpus, default=0), levels=levels)
     for row, live in enumerate(nodes):
         assert live.row == row, f"rows have no gaps: {live}"
         state.write_row(live, taken[live.node.id])
+    state.weigh_suspects()
 
 
 def _restore_queue(state: State) -> None:
@@ -115,6 +117,7 @@ def _restore_attention(state: State, allocation: Allocation) -> None:
     live = state.jobs[allocation.job]
     if allocation.state is AllocationState.RUNNING:
         state.begin_sinking(allocation)
+        state.note_short(allocation)
     if allocation.state is AllocationState.RUNNING and live.job.time_limit_ms:
         insort(state.deadlines, (allocation.running_ms + live.job.time_limit_ms, allocation.id))
     out_of_sight = any(

@@ -1,24 +1,24 @@
 """The network tree as arrays: which nodes lie under which switch, and what fits under each.
 
 Level 0 is the root, levels 1 to D are those of `Node.domains` from the root down, level D + 1 is
-the node itself. N rows of the pool, R of them looked at, K_l domains at level l. A node without a
-name at some level is a domain of its own there: nobody knows whom it is near.
+the node itself. N rows of the pool, R of them looked at, K_l domains at level l. What has no name
+at some level is a domain of its own there: nobody knows whom it is near.
 
-Promises: no loop over nodes, integers only, and every choice ends in the number of a domain or of
-a row, so that it is the same on every machine.
+Promises: no loop over nodes, integers only, and every choice ends in a row of the pool, so that it
+is the same on every machine and after every restart.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from madang.core.hypernodes import ANYWHERE, NODE
 from madang.core.pool import Ints, SmallInts
 
 ROOT = 0
-NODE = "node"  # the innermost level, in every yard
-ANYWHERE = "any"
 UNKNOWN_LEVEL = -1
 Rows = NDArray[np.intp]
 
@@ -46,12 +46,15 @@ class Tree:
 
     `rows` (R,): rows of the pool. `ids[l]` (R,): the domain of each at level l; at the last level
     its own place in `rows`. `parents[l]` (K_l,): the domain at level l - 1 of each at level l.
+    `firsts[l]` (K_l,): the first row of the pool in each, which orders domains: their numbers tell
+    in which order their names were first heard, and that is not in any row of the ledger.
     Domains that hold none of the rows have no meaning: their capacity is 0.
     """
 
     rows: Rows
     ids: tuple[Ints, ...]
     parents: tuple[Ints, ...]
+    firsts: tuple[Ints, ...]
 
     @property
     def nodes(self) -> int:
@@ -90,8 +93,9 @@ class Tree:
 
 
 def depth_of(domains: SmallInts) -> int:
-    """How many levels the tree has; 0 where no node names any."""
-    return domains.shape[1] if (domains >= 0).any() else 0
+    """How many levels the tree has, down to the deepest that any node names; 0 if none does."""
+    named = (domains >= 0).any(axis=0)
+    return int(np.flatnonzero(named).max(initial=-1)) + 1
 
 
 def tree_of(domains: SmallInts, rows: Rows, *, shared: int = -1) -> Tree:
@@ -101,21 +105,26 @@ def tree_of(domains: SmallInts, rows: Rows, *, shared: int = -1) -> Tree:
         domains: (N, D) codes, outermost first; -1 where a node has no name.
         shared: a level at which the nodes without a name count as one domain; -1 for none.
     """
-    ids = [np.zeros(len(rows), np.int64)]
-    for level, codes in enumerate(domains.T[: depth_of(domains)], 1):
+    ids = [np.arange(len(rows))]
+    for level in range(depth_of(domains), ROOT, -1):
+        codes = domains[:, level - 1]
         here = codes[rows].astype(np.int64)
         unnamed = here < 0
         if unnamed.any():
             first = int(codes.max()) + 1
-            here[unnamed] = first if level == shared else first + np.flatnonzero(unnamed)
+            here[unnamed] = first if level == shared else first + ids[-1][unnamed]
         ids.append(here)
-    ids.append(np.arange(len(rows)))
-    parents = [np.zeros(1, np.int64)]
-    for level in range(1, len(ids)):
-        parent = np.zeros(int(ids[level].max(initial=-1)) + 1, np.int64)
-        parent[ids[level]] = ids[level - 1]
+    ids.append(np.zeros(len(rows), np.int64))
+    ids.reverse()
+    parents, firsts = [np.zeros(1, np.int64)], [rows[:1] if len(rows) else np.zeros(1, np.intp)]
+    for upper, lower in pairwise(ids):
+        domains_here = int(lower.max(initial=-1)) + 1
+        parent, first_row = np.zeros((2, domains_here), np.int64)
+        parent[lower] = upper
+        first_row[lower[::-1]] = rows[::-1]  # the last to be written is the first
         parents.append(parent)
-    return Tree(rows, tuple(ids), tuple(parents))
+        firsts.append(first_row)
+    return Tree(rows, tuple(ids), tuple(parents), tuple(firsts))
 
 
 def fewest(capacity: Ints, group: Ints, groups: int, count: int) -> Ints:
@@ -151,14 +160,14 @@ def most_of(capacity: Ints, group: Ints, groups: int, domains: int) -> Ints:
     return totals
 
 
-def tightest(capacity: Ints, tie: Ints, count: int) -> list[tuple[int, int]]:
+def tightest(capacity: Ints, ties: Sequence[Ints], count: int) -> list[tuple[int, int]]:
     """(place, members there) of the fewest domains that hold the count, with the least left over.
 
     Among as few: neighbours in size with the smallest sum, or the largest ones and the tightest
     for the rest, whichever leaves less; so the largest are left alone where smaller ones do. Equal
-    ones go by `tie`, then by place. What is left over is left in one piece.
+    ones go by `ties`, of which the last counts most. What is left over is left in one piece.
     """
-    order = np.lexsort((np.arange(len(capacity)), tie, -capacity))
+    order = np.lexsort((*ties, -capacity))
     held = capacity[order]
     total = np.concatenate(([0], np.cumsum(held)))
     assert total[-1] >= count, f"{count} members do not fit in {capacity}"

@@ -22,10 +22,13 @@ from types import FrameType
 from typing import Any, Protocol
 
 from madang import __version__
-from madang.core.events import Fact, ProjectSet
+from madang.core.events import Fact, PolicySet, ProjectSet, TopologySet
 from madang.core.model import Project
+from madang.core.policies import MADANG, policy_of
+from madang.core.policy import Policy
 from madang.daemon.clock import WallClock
 from madang.daemon.loop import TurnLoop
+from madang.daemon.measuring import Measurer
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
 from madang.daemon.yard import DaemonYard
 from madang.engines.base import Engine, EngineError
@@ -36,6 +39,7 @@ log = logging.getLogger("madang.daemon")
 
 DEFAULT_PROJECT = Project("default")
 TOKEN_BYTES = 32
+POLICY_FILE = "policy.toml"  # in the state directory
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -54,6 +58,10 @@ class Options(Protocol):
     def fleet(self) -> str: ...
     @property
     def database(self) -> str: ...
+    @property
+    def policy(self) -> str: ...
+    @property
+    def topology(self) -> str: ...
 
 
 class _Leave(BaseException):
@@ -104,8 +112,10 @@ def _run(options: Options) -> int:
                 ),
                 code,
                 url,
+                partial(state_dir.write_text, POLICY_FILE),
             )
-            return _serve(yard, state_dir, door)
+            rules = [PolicySet(_policy(options, state_dir)), *_topology(options)]
+            return _serve(yard, state_dir, door, rules)
     except (LedgerError, EngineError, StateDirError) as failure:
         return _fail(failure)
     finally:
@@ -157,19 +167,71 @@ def _read_fleet(path: Path) -> dict[str, Any]:
         raise StateDirError(f"--fleet: {path} is not a fleet file: {failure}") from failure
 
 
+def _policy(options: Options, state_dir: StateDir) -> Policy:
+    """The policy to begin with: that of --policy, else the one kept last, else ours.
+
+    Raises:
+        StateDirError: the file cannot be read or used.
+    """
+    kept = state_dir.path / POLICY_FILE
+    path = Path(options.policy) if options.policy else kept
+    if not options.policy and not kept.exists():
+        return MADANG
+    from madang.wire.policy import PolicyError, read_policy
+
+    try:
+        text = path.read_text()
+        policy = policy_of(read_policy(text).stated())
+    except (OSError, UnicodeDecodeError) as failure:
+        raise StateDirError(f"the policy {path} cannot be read: {failure}") from failure
+    except PolicyError as failure:
+        raise StateDirError(f"{path} is not a policy:\n{failure}") from failure
+    if options.policy:
+        state_dir.write_text(POLICY_FILE, text)
+    return policy
+
+
+def _topology(options: Options) -> list[Fact]:
+    """The network tree of --topology, which then outlives this start; nothing without it.
+
+    Raises:
+        StateDirError: the file cannot be read or used.
+    """
+    if not options.topology:
+        return []
+    import yaml
+
+    from madang.api.routes.topology import topology_of
+    from madang.core.hypernodes import flaws
+    from madang.wire import topology as wire
+
+    try:
+        documents = list(yaml.safe_load_all(Path(options.topology).read_text()))
+        declared = topology_of(wire.topology_of(documents))
+    except (OSError, UnicodeDecodeError) as failure:
+        raise StateDirError(f"--topology: {options.topology}: {failure}") from failure
+    except (yaml.YAMLError, wire.TopologyError) as failure:
+        raise StateDirError(f"{options.topology} is not a topology:\n{failure}") from failure
+    if wrong := flaws(declared):
+        raise StateDirError(f"{options.topology} is not a tree:\n" + "\n".join(wrong))
+    return [TopologySet(declared)]
+
+
 def _url_of(door: socket.socket) -> str:
     host, port = door.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket) -> int:
+def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: list[Fact]) -> int:
     from madang.api import ApiSettings, create_app, make_server
 
     host, port = door.getsockname()[:2]
     settings = ApiSettings(host=host, port=port)
     app = create_app(yard, settings)
     server = make_server(app, settings, partial(_ready, yard, state_dir, app.state.login_link))
-    yard.loop.open(_first_facts(yard.ledger))
+    yard.loop.open([*rules, *_first_facts(yard.ledger)])
+    measurer = Measurer(yard.loop)
+    measurer.open()
     try:
         _let_the_owner_in(state_dir, yard.ledger, yard.url)
         state_dir.write_private(
@@ -179,6 +241,7 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket) -> int:
     except _Leave:
         pass  # the server has ended by itself, and then raised the signal again
     finally:
+        measurer.close()
         yard.loop.close()
         yard.ledger.close()
     log.info("stopped; jobs that run go on")

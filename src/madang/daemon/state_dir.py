@@ -33,10 +33,14 @@ class StateDir:
 
     def write_private(self, name: str, value: dict[str, Any]) -> None:
         """A JSON file that only its owner can read, replaced whole."""
+        self.write_text(name, json.dumps(value))
+
+    def write_text(self, name: str, text: str) -> None:
+        """A file that only its owner can read, replaced whole."""
         part = self.path / f".{name}.part"
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(fd, "w") as file:
-            json.dump(value, file)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         part.replace(self.path / name)

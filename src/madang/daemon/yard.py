@@ -1,7 +1,7 @@
 """What the API may ask of the daemon: the other side of `api.yard.Yard`."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +21,7 @@ from madang.api.yard import (
 from madang.core.admission import judge
 from madang.core.events import Fact
 from madang.core.explain import Trial, try_job
+from madang.core.model import Shape
 from madang.core.snapshot import Snapshot
 from madang.daemon.inbox import Ask, Note, Request, Submit
 from madang.daemon.loop import TurnLoop
@@ -38,9 +39,20 @@ def _no_such_member() -> Iterator[None]:
 
 
 class DaemonYard:
-    """Awaits the turn loop from the event loop. Answers come after the commit."""
+    """Awaits the turn loop from the event loop. Answers come after the commit.
 
-    def __init__(self, loop: TurnLoop, code: CodeStore, url: str) -> None:
+    `keep_policy` writes a policy that was set to where the next start finds it; without it a policy
+    lasts as long as the ledger.
+    """
+
+    def __init__(
+        self,
+        loop: TurnLoop,
+        code: CodeStore,
+        url: str,
+        keep_policy: Callable[[str], None] | None = None,
+    ) -> None:
+        self._keep_policy = keep_policy
         self.loop = loop
         self.ledger = loop.ledger
         self.engine = loop.engine
@@ -78,6 +90,11 @@ class DaemonYard:
         """
         await self._ask([Ask(fact)])
 
+    def keep_policy(self, toml: str) -> None:
+        """See api.yard.Yard."""
+        if self._keep_policy is not None:
+            self._keep_policy(toml)
+
     async def set_memo(self, job_id: str, memo: str) -> None:
         """Returns once the memo is committed."""
         await self._ask([Note(job_id, memo)])
@@ -90,6 +107,10 @@ class DaemonYard:
     def snapshot(self) -> Snapshot:
         """The yard after the last committed turn."""
         return self.loop.snapshot()
+
+    def shape_of(self, request: JobRequest) -> Shape:
+        """What one member of such a job would need of a node: the first of its shapes."""
+        return self.loop.trial_job(request).shape
 
     def trial(self, request: JobRequest, owner: str) -> Trial:
         """What would happen to the request if it were submitted now."""

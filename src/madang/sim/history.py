@@ -65,7 +65,7 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The window [since, until] of a journal, ready to be replayed.
+    """The window [since, until) of a journal, ready to be replayed; it ends with the newest event.
 
     `facts` are what came from outside in it, in order: (when, fact). `books` hold what was live at
     `since` and have counted nothing of the window yet; `actual` are the books of what happened.
@@ -84,6 +84,18 @@ class History:
     stop_ms: int
     events: int
 
+    @property
+    def policy(self) -> str:
+        """The name of the policy that was in force for the longest part of the window."""
+        in_force: dict[str, int] = {}
+        name, from_ms = self.base.policy.name, self.since_ms
+        for at_ms, fact in (*self.facts, (self.until_ms, None)):
+            if fact is None or isinstance(fact, ev.PolicySet):
+                in_force[name] = in_force.get(name, 0) + at_ms - from_ms
+                from_ms = at_ms
+                name = fact.policy.name if fact is not None else name
+        return max(in_force, key=lambda each: (in_force[each], each))
+
     def state(self) -> State:
         """The yard as it stood at `since`, to be changed by the caller."""
         return restored_from_rows(self.base)
@@ -94,17 +106,17 @@ class _Attempt:
     allocation: Allocation
     bound_ms: int
     done_ms: int  # of the run, before this attempt
-    running_ms: int = 0
+    running_ms: int = -1
     begun: int = 0
     ends: dict[int, tuple[int, Exit]] = field(default_factory=dict)
-    asked_ms: int = 0
+    asked_ms: int = -1
     reason: ReleaseReason = ReleaseReason.NONE
     saved_ms: int = 0
     notes: list[tuple[int, ev.Fact]] = field(default_factory=list)
 
     def worked_ms(self, at_ms: int) -> int:
         """Of the run, until then."""
-        return self.done_ms + max(0, at_ms - self.running_ms if self.running_ms else 0)
+        return self.done_ms + max(0, at_ms - self.running_ms if self.running_ms >= 0 else 0)
 
 
 class _Reader:
@@ -132,13 +144,13 @@ class _Reader:
                 attempt = self.attempts[id]
                 self._begin(attempt, rank, at_ms)
                 attempt.ends.setdefault(rank, (at_ms, end))
-                if len(attempt.ends) == len(attempt.allocation.seats) and attempt.asked_ms:
+                if len(attempt.ends) == len(attempt.allocation.seats) and attempt.asked_ms >= 0:
                     course = self.courses[attempt.allocation.job]
                     course.stop_ms = at_ms - attempt.asked_ms
                     self.stops.append(course.stop_ms)
             case ev.ReleaseAsked(id, reason) if id in self.attempts:
                 attempt = self.attempts[id]
-                if not attempt.asked_ms and len(attempt.ends) < len(attempt.allocation.seats):
+                if attempt.asked_ms < 0 and len(attempt.ends) < len(attempt.allocation.seats):
                     attempt.asked_ms, attempt.reason = at_ms, reason
             case ev.CheckpointSaved(job) | ev.JobMeasured(job):
                 self._note(job, event, at_ms)
@@ -165,7 +177,7 @@ class _Reader:
 
     def _begin(self, attempt: _Attempt, rank: int, at_ms: int) -> None:
         attempt.begun |= 1 << rank
-        if attempt.running_ms or attempt.begun != attempt.allocation.all_ranks:
+        if attempt.running_ms >= 0 or attempt.begun != attempt.allocation.all_ranks:
             return
         attempt.running_ms = at_ms
         course = self.courses[attempt.allocation.job]
@@ -179,7 +191,7 @@ class _Reader:
 
     def _note(self, job: str, event: ev.CheckpointSaved | ev.JobMeasured, at_ms: int) -> None:
         attempt = self._newest(job)
-        if attempt is not None and attempt.running_ms:
+        if attempt is not None and attempt.running_ms >= 0:
             attempt.notes.append((attempt.worked_ms(at_ms), event))
             if isinstance(event, ev.CheckpointSaved):
                 attempt.saved_ms = attempt.worked_ms(at_ms)
@@ -191,7 +203,8 @@ class _Reader:
             return
         course = self.courses[job]
         del self.attempts[attempt.allocation.id]
-        until_ms = attempt.asked_ms or max((at for at, _ in attempt.ends.values()), default=at_ms)
+        until_ms = max((at for at, _ in attempt.ends.values()), default=at_ms)
+        until_ms = attempt.asked_ms if attempt.asked_ms >= 0 else until_ms
         if attempt.reason in STOPPED_BY_OTHERS or lost:
             kept_ms = attempt.saved_ms or attempt.worked_ms(until_ms)
             kept_ms = kept_ms if course.job.checkpoints else 0
@@ -220,7 +233,7 @@ def _natural(attempt: _Attempt, notes: tuple[tuple[int, ev.Fact], ...]) -> Run:
     ends = []
     for rank in range(len(attempt.allocation.seats)):
         at_ms, end = attempt.ends.get(rank, (FOREVER_MS, LOST_WITH_NODE))
-        by_itself = not attempt.asked_ms or at_ms <= attempt.asked_ms
+        by_itself = attempt.asked_ms < 0 or at_ms <= attempt.asked_ms
         ends.append((attempt.worked_ms(at_ms) if by_itself else -1, end))
     if all(at_ms < 0 for at_ms, _ in ends):
         ends[0] = (attempt.worked_ms(attempt.asked_ms), ends[0][1])
@@ -250,16 +263,14 @@ _REPLAYED = (
 )
 
 
-def history_of(
-    journal: Iterable[tuple[int, ev.Event]], since_ms: int, until_ms: int
-) -> History:
-    """Read a journal once, from its first line; what lies after `until` is not read."""
+def history_of(journal: Iterable[tuple[int, ev.Event]], since_ms: int, until_ms: int) -> History:
+    """Read a journal once, from its first line; from `until` on it is not read."""
     base, books, reader = State(), Books(since_ms), _Reader(since_ms)
     actual: Books | None = None
     facts: list[tuple[int, ev.Fact]] = []
     count = last_ms = 0
     for at_ms, event in journal:
-        if at_ms > until_ms:
+        if at_ms >= until_ms:
             break
         count, last_ms = count + 1, at_ms
         reader.read(event, at_ms)
@@ -274,8 +285,8 @@ def history_of(
         actual.apply(event, at_ms)
         if isinstance(event, _REPLAYED):
             facts.append((at_ms, event))
-    actual = _copied(books) if actual is None else actual
-    until_ms = min(until_ms, max(last_ms, since_ms + 1))
+    actual = deepcopy(books) if actual is None else actual
+    until_ms = min(until_ms, max(last_ms, since_ms) + 1)
     starts, stops = reader.starts or [0], reader.stops or [0]
     courses = _finished(reader, until_ms)
     return History(

@@ -8,9 +8,8 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from madang.core.controller import Controller, Step
+from madang.core.controller import Controller
 from madang.core.events import (
-    AllocationBound,
     Fact,
     JobSubmitted,
     MemberEnded,
@@ -21,12 +20,12 @@ from madang.core.events import (
 )
 from madang.core.model import WHOLE_GPU_MILLI, Allocation, Exit, Job, Node, Project, Shape
 from madang.core.policy import Policy
+from madang.sim.stage import Stage
 
 GPUS_PER_NODE = 8
 PROJECT = Project("trace")
 DONE = Exit(0)
 MOVED = Exit(0, signal=15)
-TURNS_AT_ONCE_MAX = 10_000  # at one moment of a trace; more means that something is undone forever
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +80,13 @@ def members_of(gpus: int, per_node: int = GPUS_PER_NODE) -> tuple[int, int]:
     return gpus // each, each
 
 
-class Replay:
+class Replay(Stage):
     """One cluster of equal nodes, one trace, one policy."""
 
     def __init__(self, jobs: Sequence[TraceJob], nodes: int, per_node: int, policy: Policy) -> None:
         self.jobs = jobs
         self.per_node = per_node
-        self.controller = Controller()
+        super().__init__(Controller())
         self.controller.state.policy = policy
         self.outcome = Outcome([0] * len(jobs))
         self.progress = [Progress(job.duration_ms) for job in jobs]
@@ -104,29 +103,13 @@ class Replay:
         Raises:
             AssertionError: a job never ends, or turns do not come to rest: a bug of ours.
         """
-        now_ms = 0
-        while (due_ms := self._due_ms(now_ms)) is not None:
-            now_ms = due_ms
-            facts = [*self._ended(now_ms), *self._arrived(now_ms)]
-            for _ in range(TURNS_AT_ONCE_MAX):
-                facts = self._carry_out(self.turn(facts, now_ms), now_ms)
-                if not facts and self.controller.due_ms(now_ms) != now_ms:
-                    break
-            else:
-                raise AssertionError(f"does not come to rest at {now_ms}")
+        self.play()
+        self.outcome.turns = self.turns
         live = self.controller.state.jobs
         assert not live, f"never end: {list(live)[:10]}"
         return self.outcome
 
-    def turn(self, facts: list[Fact], now_ms: int) -> Step:
-        """One turn of the controller."""
-        self.outcome.turns += 1
-        step = self.controller.step(facts, now_ms)
-        self.controller.state.forget_ended()
-        self.controller.state.take_changed()
-        return step
-
-    def _due_ms(self, now_ms: int) -> int | None:
+    def next_ms(self, now_ms: int) -> int | None:
         """When something happens next; None once there is nothing left to happen."""
         times = []
         if self._next < len(self.jobs):
@@ -139,6 +122,9 @@ class Replay:
         if due_ms is not None and times:
             times.append(due_ms)
         return min(times) if times else None
+
+    def happened(self, now_ms: int) -> list[Fact]:
+        return [*self._ended(now_ms), *self._arrived(now_ms)]
 
     def _is_stale(self, end: tuple[int, int, str]) -> bool:
         return self.progress[end[1]].allocation != end[2]
@@ -184,20 +170,7 @@ class Replay:
             MemberEnded(allocation_id, rank, how, at_ms) for rank in range(len(allocation.seats))
         ]
 
-    def _carry_out(self, step: Step, now_ms: int) -> list[Fact]:
-        """What the engine would do, at once: starts start, and who is asked to leave leaves."""
-        facts: list[Fact] = []
-        for decision in step.decisions:
-            match decision:
-                case AllocationBound(allocation=allocation):
-                    facts += self._begin(allocation, now_ms)
-                case ReleaseAsked(allocation=id):
-                    facts += self._move_aside(id, now_ms)
-                case _:
-                    pass
-        return facts
-
-    def _begin(self, allocation: Allocation, now_ms: int) -> list[Fact]:
+    def begin(self, allocation: Allocation, now_ms: int) -> list[Fact]:
         number = int(allocation.job[2:])
         progress = self.progress[number]
         progress.allocation, progress.began_ms = allocation.id, now_ms
@@ -207,7 +180,9 @@ class Replay:
         heapq.heappush(self._ends, (end_ms, number, allocation.id))
         return [MemberStarted(allocation.id, rank, now_ms) for rank in range(len(allocation.seats))]
 
-    def _move_aside(self, allocation_id: str, now_ms: int) -> list[Fact]:
+    def leave(self, asked: ReleaseAsked, now_ms: int) -> list[Fact]:
+        """Who is asked to leave leaves at once, and goes on later where it was."""
+        allocation_id = asked.allocation
         allocation = self.controller.state.allocations[allocation_id]
         number = int(allocation.job[2:])
         progress, job = self.progress[number], self.jobs[number]

@@ -16,7 +16,8 @@ from madang.core.model import Allocation, AllocationState, Job, Node, Project, S
 from madang.core.restore import restored
 from madang.core.state import State
 from madang.engines.base import Launch
-from madang.engines.virtual import FleetModel
+from madang.engines.measuring import Meter
+from madang.engines.virtual import FleetModel, sample
 from madang.sim.faults import Channel
 
 T = TypeVar("T")
@@ -36,6 +37,7 @@ class World:
         self.turns = self.restarts = 0
         self.journal: list[tuple[int, Event]] = []
         self._launch_of = launch_of
+        self._meter = Meter()
         self._digest = sha256()
         self.channel.send(self._reported(), self.now_ms)
 
@@ -75,6 +77,14 @@ class World:
                 self.model.stop(allocation.id, 0)
             elif allocation.state is AllocationState.BOUND:
                 self.model.start(self._launch_of(allocation))
+
+    def measure(self, window_ms: int) -> None:
+        """Look at the fleet's sensors; what is known of a window goes the way of all facts."""
+        self.channel.send(self.model.advance(self.now_ms), self.now_ms)
+        seen = sample(self.model, self.now_ms)
+        allocations = self.state.allocations.values()
+        measured = self._meter.look(seen, allocations, self.now_ms, window_ms)
+        self.channel.send([*measured], self.now_ms)
 
     def resync(self) -> None:
         """The fleet tells again what it knows of its nodes and of all live allocations."""
@@ -137,6 +147,7 @@ def picture(state: State) -> tuple[object, ...]:
         state.queue,
         state.deadlines,
         state.backoffs,
+        state.insisting,
         sorted(state.nominations.items()),
         sorted((job, sorted(ids)) for job, ids in state.lingering.items()),
         sorted((key, milli) for key, milli in state.held_milli.items() if milli),
@@ -144,8 +155,15 @@ def picture(state: State) -> tuple[object, ...]:
         state.policy,
         state.line.patience,
         state.sinks,
-        [entry for entry in arrays if entry[0] not in ("model", "group")],
+        [entry for entry in arrays if entry[0] not in ("model", "group", "domains")],
+        [_domains_of(state, row) for row in range(pool.nodes)],
     )
+
+
+def _domains_of(state: State, row: int) -> list[tuple[str, ...]]:
+    """Names, not codes: those tell in which order the names were first heard."""
+    codes = {code: path for path, code in state.domains.items()}
+    return [codes[code] for code in state.pool.domains[row].tolist() if code >= 0]
 
 
 def _copy(kind: type[T], value: T) -> T:

@@ -17,6 +17,7 @@ from madang.wire.jobs import NAME_PATTERN
 
 ENDED_COUNTS_LIVE_MS = 2_000  # counting all ended jobs of years is not for every look
 PROJECTS_MAX = 10_000
+KNOWN_SHOWN_MAX = 20
 EVENT_STREAM = "text/event-stream"
 ProjectId = Annotated[str, Path(pattern=NAME_PATTERN)]
 
@@ -75,24 +76,41 @@ class WholeYard:
         )
 
     async def set_project(self, id: ProjectId, body: wire.ProjectRequest) -> Response:
-        """Make a project, or set what it may hold at once."""
+        """Make a project, or set what it may hold at once and which workspace pays."""
         quota = body.quota_gpus
         milli = UNLIMITED if quota is None else round(quota * WHOLE_GPU_MILLI)
-        workspace = await self._desk.rows.read(self._workspace, id)
+        workspace = await self._desk.rows.read(self._workspace, id, body.workspace)
         project = Project(id, workspace, milli)
         await self._yard.ask(ProjectSet(project))
         usage = (await self._desk.rows.read(self._yard.snapshot)).usage_milli
         return answer(views.project_view(project, usage.get(id, 0)))
 
-    def _workspace(self, id: str) -> str:
-        projects = self._yard.snapshot().projects
+    def _workspace(self, id: str, asked: str) -> str:
+        """The workspace that the project will be in.
+
+        Raises:
+            Problem: 404, there is no such workspace; 409, too many projects.
+        """
+        snapshot = self._yard.snapshot()
+        projects = snapshot.projects
+        known = {*snapshot.settings.workspaces, Project(id).workspace}
+        known |= {project.workspace for project in projects.values()}
+        if asked and asked not in known:
+            raise Problem(
+                404,
+                "not_found",
+                f"there is no workspace {asked}",
+                given=asked,
+                allowed=", ".join(sorted(known)[:KNOWN_SHOWN_MAX]),
+                tries=[f"madang workspace set {asked}"],
+            )
         if id in projects:
-            return projects[id].workspace
+            return asked or projects[id].workspace
         if len(projects) >= PROJECTS_MAX:
             raise Problem(
                 409, "conflict", "there are too many projects", given=id, allowed=PROJECTS_MAX
             )
-        return Project(id).workspace
+        return asked or Project(id).workspace
 
     async def stream_events(
         self,
@@ -127,6 +145,6 @@ def yard_router(desk: Desk) -> APIRouter:
             Route("GET", "/v1/overview", yard.overview, wire.OverviewView),
             Route("GET", "/v1/events", yard.stream_events, None, 200, (422, 503), EVENT_STREAM),
             Route("GET", "/v1/projects", yard.list_projects, wire.ProjectListView),
-            Route("PUT", one, yard.set_project, wire.ProjectView, 200, (409, 422, 503)),
+            Route("PUT", one, yard.set_project, wire.ProjectView, 200, (404, 409, 422, 503)),
         ],
     )

@@ -17,13 +17,13 @@ from madang.core.budgets import Allowance
 from madang.core.draft import Draft
 from madang.core.impact import Clearing, impact_gpu_ms, may_be_stopped
 from madang.core.model import Allocation, ReleaseReason
-from madang.core.ordering import Key, Turns, key_of
+from madang.core.ordering import Key, Turns
 from madang.core.placement import Unplaced, room_on, seats_on
 from madang.core.policy import Victims
 from madang.core.pool import Bools, Pool
 from madang.core.quotas import open_to
 from madang.core.rights import Claim, Rights
-from madang.core.seating import Gaps, Seated, likeness, seat
+from madang.core.seating import Gaps, Seated, likeness_in, seat
 from madang.core.settings import ANY
 
 TRIED_PER_TURN_MAX = 256  # kinds of jobs that room is looked for; so a turn stays short
@@ -35,7 +35,7 @@ def rebalance(draft: Draft) -> None:
     snapshot, rights = draft.snapshot, Rights.of(draft)
     if not snapshot.queue or not rights.any_preemption():
         return
-    movable = _movable(draft)
+    movable = _movable(draft, rights)
     if not movable:
         return
     way = _way(draft, movable)
@@ -46,7 +46,7 @@ def rebalance(draft: Draft) -> None:
             continue
         claim = rights.claim(job)
         # What found no room among these victims finds none among fewer.
-        ask = (likeness(job), job.project if claim.groups else "")
+        ask = (likeness_in(snapshot, job), job.project if claim.groups else "")
         if ask in failed or not (claim.groups or claim.key < way.last_key):
             continue
         if not way.make_room(claim):
@@ -79,11 +79,11 @@ def _in_turn(draft: Draft) -> Iterator[str]:
         yield from Turns(draft.snapshot, draft.usage_milli)
 
 
-def _movable(draft: Draft) -> list[Movable]:
+def _movable(draft: Draft, rights: Rights) -> list[Movable]:
     """(key, allocation) of the running jobs that have run their least time, in order."""
     snapshot = draft.snapshot
     movable = [
-        (key_of(snapshot, snapshot.jobs[allocation.job]), allocation)
+        (rights.key_of(snapshot.jobs[allocation.job]), allocation)
         for allocation in snapshot.allocations.values()
         if may_be_stopped(draft, allocation)
     ]
@@ -148,7 +148,7 @@ class _CheapestFirst:
         for number, (key, allocation) in enumerate(self.movable):
             if not claim.groups and key <= claim.key:
                 break  # nobody has a right over those before him, guarantees aside
-            found[number] = bool(claim.over(allocation, key))
+            found[number] = bool(claim.over(allocation))
         return found
 
     def _ranks(self, displaceable: Bools) -> Iterator[Bools]:

@@ -2,31 +2,30 @@
 
 First whoever is within a guarantee. A job held back by a quota lets others pass; one held back by
 capacity lets pass whom the policy lets pass: nobody (STOP), those who could never use the models it
-waits for (HOLD), or all (SKIP) until it has lost its patience, from when on it holds back too, so
-that large gangs are not starved. A job that would not fit if every open node were empty waits for a
-node, not for its turn, and lets all pass.
+waits for (HOLD), those who do not delay the start that it is given (RESERVE, see timeline.py), or
+all (SKIP) until it has lost its patience, from when on it holds back too, so that large gangs are
+not starved. A job that would not fit if every open node were empty waits for a node, not for its
+turn, and lets all pass.
 """
 
 from dataclasses import dataclass, field, replace
 
 from madang.core.draft import Draft
-from madang.core.live import Lane, lane_of
-from madang.core.model import Job
+from madang.core.lanes import Lanes
+from madang.core.model import WHOLE_GPU_MILLI, Job, Provisioning
 from madang.core.ordering import Turns, has_lost_patience
 from madang.core.placement import Unplaced
 from madang.core.policy import Misfit
 from madang.core.quotas import open_to
-from madang.core.seating import fits_when_empty, likeness, seat
+from madang.core.seating import fits_when_empty, likeness_in, seat
 from madang.core.snapshot import Snapshot
 
 BINDS_PER_TURN_MAX = 4096  # a turn stays short; the rest is placed in the next one
-_CPU_ONLY = 1  # bit 0; model code c is bit c + 1: CPU-only jobs queue among themselves
 
 
 def start(draft: Draft) -> None:
     """Emit AllocationBound for each job that may start now, in queue order."""
-    if draft.snapshot.policy.misfit is not Misfit.RESERVE:
-        walk(draft)
+    walk(draft)
 
 
 @dataclass(slots=True)
@@ -34,12 +33,18 @@ class Walk:
     """What a walk along the queue has met: who holds back whom, and what cannot fit.
 
     `held_back` is the bit set of models that nobody further back may take; `holders` the jobs that
-    said so, first come first. What was not placed once in a walk is not tried again.
+    said so, first come first; `reserved` the models of each job that got a start time. What was not
+    placed once in a walk is not tried again.
     """
 
     held_back: int = 0
     holders: list[tuple[int, str]] = field(default_factory=list)
     unplaced: set[object] = field(default_factory=set)
+    reserved: list[int] = field(default_factory=list)
+
+    def reserved_for(self, models: int) -> int:
+        """How many got a start time on devices that these models are among."""
+        return sum([bool(bits & models) for bits in self.reserved])
 
 
 def walk(draft: Draft, until: str = "") -> Walk:
@@ -51,13 +56,13 @@ def walk(draft: Draft, until: str = "") -> Walk:
     so_far = Walk()
     if _start_guaranteed(draft, until):
         return so_far
-    competing = {lane: competing_models(snapshot, lane) for lane in snapshot.waiting}
+    lanes = Lanes(snapshot)
     turns = Turns(snapshot, draft.usage_milli)
     for job_id in turns:
         if job_id == until:
             break
         job = snapshot.jobs[job_id].job
-        competes_for = competing[lane_of(job)]
+        competes_for = lanes.of(job)
         if not competes_for & so_far.held_back:
             if not draft.is_due(job_id):
                 continue
@@ -68,11 +73,20 @@ def walk(draft: Draft, until: str = "") -> Walk:
             if snapshot.policy.misfit is Misfit.STOP and draft.within_quota(job):
                 break
             _hold_back(draft, job, so_far, competes_for)
-            if all(bits & so_far.held_back for bits in competing.values()):
+            if lanes.all_held(so_far.held_back):
                 break
-        if not until:
+        if not until and _alike_fare_alike(draft, job):
             turns.pass_alike()
     return so_far
+
+
+def _alike_fare_alike(draft: Draft, job: Job) -> bool:
+    """True iff who is like this misfit does not fit either.
+
+    Beside reservations a shorter one may, and some get a reservation of their own.
+    """
+    policy = draft.snapshot.policy
+    return policy.misfit is not Misfit.RESERVE and not draft.timeline.reservations
 
 
 def _start_guaranteed(draft: Draft, until: str) -> bool:
@@ -83,7 +97,7 @@ def _start_guaranteed(draft: Draft, until: str) -> bool:
     turns = Turns(snapshot, draft.usage_milli, book.guaranteed_projects())
     for job_id in turns:
         job = snapshot.jobs[job_id].job
-        groups = book.entitled_groups(job)
+        groups = book.entitled_groups(job) if draft.window_of(job) is None else ()
         if groups and job_id == until:
             return True
         if groups and draft.within_quota(job):
@@ -102,42 +116,55 @@ def _start_guaranteed(draft: Draft, until: str) -> bool:
 
 
 def _bound(draft: Draft, job: Job, so_far: Walk) -> bool:
-    """Start the job if its quotas and the room allow it."""
-    pool, ask = draft.room_for(job), likeness(job)
+    """Start the job if its quotas and the room beside reservations allow it."""
+    pool, ask = draft.room_for(job), likeness_in(draft.snapshot, job)
     if pool is not draft.view:
-        ask = (job.project, job.provisioning, ask)  # its quotas close machine groups to it
+        ask = (job.project, job.provisioning, job.reservation, ask)  # not all is open to it
     if ask in so_far.unplaced or not draft.within_quota(job):
         return False
-    seated = seat(draft.snapshot, pool, job)
+    held = draft.timeline.held_for(job)
+    if held and (ask, held) in so_far.unplaced:
+        return False
+    seated = seat(draft.snapshot, draft.timeline.beside(held, pool), job)
     if isinstance(seated, Unplaced):
-        so_far.unplaced.add(ask)
+        if held and not isinstance(seat(draft.snapshot, pool, job), Unplaced):
+            so_far.unplaced.add((ask, held))
+        else:
+            so_far.unplaced.add(ask)
         return False
     draft.bind(job, seated)
+    draft.timeline.started(job, seated.places, seated.shape)
     return True
 
 
 def _hold_back(draft: Draft, job: Job, so_far: Walk, competes_for: int) -> None:
-    """A job for which there is no room may keep those behind from what it waits for."""
+    """A job for which there is no room may keep those behind from what it waits for.
+
+    Under RESERVE it is given a start time, and only if nobody can say one it holds back.
+    """
     snapshot = draft.snapshot
-    holds = snapshot.policy.misfit is Misfit.HOLD
-    if not holds and not has_lost_patience(snapshot, snapshot.jobs[job.id]):
+    misfit, impatient = snapshot.policy.misfit, has_lost_patience(snapshot, snapshot.jobs[job.id])
+    if misfit is Misfit.SKIP and not impatient:
+        return
+    if draft.window_of(job) is not None:
+        return  # it waits for its own devices: nobody else can have them
+    first = so_far.reserved_for(competes_for) < snapshot.policy.reservations
+    if misfit is Misfit.RESERVE and not (first or impatient or _is_planned(snapshot, job)):
         return
     pool = draft.room_for(job)
     allowed = snapshot if pool is draft.view else replace(snapshot, pool=pool)
     if not draft.within_quota(job) or not fits_when_empty(allowed, job):
         return
+    if misfit is Misfit.RESERVE and draft.timeline.reserve(job):
+        so_far.reserved.append(competes_for)
+        return
+    if misfit is Misfit.RESERVE and not (first or impatient):
+        return
     so_far.held_back |= competes_for
     so_far.holders.append((competes_for, job.id))
 
 
-def competing_models(snapshot: Snapshot, lane: Lane) -> int:
-    """Bit set of what the jobs of a lane wait for: bit 0 CPUs alone, bit c + 1 model code c."""
-    if lane is None:
-        return _CPU_ONLY
-    if not lane:
-        return (1 << (len(snapshot.models) + 1)) - 2
-    bits = 0
-    for model in lane:
-        if model in snapshot.models:
-            bits |= 2 << snapshot.models[model]
-    return bits
+def _is_planned(snapshot: Snapshot, job: Job) -> bool:
+    """True iff the job always gets a start time: it is `reserved`, or a large gang."""
+    least = snapshot.policy.reserve_gpus_min * WHOLE_GPU_MILLI
+    return job.provisioning is Provisioning.RESERVED or 0 < least <= job.milli

@@ -2,28 +2,53 @@
 
 Promises: `HAVE_NUMBA` says which; `jit` compiles a kernel once per machine (`cache=True`) or gives
 it back as it is. Every kernel of this family has a NumPy twin, and integers only: the two agree bit
-for bit, so a machine without numba plans the same placements, only more slowly.
+for bit, so a machine without numba plans the same placements, only more slowly. numba itself is
+imported when the first kernel is called: a small yard never pays for it.
 
 numba keys its cache by the kernel's own file: after editing a constant or a kernel that another
 file's kernels use, delete the `__pycache__` of this folder.
 """
 
+import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
-try:
-    import numba
-except ImportError:
-    HAVE_NUMBA = False
-else:
-    HAVE_NUMBA = True
+HAVE_NUMBA = find_spec("numba") is not None
+_FAMILY = __name__.rpartition(".")[0]
+_kernels: list["_Uncompiled"] = []
+
+
+class _Uncompiled:
+    """Stands for a kernel until any is called: they call each other, so all are compiled then."""
+
+    def __init__(self, kernel: Callable[..., Any]) -> None:
+        self.kernel = kernel
+        self.compiled: Callable[..., Any] | None = None
+        _kernels.append(self)
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self.compiled is None:
+            _compile()
+            assert self.compiled is not None, f"every kernel is compiled by now: {self.kernel}"
+        return self.compiled(*arguments)
 
 
 def jit(kernel: Kernel) -> Kernel:
-    """Compile `kernel` to machine code, kept on disk between runs; unchanged without numba."""
-    if not HAVE_NUMBA:
-        return kernel
-    compiled: Any = numba.njit(cache=True)(kernel)
-    return compiled  # type: ignore[no-any-return]
+    """Compile `kernel` when it is called, kept on disk between runs; unchanged without numba."""
+    return _Uncompiled(kernel) if HAVE_NUMBA else kernel  # type: ignore[return-value]
+
+
+def _compile() -> None:
+    """Put the compiled kernels where the family's modules look for them, before any is called."""
+    import numba
+
+    for one in _kernels:
+        one.compiled = numba.njit(cache=True)(one.kernel)
+    for name in [name for name in sys.modules if name.startswith(_FAMILY)]:
+        module = sys.modules[name]
+        for attribute, value in list(vars(module).items()):
+            if isinstance(value, _Uncompiled):
+                setattr(module, attribute, value.compiled)

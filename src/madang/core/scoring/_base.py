@@ -25,6 +25,32 @@ Int64s = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
+class PoolArrays(Protocol):
+    """What placement reads of a pool, whoever owns it: `Pool` below, or the scheduler's own.
+
+    See `Pool` for shapes and units.
+    """
+
+    @property
+    def gpu_free(self) -> Int32s: ...
+    @property
+    def gpu_count(self) -> Int32s: ...
+    @property
+    def cpu_free(self) -> Int64s: ...
+    @property
+    def cpu_total(self) -> Int64s: ...
+    @property
+    def memory_free(self) -> Int64s: ...
+    @property
+    def memory_total(self) -> Int64s: ...
+    @property
+    def model(self) -> Int16s: ...
+    @property
+    def open(self) -> Bools: ...
+    @property
+    def nodes(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Pool:
     """The part of a snapshot that placement reads: plain arrays, one row a node.
@@ -168,11 +194,13 @@ class Policy(Protocol):
     @property
     def epoch(self) -> int: ...
 
-    def observe(self, pool: Pool, shape: Shape) -> None:
+    def observe(self, pool: PoolArrays, shape: Shape) -> None:
         """A request of this shape has arrived (before it is placed)."""
         ...
 
-    def score_rows(self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, out: Scores) -> None:
+    def score_rows(
+        self, pool: PoolArrays, shape: Int64s, rows: Int64s, turn: int, out: Scores
+    ) -> None:
         """Writes the scores of `rows` (R,), and nothing else: equal arguments, equal numbers.
 
         `shape` is `Shape.vector()`. `turn` counts the decisions; only a policy with `cached` False
@@ -181,7 +209,7 @@ class Policy(Protocol):
         ...
 
 
-def fits(pool: Pool, shape: Int64s, rows: Int64s) -> Bools:
+def fits(pool: PoolArrays, shape: Int64s, rows: Int64s) -> Bools:
     """(R,) which of `rows` can host the shape now. The one feasibility rule of the family."""
     gpus, milli, cpu, memory, mask = (int(asked) for asked in shape)
     able: Bools = pool.open[rows] & (pool.cpu_free[rows] >= cpu)
@@ -201,7 +229,7 @@ def allowed(model: Int16s, mask: int) -> Bools:
     return able
 
 
-def why_unplaced(pool: Pool, shape: Shape) -> Unplaced:
+def why_unplaced(pool: PoolArrays, shape: Shape) -> Unplaced:
     """Counts of nodes by the first filter that stops them: closed, model, gpu, cpu, memory."""
     left = np.ones(pool.nodes, dtype=np.bool_)
     counts = []

@@ -6,6 +6,7 @@ with a half-life of some thousand arrivals.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,8 @@ BANDS_PER_OCTAVE_BITS = 3  # bands of a per-GPU amount are an eighth of an octav
 SERVED_STEPS = 256  # of the served curve between nothing and the mean
 SERVED_BITS = 20  # the curve's values are in 1/2^20
 
-Kind = tuple[int, int, int]
+Models = int | tuple[str, ...]  # allowed models: a mask of codes, or names where codes may change
+Kind = tuple[int, int, Models]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,12 +98,12 @@ class Asked:
     memory_mib: int = 0
     count: int = 0
 
-    def plus(self, shape: Shape) -> "Asked":
+    def plus(self, shape: Shape, times: int = 1) -> "Asked":
         return Asked(
-            gpu_milli=self.gpu_milli + 2 * shape.total_milli,
-            cpu_milli=self.cpu_milli + 2 * shape.cpu_milli,
-            memory_mib=self.memory_mib + 2 * shape.memory_mib,
-            count=self.count + 2,
+            gpu_milli=self.gpu_milli + 2 * times * shape.total_milli,
+            cpu_milli=self.cpu_milli + 2 * times * shape.cpu_milli,
+            memory_mib=self.memory_mib + 2 * times * shape.memory_mib,
+            count=self.count + 2 * times,
         )
 
     def halved(self) -> "Asked":
@@ -120,8 +122,8 @@ Seen = dict[Kind, Asked]
 class Mix:
     """`observe` is the one mutating verb.
 
-    kinds by (gpus, gpu_milli, model mask); gangs, the requests of several whole GPUs on one node,
-    by (gpus, band of CPU, model mask), since which nodes can host one depends on its CPU.
+    kinds by (gpus, gpu_milli, models); gangs, the requests of several whole GPUs on one node, by
+    (gpus, band of CPU, models), since which nodes can host one depends on its CPU.
     """
 
     requests: int = 0
@@ -130,15 +132,16 @@ class Mix:
     cpu: Appetite = field(default_factory=Appetite)
     memory: Appetite = field(default_factory=Appetite)
 
-    def observe(self, shape: Shape) -> None:
-        self.requests += 1
+    def observe(self, shape: Shape, models: Models | None = None, times: int = 1) -> None:
+        """`times` requests of the shape; `models` name what it allows, else its mask does."""
+        self.requests += times
         if shape.gpus:
-            mask = shape.model_mask
-            _count(self.kinds, (shape.gpus, shape.gpu_milli, mask), shape)
+            allowed = shape.model_mask if models is None else models
+            _count(self.kinds, (shape.gpus, shape.gpu_milli, allowed), shape, times)
             if shape.gpus > 1 and shape.gpu_milli == WHOLE_MILLI:
-                _count(self.gangs, (shape.gpus, band_of(shape.cpu_milli), mask), shape)
-            self.cpu.observe(shape.total_milli, shape.cpu_milli)
-            self.memory.observe(shape.total_milli, shape.memory_mib)
+                _count(self.gangs, (shape.gpus, band_of(shape.cpu_milli), allowed), shape, times)
+            self.cpu.observe(times * shape.total_milli, times * shape.cpu_milli)
+            self.memory.observe(times * shape.total_milli, times * shape.memory_mib)
         if self.requests >= MIX_REQUESTS_MAX or len(self.kinds) + len(self.gangs) > MIX_KINDS_MAX:
             self._halve()
 
@@ -159,9 +162,12 @@ class Mix:
 
 def most_gpu(seen: Seen, kinds_max: int) -> list[tuple[Kind, Asked]]:
     """The kinds that ask for the most GPU, most first; ties by kind."""
-    ordered = sorted(seen.items(), key=lambda item: (-item[1].gpu_milli, item[0]))
-    return ordered[:kinds_max]
+
+    def rank(item: tuple[Kind, Asked]) -> tuple[Any, ...]:
+        return (-item[1].gpu_milli, item[0])
+
+    return sorted(seen.items(), key=rank)[:kinds_max]
 
 
-def _count(seen: Seen, kind: Kind, shape: Shape) -> None:
-    seen[kind] = seen.get(kind, Asked()).plus(shape)
+def _count(seen: Seen, kind: Kind, shape: Shape, times: int) -> None:
+    seen[kind] = seen.get(kind, Asked()).plus(shape, times)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang.core.scoring._accelerate import HAVE_NUMBA, jit
-from madang.core.scoring._base import WHOLE_MILLI, Bools, Int64s, Pool
+from madang.core.scoring._base import WHOLE_MILLI, Bools, Int64s, PoolArrays
 
 UNIT = 128  # price units a milli-GPU
 SPREAD_BITS = 10  # T = 1024 units = 8 milli: differences below it are noise of the arrival order
@@ -96,7 +96,7 @@ class Prices:
     rent: Int64s
 
 
-def holes_of(pool: Pool, class_of: Int64s, classes: int) -> Holes:
+def holes_of(pool: PoolArrays, class_of: Int64s, classes: int) -> Holes:
     """Counts what is left on open nodes; class_of (N,) is each node's class."""
     rows = np.flatnonzero(pool.open)
     width = pool.gpu_free.shape[1]

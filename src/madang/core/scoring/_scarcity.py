@@ -15,7 +15,7 @@ is; a resource hardly asked for is free to all, one that is asked for entirely i
 
 import numpy as np
 
-from madang.core.scoring._base import WHOLE_MILLI, Bools, Int64s, Pool
+from madang.core.scoring._base import WHOLE_MILLI, Bools, Int64s, PoolArrays
 
 LOAD_BITS = 16  # loads and shares are in 1/65536
 SPREAD_ROUNDS = 24  # of moving demand from loaded classes to idle ones
@@ -52,7 +52,7 @@ def _normal(weight: Int64s) -> Int64s:
     return normal
 
 
-def gang_load(pool: Pool, usable: Bools, need: Int64s, demand_milli: int) -> int:
+def gang_load(pool: PoolArrays, usable: Bools, need: Int64s, demand_milli: int) -> int:
     """Load in 1/65536 of a kind whose `need` (3,) is gpus, cpu_milli, memory_mib on one node.
 
     `usable` (N,) says which nodes its models allow.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from madang.core.scoring._base import NEVER, Int64s, Pool, Scores, Shape, fits
+from madang.core.scoring._base import NEVER, Int64s, PoolArrays, Scores, Shape, fits
 from madang.core.scoring._tightest import tightest
 
 CPU_UNIT_MILLI = 128_000
@@ -21,7 +21,9 @@ class BestFit:
     cached: bool = True
     epoch: int = 0
 
-    def score_rows(self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, out: Scores) -> None:
+    def score_rows(
+        self, pool: PoolArrays, shape: Int64s, rows: Int64s, turn: int, out: Scores
+    ) -> None:
         free = pool.gpu_free[rows]
         cpu_left = pool.cpu_free[rows] - shape[2]
         gpu_left = free.sum(axis=1, dtype=np.int64) - shape[0] * shape[1]
@@ -31,5 +33,5 @@ class BestFit:
         out.value[:] = np.where(fits(pool, shape, rows), percent, NEVER)
         out.device[:] = tightest(free, shape)
 
-    def observe(self, pool: Pool, shape: Shape) -> None:
+    def observe(self, pool: PoolArrays, shape: Shape) -> None:
         return

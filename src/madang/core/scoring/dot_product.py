@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from madang.core.scoring._base import NEVER, Int64s, Pool, Scores, Shape, fits
+from madang.core.scoring._base import NEVER, Int64s, PoolArrays, Scores, Shape, fits
 from madang.core.scoring._tightest import tightest
 from madang.core.scoring.best_fit import CPU_UNIT_MILLI, GPU_UNIT_MILLI
 
@@ -20,7 +20,9 @@ class DotProduct:
     cached: bool = True
     epoch: int = 0
 
-    def score_rows(self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, out: Scores) -> None:
+    def score_rows(
+        self, pool: PoolArrays, shape: Int64s, rows: Int64s, turn: int, out: Scores
+    ) -> None:
         free = pool.gpu_free[rows]
         idle = free.sum(axis=1, dtype=np.int64)
         aligned = pool.cpu_free[rows] * shape[2] + GPU_WEIGHT * idle * (shape[0] * shape[1])
@@ -30,5 +32,5 @@ class DotProduct:
         out.value[:] = np.where(fits(pool, shape, rows), percent, NEVER)
         out.device[:] = tightest(free, shape)
 
-    def observe(self, pool: Pool, shape: Shape) -> None:
+    def observe(self, pool: PoolArrays, shape: Shape) -> None:
         return

@@ -20,7 +20,7 @@ from madang.core.scoring._base import (
     Int16s,
     Int32s,
     Int64s,
-    Pool,
+    PoolArrays,
     Scores,
     Shape,
     fits,
@@ -52,7 +52,9 @@ class Fgd:
     cached: bool = True
     epoch: int = 0
 
-    def score_rows(self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, out: Scores) -> None:
+    def score_rows(
+        self, pool: PoolArrays, shape: Int64s, rows: Int64s, turn: int, out: Scores
+    ) -> None:
         able = fits(pool, shape, rows)
         out.value[:] = NEVER
         out.device[:] = -1
@@ -67,7 +69,7 @@ class Fgd:
         out.value[hits] = found.value
         out.device[hits] = found.device
 
-    def observe(self, pool: Pool, shape: Shape) -> None:
+    def observe(self, pool: PoolArrays, shape: Shape) -> None:
         return
 
 

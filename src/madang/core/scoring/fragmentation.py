@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from madang.core.scoring._accelerate import HAVE_NUMBA, jit
-from madang.core.scoring._base import Int16s, Int32s, Int64s, Pool, Shape, allowed
+from madang.core.scoring._base import Int16s, Int32s, Int64s, PoolArrays, Shape, allowed
 
 TYPICAL_PERCENT = 95  # the most frequent requests that make up this much of the mix (the paper's)
 
@@ -45,7 +45,7 @@ def typical_of(counted: Iterable[tuple[Shape, int]]) -> Typical:
     return Typical(table=table, weight=max(covered, 1))
 
 
-def fragmentation(pool: Pool, rows: Int64s, typical: Typical) -> Int64s:
+def fragmentation(pool: PoolArrays, rows: Int64s, typical: Typical) -> Int64s:
     """(R,) F of each row, in milli-GPU scaled by `typical.weight`."""
     free = pool.gpu_free[rows]
     cpu, model = pool.cpu_free[rows], pool.model[rows]

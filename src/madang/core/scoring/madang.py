@@ -15,6 +15,7 @@ node alone, and on tables that change only at a refresh. Everything is learned f
 that have arrived: nothing is known of the future, and no weight comes from any one workload.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,12 +26,12 @@ from madang.core.scoring._base import (
     WHOLE_MILLI,
     Bools,
     Int64s,
-    Pool,
+    PoolArrays,
     Scores,
     Shape,
     allowed,
 )
-from madang.core.scoring._mix import Appetite, Asked, Kind, Mix, most_gpu
+from madang.core.scoring._mix import Appetite, Asked, Kind, Mix, Models, most_gpu
 from madang.core.scoring._prices import COUNT_BITS, UNIT, Kinds, Prices, balance, holes_of
 from madang.core.scoring._scarcity import LOAD_BITS, class_loads, gang_load, premium
 from madang.core.scoring._worth import Values, score_nodes
@@ -38,6 +39,8 @@ from madang.core.scoring._worth import Values, score_nodes
 GANGS_MAX = 8  # kinds of several GPUs whose room is guarded
 KINDS_MAX = 64  # kinds that are priced, those that ask for the most GPU; bounds a refresh
 REFRESH_FIRST = 16  # arrivals before anything is believed of the mix
+Gangs = list[tuple[tuple[int, int, int], Asked]]  # (gpus, band of CPU, model mask)
+
 REFRESH_PART = 4  # a refresh whenever 1/4 of the remembered arrivals is new
 
 
@@ -87,13 +90,21 @@ def unpriced(width: int) -> Tables:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outlook:
-    """The mix, scaled to fill what is left of the pool: kinds with what each asked, the milli-GPU
-    expected of each (I,), class_of (models + 1,), usable (I, C)."""
+    """The mix, scaled to fill what is left of the pool: kinds with what each asked, masks of the
+    models that each allows, the milli-GPU expected of each (I,), class_of (models + 1,),
+    usable (I, C)."""
 
     kinds: list[tuple[Kind, Asked]]
+    masks: list[int]
     demand_milli: Int64s
     class_of: Int64s
     usable: Bools
+
+
+def mask_itself(models: Models) -> int:
+    """The mask of models that are given as a mask."""
+    assert isinstance(models, int), f"names of models need a table of codes: {models}"
+    return models
 
 
 @dataclass(slots=True)
@@ -108,7 +119,7 @@ class Madang:
     rents: dict[Kind, int] = field(default_factory=dict)
     arrivals_to_refresh: int = REFRESH_FIRST
 
-    def observe(self, pool: Pool, shape: Shape) -> None:
+    def observe(self, pool: PoolArrays, shape: Shape) -> None:
         self.mix.observe(shape)
         if self.tables.group.shape[1] <= pool.gpu_free.shape[1]:
             self.tables = unpriced(pool.gpu_free.shape[1])
@@ -117,7 +128,7 @@ class Madang:
             self.arrivals_to_refresh = max(REFRESH_FIRST, self.mix.requests // REFRESH_PART)
             self.refresh(pool)
 
-    def refresh(self, pool: Pool) -> None:
+    def refresh(self, pool: PoolArrays, mask_of: Callable[[Models], int] = mask_itself) -> None:
         """New tables from the mix and from what is left of the pool."""
         kinds = most_gpu(self.mix.kinds, KINDS_MAX)
         left_milli = int(pool.gpu_free[pool.open].sum(dtype=np.int64))
@@ -125,12 +136,17 @@ class Madang:
             return
         asked_milli = sum(asked.gpu_milli for _, asked in kinds)
         demand = [asked.gpu_milli * left_milli // asked_milli for _, asked in kinds]
-        class_of, usable = classes_of(pool, [mask for (_, _, mask), _ in kinds])
-        outlook = Outlook(kinds, np.array(demand, dtype=np.int64), class_of, usable)
-        self.tables = self._tables(pool, outlook, self._prices(pool, outlook))
+        masks = [mask_of(models) for (_, _, models), _ in kinds]
+        class_of, usable = classes_of(pool, masks)
+        outlook = Outlook(kinds, masks, np.array(demand, dtype=np.int64), class_of, usable)
+        gangs = [
+            ((gpus, band, mask_of(models)), asked)
+            for (gpus, band, models), asked in most_gpu(self.mix.gangs, GANGS_MAX)
+        ]
+        self.tables = self._tables(pool, outlook, self._prices(pool, outlook), gangs)
         self.epoch += 1
 
-    def _prices(self, pool: Pool, outlook: Outlook) -> Prices:
+    def _prices(self, pool: PoolArrays, outlook: Outlook) -> Prices:
         gpus = np.array([gpus for (gpus, _, _), _ in outlook.kinds], dtype=np.int64)
         milli = np.array([milli for (_, milli, _), _ in outlook.kinds], dtype=np.int64)
         demand = (outlook.demand_milli << COUNT_BITS) // (gpus * milli)
@@ -142,7 +158,7 @@ class Madang:
         }
         return prices
 
-    def _tables(self, pool: Pool, outlook: Outlook, prices: Prices) -> Tables:
+    def _tables(self, pool: PoolArrays, outlook: Outlook, prices: Prices, gangs: Gangs) -> Tables:
         classes = outlook.usable.shape[1]
         supply = np.zeros(classes, dtype=np.int64)
         idle = pool.gpu_free.sum(axis=1, dtype=np.int64)
@@ -152,7 +168,6 @@ class Madang:
         milli = np.arange(WHOLE_MILLI + 1, dtype=np.int64)
         groups = np.arange(prices.group.shape[1], dtype=np.int64) * WHOLE_MILLI
         hunger = (self.mix.cpu.served(), self.mix.memory.served())
-        gangs = most_gpu(self.mix.gangs, GANGS_MAX)
         gang_demand = [
             asked.gpu_milli * int(idle[pool.open].sum()) // self.mix.gpu_milli for _, asked in gangs
         ]
@@ -167,13 +182,15 @@ class Madang:
             share=np.stack([served.share for served in hunger]),
         )
 
-    def score_rows(self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, out: Scores) -> None:
+    def score_rows(
+        self, pool: PoolArrays, shape: Int64s, rows: Int64s, turn: int, out: Scores
+    ) -> None:
         node = (pool.gpu_free, pool.cpu_free, pool.memory_free, pool.model, pool.open)
         score_nodes(node, self.tables.values(), shape, rows, out)
 
 
 def _gangs(
-    pool: Pool, class_of: Int64s, gangs: list[tuple[Kind, Asked]], demand_milli: list[int]
+    pool: PoolArrays, class_of: Int64s, gangs: Gangs, demand_milli: list[int]
 ) -> tuple[Int64s, Int64s]:
     """gang_need (J, 3) and gang_worth (C, J): what room for one of each needs, and is worth."""
     codes = np.arange(len(class_of), dtype=np.int16)
@@ -189,7 +206,7 @@ def _gangs(
     return need, worth
 
 
-def classes_of(pool: Pool, masks: list[int]) -> tuple[Int64s, Bools]:
+def classes_of(pool: PoolArrays, masks: list[int]) -> tuple[Int64s, Bools]:
     """Models that the same kinds may use share a class: class_of (models + 1,), usable (I, C).
 
     The last entry of class_of (model −1) is a class of its own that hosts nothing but 'any'.

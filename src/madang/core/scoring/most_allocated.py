@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from madang.core.scoring._base import NEVER, WHOLE_MILLI, Int64s, Pool, Scores, Shape, fits
+from madang.core.scoring._base import NEVER, WHOLE_MILLI, Int64s, PoolArrays, Scores, Shape, fits
 from madang.core.scoring._tightest import tightest
 
 
@@ -19,7 +19,9 @@ class MostAllocated:
     cached: bool = True
     epoch: int = 0
 
-    def score_rows(self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, out: Scores) -> None:
+    def score_rows(
+        self, pool: PoolArrays, shape: Int64s, rows: Int64s, turn: int, out: Scores
+    ) -> None:
         free = pool.gpu_free[rows]
         gpu_total = pool.gpu_count[rows].astype(np.int64) * WHOLE_MILLI
         gpu_left = free.sum(axis=1, dtype=np.int64) - shape[0] * shape[1]
@@ -36,5 +38,5 @@ class MostAllocated:
         out.value[:] = np.where(fits(pool, shape, rows), mean, NEVER)
         out.device[:] = tightest(free, shape)
 
-    def observe(self, pool: Pool, shape: Shape) -> None:
+    def observe(self, pool: PoolArrays, shape: Shape) -> None:
         return

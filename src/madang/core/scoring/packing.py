@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from madang.core.scoring._base import NEVER, WHOLE_MILLI, Int64s, Pool, Scores, Shape, fits
+from madang.core.scoring._base import NEVER, WHOLE_MILLI, Int64s, PoolArrays, Scores, Shape, fits
 from madang.core.scoring._tightest import OUT_OF_REACH, tightest
 
 
@@ -19,7 +19,9 @@ class Packing:
     cached: bool = True
     epoch: int = 0
 
-    def score_rows(self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, out: Scores) -> None:
+    def score_rows(
+        self, pool: PoolArrays, shape: Int64s, rows: Int64s, turn: int, out: Scores
+    ) -> None:
         free = pool.gpu_free[rows]
         able = fits(pool, shape, rows)
         out.device[:] = tightest(free, shape)
@@ -37,5 +39,5 @@ class Packing:
         worth = np.where(unused, np.maximum(33 - count, count), used)
         out.value[:] = np.where(able, worth, NEVER)
 
-    def observe(self, pool: Pool, shape: Shape) -> None:
+    def observe(self, pool: PoolArrays, shape: Shape) -> None:
         return

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from madang.core.scoring._base import NEVER, WHOLE_MILLI, Int64s, Pool, Scores, Shape, fits
+from madang.core.scoring._base import NEVER, WHOLE_MILLI, Int64s, PoolArrays, Scores, Shape, fits
 
 UInt64s = NDArray[np.uint64]
 
@@ -30,7 +30,9 @@ class Random:
     cached: bool = False
     epoch: int = 0
 
-    def score_rows(self, pool: Pool, shape: Int64s, rows: Int64s, turn: int, out: Scores) -> None:
+    def score_rows(
+        self, pool: PoolArrays, shape: Int64s, rows: Int64s, turn: int, out: Scores
+    ) -> None:
         salt = mixed(np.array([self.key & (2**64 - 1)], dtype=np.uint64) ^ np.uint64(turn))
         draw = mixed(salt ^ rows.astype(np.uint64))
         out.value[:] = np.where(
@@ -44,5 +46,5 @@ class Random:
             nth = (mixed(draw) % count.astype(np.uint64)).astype(np.int64)
             out.device[:] = (able.cumsum(axis=1) > nth[:, None]).argmax(axis=1)
 
-    def observe(self, pool: Pool, shape: Shape) -> None:
+    def observe(self, pool: PoolArrays, shape: Shape) -> None:
         return
