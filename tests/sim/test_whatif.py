@@ -30,8 +30,9 @@ class Recorded(Replay):
         if policy in NEEDS_ESTIMATES:
             jobs = [replace(job, estimate_ms=max(1, job.duration_ms)) for job in jobs]
         super().__init__(jobs, NODES, PER_NODE, POLICIES[policy])
-        nodes = [ev.NodeSeen(live.node) for live in self.controller.state.nodes.values()]
-        first = [ev.PolicySet(POLICIES[policy]), ev.ProjectSet(PROJECT), *nodes]
+        nodes = self.controller.state.nodes.values()
+        first: list[ev.Event] = [ev.PolicySet(POLICIES[policy]), ev.ProjectSet(PROJECT)]
+        first += [ev.NodeSeen(live.node) for live in nodes]
         self.journal: list[tuple[int, ev.Event]] = [(0, event) for event in first]
 
     def turn(self, facts: list[ev.Fact], now_ms: int) -> Step:

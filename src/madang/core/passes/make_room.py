@@ -12,7 +12,7 @@ import numpy as np
 from madang.core.draft import Draft
 from madang.core.events import HoleDropped, HoleMade
 from madang.core.holes import NoHole, plan_hole
-from madang.core.model import AllocationState, Seat
+from madang.core.model import WHOLE_GPU_MILLI, AllocationState, Job, Seat
 from madang.core.moving import carry_out
 from madang.core.ordering import ordered
 from madang.core.placement import Unplaced
@@ -35,6 +35,18 @@ def make_room(draft: Draft) -> None:
     for hole in sorted(holes.values(), key=lambda hole: hole.key) if holes else ():
         if hole.until_ms > draft.snapshot.now_ms and not hole.seats:
             _make(draft, hole)
+
+
+def keep_holes(draft: Draft, asker: Job) -> None:
+    """Block the holes that are not for this job, for an explanation: nothing is decided."""
+    for hole in draft.snapshot.settings.holes.values():
+        if hole.seats and not _is_for(hole, asker):
+            draft.pool.block(draft.places_of(hole.seats), hole.shape)
+
+
+def _is_for(hole: Hole, job: Job) -> bool:
+    """The job asks for all of it, and is of its project if it has one."""
+    return job.milli == hole.milli and hole.project in ("", job.project)
 
 
 def _make(draft: Draft, hole: Hole) -> None:
@@ -64,9 +76,7 @@ def _taken(draft: Draft, hole: Hole, places: Sequence[Place]) -> str:
     inside: Pool | None = None
     for _, job_id in ordered(snapshot):
         job = snapshot.jobs[job_id].job
-        if job.milli != hole.milli or hole.project not in ("", job.project):
-            continue
-        if not draft.may_start(job_id):
+        if not _is_for(hole, job) or not draft.may_start(job_id):
             continue
         inside = _inside(draft, hole, places) if inside is None else inside
         seated = seat(snapshot, inside, job)
@@ -92,5 +102,5 @@ def _inside(draft: Draft, hole: Hole, places: Sequence[Place]) -> Pool:
         for gpu in gpus:
             room = pool.gpu_free.item(row, gpu)
             free[row, gpu] = min(room, free.item(row, gpu) + hole.shape.gpu_milli)
-    whole = (free == 1000).sum(axis=1).astype(np.int32)
+    whole = (free == WHOLE_GPU_MILLI).sum(axis=1).astype(np.int32)
     return replace(pool, gpu_free=free, whole_free=whole)
