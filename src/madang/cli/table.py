@@ -561,7 +561,7 @@ VERBS = (
             Option(
                 "--eta",
                 "ask every N-th job that waits when it starts; report the error",
-                kind="count",
+                kind="int",
                 meta="N",
             ),
             PLOT,
