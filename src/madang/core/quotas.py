@@ -120,13 +120,16 @@ class Book:
     def held_of(self, quota: Quota) -> int:
         """GPU-milli that count under the quota now."""
         if quota.key not in self._counted:
-            owners = frozenset(self._projects_of(quota))
-            self._counted[quota.key] = sum(
-                milli
-                for (project, group, provisioning), milli in self.held_milli.items()
-                if project in owners and _counts(quota, group, provisioning)
-            )
+            self._counted[quota.key] = sum(self.holders_of(quota).values())
         return self._counted[quota.key]
+
+    def holders_of(self, quota: Quota) -> dict[str, int]:
+        """What each project holds of what the quota counts."""
+        held = dict.fromkeys(self._projects_of(quota), 0)
+        for (project, group, provisioning), milli in self.held_milli.items():
+            if project in held and _counts(quota, group, provisioning):
+                held[project] += milli
+        return held
 
     def _projects_of(self, quota: Quota) -> list[str]:
         kind, _, name = quota.owner.partition(":")
@@ -155,6 +158,13 @@ class Book:
                     return (ANY,)
                 groups.append(quota.group)
         return tuple(groups)
+
+    def guarantee_of(self, job: Job) -> Quota | None:
+        """The guarantee that the job is within, if any: its project's before its workspace's."""
+        for quota in self._guarantees(job.project, job.provisioning):
+            if self._covers(quota, job.project, job.milli):
+                return quota
+        return None
 
     def covers(self, job: Job, group: str, milli: int) -> bool:
         """True iff so much of one machine group is within a guarantee of the job's project."""
@@ -225,7 +235,9 @@ def covered(snapshot: Snapshot) -> frozenset[str]:
     if not book.has_guarantees:
         return frozenset()
     found = []
-    for allocation in sorted(_holding(snapshot), key=lambda one: _age(snapshot, one)):
+    projects = frozenset(book.guaranteed_projects())
+    holding = [one for one in _holding(snapshot) if one.project in projects]
+    for allocation in sorted(holding, key=lambda one: _age(snapshot, one)):
         job = snapshot.jobs[allocation.job].job
         parts = by_group(snapshot, allocation)
         if parts and all(book.covers(job, group, parts[group]) for group in sorted(parts)):

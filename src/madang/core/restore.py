@@ -117,6 +117,7 @@ def _restore_attention(state: State, allocation: Allocation) -> None:
     live = state.jobs[allocation.job]
     if allocation.state is AllocationState.RUNNING:
         state.begin_sinking(allocation)
+        state.note_short(allocation)
     if allocation.state is AllocationState.RUNNING and live.job.time_limit_ms:
         insort(state.deadlines, (allocation.running_ms + live.job.time_limit_ms, allocation.id))
     out_of_sight = any(

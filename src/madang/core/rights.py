@@ -14,6 +14,7 @@ disruption budgets bind on top of any right and are looked at there.
 from enum import StrEnum
 
 from madang.core.draft import Draft
+from madang.core.live import LiveJob
 from madang.core.model import Allocation, Job, Provisioning
 from madang.core.ordering import Key, key_of
 from madang.core.quotas import Book, by_group, covered
@@ -36,7 +37,15 @@ class Rights:
     def __init__(self, snapshot: Snapshot, book: Book | None = None) -> None:
         self.snapshot = snapshot
         self.book = Book(snapshot) if book is None else book
-        self.covered = covered(snapshot)
+        self._covered: frozenset[str] | None = None
+        self._keys: dict[str, Key] = {}
+
+    @property
+    def covered(self) -> frozenset[str]:
+        """The allocations that a guarantee covers: counted when first asked for."""
+        if self._covered is None:
+            self._covered = covered(self.snapshot)
+        return self._covered
 
     @staticmethod
     def of(draft: Draft) -> "Rights":
@@ -48,8 +57,22 @@ class Rights:
         return Claim(self, waiting)
 
     def any_preemption(self) -> bool:
-        """False iff nobody may displace anybody, whoever waits."""
-        return self.snapshot.policy.preempts or self.book.has_guarantees
+        """False iff nobody who waits may displace anybody."""
+        if self.snapshot.policy.preempts or not self.book.has_guarantees:
+            return self.snapshot.policy.preempts
+        jobs, lots = self.snapshot.jobs, self.snapshot.line.lots
+        return any(
+            self.book.entitled_groups(jobs[lot[0][1]].job)  # all of a lot alike
+            for project in self.book.guaranteed_projects()
+            for lot in lots.get(project, {}).values()
+        )
+
+    def key_of(self, live: LiveJob) -> Key:
+        """`ordering.key_of`, worked out once a plan."""
+        key = self._keys.get(live.job.id)
+        if key is None:
+            key = self._keys[live.job.id] = key_of(self.snapshot, live)
+        return key
 
 
 class Claim:
@@ -81,7 +104,7 @@ class Claim:
             return Cause.CLASS
         if ranked and self.waiting.priority < theirs.priority:
             return Cause.NONE
-        if theirs.checkpoints and self.key < key_of(self.snapshot, live):
+        if theirs.checkpoints and self.key < self._rights.key_of(live):
             return Cause.ORDER
         return Cause.NONE
 

@@ -13,6 +13,7 @@ from typing import Any
 from madang.core import events as ev
 from madang.core.cells.promises import leave_behind, seat_in, unseat
 from madang.core.cells.room import is_firm
+from madang.core.history import Runs, forgotten, learn
 from madang.core.hypernodes import TREE, Topology
 from madang.core.lifecycle import LIVELY, moved, phase_of
 from madang.core.line import drop
@@ -32,13 +33,14 @@ from madang.core.pool import Place, Pool
 from madang.core.settings import KIND_OF, KINDS, Factors, Setting
 from madang.core.snapshot import Snapshot
 from madang.core.state_nodes import NodeFold
+from madang.core.state_upkeep import UpkeepFold
 
 
 def _sits_on(allocation: Allocation, node: str) -> bool:
     return any(allocation.holds(rank) for rank, s in enumerate(allocation.seats) if s.node == node)
 
 
-class State(NodeFold):
+class State(NodeFold, UpkeepFold):
     """See the module's docstring. One verb changes it: `apply`."""
 
     # -- the fold ------------------------------------------------------------------------------
@@ -81,6 +83,9 @@ class State(NodeFold):
             domains=self.domains,
             held_milli=self.held_milli,
             measured=self.measured,
+            idle=self.idle,
+            planned_ms=self.planned_ms,
+            short=self.short,
             cells=self.book,
             line=self.line,
             sinks=self.sinks,
@@ -91,7 +96,12 @@ class State(NodeFold):
     @property
     def needs_attention(self) -> bool:
         """True iff the release or the settle pass has something to look at, deadlines aside."""
-        return bool(self.troubled or self.unsettled or self.strays)
+        return bool(self.troubled or self.unsettled or self.strays or self.idle)
+
+    def planned(self, now_ms: int) -> None:
+        """A plan was made of all this: what called for attention has had it."""
+        self.planned_ms = now_ms
+        self.idle.clear()
 
     def knows_job(self, job: str) -> bool:
         """True iff the job is live, or ended so lately that the ledger has not taken it yet."""
@@ -132,6 +142,7 @@ class State(NodeFold):
         if held is not None and held.state is AllocationState.RELEASING and shorter:
             self.strays[held.id] = None  # asked once more, with the shorter grace
         self._interrupt(live, ReleaseReason.STOP)
+        self.stirs += event.job in self.nominations  # what was kept for it may go to others
         self._show(live)
         return True
 
@@ -177,6 +188,9 @@ class State(NodeFold):
             attained_ms=live.standing.attained_ms + ran_ms,
             preemptions=live.standing.preemptions + (event.reason == ReleaseReason.PREEMPTED),
             waiting_ms=now_ms,
+            warned_ms=0,
+            idle_since_ms=0,
+            idle_until_ms=0,
         )
         self._enqueue(live)
         self.unsettled.pop(event.job, None)
@@ -197,6 +211,7 @@ class State(NodeFold):
             self._unqueue(live)
             self.stirs += 1  # what it held back may go
         else:
+            self._learn(live, now_ms)
             self._detach(live)
         live.standing = replace(
             live.standing, phase=event.phase, reason=event.reason, ended_ms=now_ms
@@ -205,6 +220,19 @@ class State(NodeFold):
         self.unsettled.pop(event.job, None)
         self.changed.jobs[event.job] = None
         return True
+
+    def _learn(self, live: LiveJob, now_ms: int) -> None:
+        """How long the job has run is what such jobs take, however it ended."""
+        ran_ms = live.standing.attained_ms + self._ran_ms(live, now_ms)
+        if not ran_ms:
+            return  # it never ran
+        known = self.settings.runs
+        for runs in learn(known, live.job, ran_ms, now_ms):
+            known[runs.key] = runs
+            self.changed.settings[KIND_OF[Runs], runs.key] = None
+        for family in forgotten(known):
+            del known[family]
+            self.changed.settings[KIND_OF[Runs], family] = None
 
     def _detach(self, live: LiveJob) -> None:
         """The job leaves its allocation, which stays only while it holds devices out of sight.
@@ -308,6 +336,8 @@ class State(NodeFold):
         allocation = moved(allocation, AllocationState.RELEASING, now_ms)
         self._put(replace(allocation, release_reason=event.reason))
         self._drop_deadline(allocation)
+        if event.reason is ReleaseReason.MOVED:
+            self.count_move(allocation.job, event, now_ms)
         self.look_for_settling(allocation.id)
         return True
 
@@ -347,6 +377,7 @@ class State(NodeFold):
         live = self.jobs[allocation.job]
         live.standing = replace(live.standing, running_ms=at_ms)
         self.begin_sinking(allocation)
+        self.note_short(allocation)
         if live.job.time_limit_ms:
             insort(self.deadlines, (at_ms + live.job.time_limit_ms, allocation.id))
         return allocation
@@ -405,6 +436,7 @@ class State(NodeFold):
     def _drop_deadline(self, allocation: Allocation) -> None:
         """The allocation leaves RUNNING: its time limit has no more to say."""
         self.stop_sinking(allocation.id)
+        self.short.pop(allocation.id, None)
         live = self.jobs.get(allocation.job)
         if live is None or not live.job.time_limit_ms or not allocation.running_ms:
             return
@@ -508,19 +540,6 @@ class State(NodeFold):
         self.changed.jobs[event.job] = None
         return True
 
-    def _job_measured(self, event: ev.JobMeasured, now_ms: int) -> bool:
-        live = self.jobs.get(event.job)
-        if live is None or live.allocation is None or self.measured.get(event.job) == event:
-            return False
-        self.measured[event.job] = event
-        return True
-
-    def _job_warned(self, event: ev.JobWarned, now_ms: int) -> bool:
-        live = self.jobs[event.job]
-        live.standing = replace(live.standing, warned_ms=now_ms)
-        self.changed.jobs[event.job] = None
-        return True
-
 
 def _held(allocation: Allocation) -> list[int]:
     """The ranks that still hold devices."""
@@ -553,12 +572,15 @@ _FOLD: dict[type, Callable[[State, Any, int], bool]] = {
     ev.CheckpointSaved: State._checkpoint_saved,
     ev.JobMeasured: State._job_measured,
     ev.ProjectMeasured: State._project_measured,
+    ev.HoleAsked: State._hole_asked,
     ev.JobRejected: State._job_rejected,
     ev.AllocationBound: State._allocation_bound,
     ev.JobNominated: State._job_nominated,
     ev.NominationDropped: State._nomination_dropped,
     ev.ReleaseAsked: State._release_asked,
     ev.JobWarned: State._job_warned,
+    ev.HoleMade: State._hole_made,
+    ev.HoleDropped: State._hole_dropped,
     ev.JobRequeued: State._job_requeued,
     ev.JobEnded: State._job_ended,
 }

@@ -1,0 +1,141 @@
+"""The words about order and tenancy: which quota binds and who holds it, whose turn it is and why.
+
+Called from explain.py, which says everything else; here is what needs shares, quotas and turns.
+"""
+
+from madang.core.admission import Numbers
+from madang.core.fair import Shares
+from madang.core.keys import overdue_ms
+from madang.core.model import WHOLE_GPU_MILLI, Job
+from madang.core.ordering import Turns
+from madang.core.quotas import Book, limit_of
+from madang.core.settings import ANY, Quota
+from madang.core.snapshot import Snapshot
+
+HOLDERS_SHOWN_MAX = 3
+
+
+def gpus_word(milli: int | str) -> str:
+    """`2.5` of 2500."""
+    return f"{int(milli) / WHOLE_GPU_MILLI:g}"
+
+
+def holders_word(snapshot: Snapshot, project: str) -> str:
+    """The jobs of a project that hold most, in brackets, or nothing."""
+    held: list[tuple[int, str]] = []
+    for allocation in snapshot.allocations.values():
+        if allocation.project == project:
+            members = sum(allocation.holds(r) for r in range(len(allocation.seats)))
+            held.append((-members * allocation.shape.milli, allocation.job))
+    held.sort()
+    shown = ", ".join(f"{job} {gpus_word(-milli)}" for milli, job in held[:HOLDERS_SHOWN_MAX])
+    return f" (held by {shown}{', …' if len(held) > HOLDERS_SHOWN_MAX else ''})" if held else ""
+
+
+def limit_words(snapshot: Snapshot, job: Job) -> tuple[str, Numbers] | None:
+    """The limit of its project or workspace that keeps the job, and who holds what it counts."""
+    book = Book(snapshot)
+    full = book.full_groups(job, job.milli)
+    usable = [group for group in snapshot.groups if group not in full]
+    short = book.short_of(job, job.milli)
+    if short is None and full and not usable:
+        short = next(iter(full.values()))
+    if short is None:
+        return None
+    quota, limit_milli = short.quota, limit_of(short.quota)
+    borrows = " and borrows nothing" if quota.weight == 0 else ""
+    words = (
+        f"{_owner(quota)} holds {gpus_word(short.held_milli)} of the {gpus_word(limit_milli)} "
+        f"GPUs that {_what(quota)} may hold{borrows}; this job needs {gpus_word(job.milli)} more"
+        f"{_holders_of(snapshot, book, quota)}"
+    )
+    numbers: Numbers = (
+        ("quota", quota.key),
+        ("used_milli", short.held_milli),
+        ("quota_milli", limit_milli),
+        ("asked_milli", job.milli),
+    )
+    return words, numbers
+
+
+def _owner(quota: Quota) -> str:
+    return quota.owner.replace(":", " ", 1)
+
+
+def _what(quota: Quota) -> str:
+    """`it`, or `its spot jobs in group h100`."""
+    if quota.provisioning == ANY and quota.group == ANY:
+        return "it"
+    jobs = "jobs" if quota.provisioning == ANY else f"{quota.provisioning.replace('_', '-')} jobs"
+    return f"its {jobs}" + (f" in group {quota.group}" if quota.group != ANY else "")
+
+
+def _holders_of(snapshot: Snapshot, book: Book, quota: Quota) -> str:
+    """Who holds most of what the quota counts: jobs of a project, projects of a workspace."""
+    if quota.owner.startswith("project:"):
+        return holders_word(snapshot, quota.owner.partition(":")[2])
+    held = sorted((-milli, id) for id, milli in book.holders_of(quota).items() if milli)
+    shown = ", ".join(f"{id} {gpus_word(-milli)}" for milli, id in held[:HOLDERS_SHOWN_MAX])
+    return f" (held by {shown}{', …' if len(held) > HOLDERS_SHOWN_MAX else ''})" if held else ""
+
+
+def turn_words(snapshot: Snapshot, job: Job) -> tuple[str, Numbers]:
+    """Its guarantee, if it is within one, and its place in turn and what put it there.
+
+    The place is told where others wait too, under a policy in which turns are more than submission.
+    """
+    words, numbers = _guarantee_words(snapshot, job)
+    total, policy = len(snapshot.queue), snapshot.policy
+    if total < 2 or not policy.patience_ms:
+        return words, numbers
+    place = next(at for at, id in enumerate(Turns(snapshot), start=1) if id == job.id)
+    reasons = [f"priority {job.priority}"] if "priority" in policy.order else []
+    if job.head_start_ms:
+        reasons.append(f"a head start of {_span(job.head_start_ms)}")
+    if job.nice:
+        reasons.append(f"nice {job.nice} among its project's")
+    share, figures = _share_words(snapshot, job.project)
+    reasons += share
+    first_ms = overdue_ms(policy, snapshot.jobs[job.id]) - snapshot.now_ms
+    if first_ms <= 0:
+        reasons = [f"it has waited for more than {_span(policy.patience_ms)}: nobody passes it"]
+    else:
+        reasons.append(f"in {_span(first_ms)} it goes first")
+    numbers += (("place", place), ("waiting", total), ("priority", job.priority))
+    numbers += (*figures, ("first_in_ms", max(0, first_ms)))
+    return f"{words}; {place} of {total} in turn ({'; '.join(reasons)})", numbers
+
+
+def _share_words(snapshot: Snapshot, project: str) -> tuple[list[str], Numbers]:
+    """How far its project's use puts the job back, where other projects wait too."""
+    shares, held_milli = Shares(snapshot), snapshot.usage_milli.get(project, 0)
+    lag_ms = shares.lag_ms(project, held_milli)
+    if not lag_ms or len(snapshot.line.lots) < 2:
+        return [], ()
+    charged, fair = shares.charge(project, held_milli)
+    percent = 100 * charged // fair if fair else 0
+    words = (
+        f"project {project} has used {percent} % of its share, which puts it {_span(lag_ms)} back"
+    )
+    return [words], (("share_pct", percent), ("lag_ms", lag_ms))
+
+
+def _guarantee_words(snapshot: Snapshot, job: Job) -> tuple[str, Numbers]:
+    """A job within a guarantee gets back what others have borrowed, and is told so."""
+    book = Book(snapshot)
+    quota = book.guarantee_of(job)
+    if quota is None:
+        return "", ()
+    words = (
+        f"; it is within the guarantee of {_owner(quota)} ({gpus_word(book.held_of(quota))} of "
+        f"{gpus_word(quota.guaranteed_milli)} GPUs held): what others have borrowed is given back"
+    )
+    return words, (("guarantee", quota.key), ("guaranteed_milli", quota.guaranteed_milli))
+
+
+def _span(ms: int) -> str:
+    """Two units of a time: `1d 4h`, `12h`, `35m`; `0m` below a minute."""
+    minutes = ms // 60_000
+    days, hours, minutes = minutes // 1_440, minutes // 60 % 24, minutes % 60
+    words = [f"{n}{unit}" for n, unit in ((days, "d"), (hours, "h"), (minutes, "m")) if n]
+    return " ".join(words[:2]) or "0m"
