@@ -558,6 +558,13 @@ VERBS = (
                 ),
             ),
             Option("--oracle", "tell the policy true durations", kind="flag"),
+            Option("--predict", "plan by the run times learned so far from the trace", kind="flag"),
+            Option(
+                "--eta",
+                "ask every N-th job that waits when it starts; report the error",
+                kind="int",
+                meta="N",
+            ),
             PLOT,
         ),
         note="No daemon is needed. --trace and --nodes are required.",
