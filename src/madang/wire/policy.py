@@ -202,14 +202,23 @@ class PolicyFile(BaseModel):
     fetch_step_mib: int | None = Field(
         None, ge=1, le=1 << 40, description="Data that a node lacks counts in steps of so much."
     )
-    victims: Literal["cheapest", "last"] | None = Field(
+    victims: Literal["cheapest", "cheapest-of-last", "last"] | None = Field(
         None, description="Who is moved aside: the set that costs the least, or the last in order."
     )
     serving_weight: int | None = Field(
         None, ge=1, le=1_000_000, description="How much dearer it is to stop who serves users."
     )
-    unseen_max: DurationMs | None = Field(
-        None, description="Work believed lost of who checkpoints, but was never seen to, at most."
+    reserve_gpus_min: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="Gangs of so many GPUs always get a start time; 0: no.",
+    )
+    end_permille: int | None = Field(
+        None, ge=0, le=1_000, description="Quantile of past run times for when others end; 0: none."
+    )
+    stay_permille: int | None = Field(
+        None, ge=0, le=1_000, description="Quantile of past run times for who would pass; 0: none."
     )
     utc_offset: ClockMs | None = Field(None, description="The yard's own time, east of UTC.")
     night_begin: ClockMs | None = Field(
