@@ -123,6 +123,7 @@ COMMON = (
 )
 
 TENANCY = "madang.cli.tenancy"
+ZONES = "madang.cli.zones"
 NETWORK = "madang.cli.topology"
 TREE_FILE = Argument("FILE", "a topology in YAML, or HyperNodes", complete="file")
 OWNER = Argument("OWNER", "project:NAME or workspace:NAME")
@@ -414,6 +415,26 @@ VERBS = (
         "Make a workspace",
         group="Run the yard",
         arguments=(Argument("WORKSPACE", "its name"),),
+    ),
+    Verb("profiles", ZONES, "The GPUs there are to ask for", group="See"),
+    Verb("zone ls", ZONES, "Zones, whom they take, what is free", group="Run the yard"),
+    Verb(
+        "zone set",
+        ZONES,
+        "Make or change a zone",
+        group="Run the yard",
+        arguments=(Argument("ZONE", "its name, as nodes say it; `public`: of those who do not"),),
+        options=(
+            Option("--owners", "whose jobs it takes: project:a,workspace:b; or everyone"),
+            Option("--sizes", "GPUs of the jobs it takes: 1-8, 16- or any", meta="FROM-TO"),
+        ),
+    ),
+    Verb(
+        "zone rm",
+        ZONES,
+        "Let a zone take everyone",
+        group="Run the yard",
+        arguments=(Argument("ZONE", "its name"),),
     ),
     Verb("quota ls", TENANCY, "Guarantees, limits and use", group="Run the yard"),
     Verb(

@@ -99,6 +99,12 @@ ClockMs = Annotated[
 ]
 
 
+# As core.learning.PLACEMENTS; a test holds the two together.
+Placement = Literal[
+    "best-fit", "dot-product", "fgd", "fullest", "madang", "most-allocated", "packing"
+]
+
+
 class IdleFile(BaseModel):
     """Which jobs count as idle, and what follows. The first row that is for a job decides."""
 
@@ -194,10 +200,9 @@ class PolicyFile(BaseModel):
     fair_util_pct: int | None = Field(
         None, ge=0, le=1_000, description="How much idle GPUs of past jobs add to usage."
     )
-    placement: str | None = Field(
+    placement: Placement | None = Field(
         None,
-        pattern=NAME,
-        description="How one member chooses among nodes: madang, most-allocated.",
+        description="How one member chooses among nodes.",
     )
     fetch_step_mib: int | None = Field(
         None, ge=1, le=1 << 40, description="Data that a node lacks counts in steps of so much."
