@@ -440,7 +440,7 @@ VERBS = (
     Verb(
         "quota set",
         TENANCY,
-        "Make or change a guarantee, a limit, a weight",
+        "Make or change a guarantee, a limit, a weight, cells",
         group="Run the yard",
         arguments=(OWNER,),
         options=(
@@ -448,7 +448,15 @@ VERBS = (
             Option("--guaranteed", "GPUs it can always have back", kind="number", meta="GPUS"),
             Option("--limit", "GPUs it holds at most, or none", meta="GPUS|none"),
             Option("--weight", "its part of what others leave idle (1)", kind="int"),
+            Option("--cells", "whole cells promised to reserved work", meta="LEVEL=N,…|none"),
         ),
+    ),
+    Verb(
+        "quota show",
+        TENANCY,
+        "An owner's quotas, and how its promised cells stand",
+        group="Run the yard",
+        arguments=(OWNER,),
     ),
     Verb(
         "quota rm",

@@ -397,7 +397,10 @@ class QuotaRequest(BaseModel):
     cells: dict[str, int] = Field(
         default_factory=dict,
         max_length=16,
-        description="Whole domains promised to it: level of the network tree → how many.",
+        description=(
+            "Whole cells promised to its reserved work: level (`gpu`, `2gpu`, `node`, a level of "
+            "the network tree; with `@MODEL` of that model) → how many."
+        ),
     )
 
     @model_validator(mode="after")
@@ -414,12 +417,28 @@ class QuotaRequest(BaseModel):
         return self
 
 
+class CellsView(BaseModel):
+    """How promised cells of one level stand: promised = opened + ready + doomed + occupied."""
+
+    level: str = Field(description="Level of the promised cells, as `node` or `leaf`.")
+    group: str
+    model: str
+    gpus: int = Field(description="GPUs of one such cell.")
+    promised: int
+    opened: int = Field(description="Cells that reserved work of the owner stands in.")
+    ready: int = Field(description="Cells that can be had now, displacing only preemptible work.")
+    doomed: int = Field(description="Cells that hardware cannot honour now.")
+    occupied: int = Field(description="Cells held by work that was there before and must end.")
+    text: str = Field(description="The same in words, with the nodes or jobs that are the cause.")
+
+
 class QuotaView(QuotaRequest):
     """A quota and what is held of it."""
 
     model_config = ConfigDict(title="Quota")
 
     held_gpus: float = 0
+    cells_now: list[CellsView] = Field(default_factory=list)
 
 
 class QuotaListView(BaseModel):
