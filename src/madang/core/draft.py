@@ -58,7 +58,7 @@ class Draft:
     def pool(self) -> Pool:
         """What is free, to take from."""
         if self._scratch is None:
-            self._scratch = self.snapshot.pool.scratch()
+            self._scratch = self.snapshot.pool.scratch().followed(self.snapshot.pool)
         return self._scratch
 
     @property

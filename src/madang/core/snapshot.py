@@ -5,6 +5,7 @@ Arrays and mappings are read-only views of the state, which nothing writes to wh
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 from madang.core.cells.book import CellBook
@@ -14,7 +15,9 @@ from madang.core.live import Lane, LiveJob, LiveNode, QueueKey
 from madang.core.model import Allocation, Job, NodeState, Project, ReleaseReason, Seat, Standing
 from madang.core.policy import Policy
 from madang.core.pool import Pool
+from madang.core.scoring import Policy as PlacementPolicy
 from madang.core.settings import Settings
+from madang.core.topology import depth_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,9 @@ class Snapshot:
     `idle` are jobs whose last measurement calls for something; `planned_ms` is when the last plan
     was made (0: none since the start), by which passes that look now and then know if it is time.
     `short` are the running allocations of elastic gangs that could do with more members.
-    `suspects` are the nodes that something speaks against; `cached` maps an image or data set to
-    the rows that have it. `cells` is who holds what of promised cells, None if none are promised.
+    `scorer` says how good a node is for one member. `suspects` are the nodes that something speaks
+    against; `cached` maps an image or data set to the rows that have it. `cells` is who holds what
+    of promised cells, None if none are promised.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
@@ -64,6 +68,7 @@ class Snapshot:
     short: Mapping[str, None]
     line: Line
     sinks: Sequence[tuple[int, str]]
+    scorer: PlacementPolicy
     suspects: Mapping[str, None]
     cached: Mapping[str, Mapping[int, None]]
     cells: CellBook | None = None
@@ -83,7 +88,7 @@ class Snapshot:
     def domain_name(self, row: int, level: int) -> str:
         """The name of what a row of the pool lies in: at level 1 of the tree the outermost domain,
         below the innermost the node; "" if there is none. O(domains), for people."""
-        depth = self.pool.domains.shape[1]
+        depth = depth_of(self.pool.domains)
         if row < 0 or level < 1:
             return ""
         if level > depth:
@@ -127,6 +132,7 @@ class Snapshot:
             domains=dict(self.domains),
             held_milli=dict(self.held_milli),
             measured=dict(self.measured),
+            scorer=copy(self.scorer),
             idle=dict(self.idle),
             short=dict(self.short),
             suspects=dict(self.suspects),

@@ -89,6 +89,7 @@ class State(NodeFold, UpkeepFold):
             cells=self.book,
             line=self.line,
             sinks=self.sinks,
+            scorer=self.learner.policy(self.policy.placement, self.pool, self.models),
             suspects=self.suspects,
             cached=self.cached,
         )
@@ -125,6 +126,7 @@ class State(NodeFold, UpkeepFold):
             return False
         live = self.jobs[job.id] = LiveJob(job, Standing())
         self._enqueue(live)
+        self.learn(job)
         self.changed.jobs[job.id] = None
         return True
 
@@ -517,6 +519,8 @@ class State(NodeFold, UpkeepFold):
         if self.policy == policy:
             return False
         self._settle_uses()
+        if policy.placement != self.policy.placement:
+            self.keep_learned(self.learner.restart())
         self.policy = policy
         self._book_is_stale = True
         self._settle_uses()
