@@ -23,6 +23,8 @@ from madang.core.lanes import Lanes
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
 from madang.core.nearest import Change, Turn, nearest
 from madang.core.ordering import Turns
+from madang.core.passes.honour import honour
+from madang.core.passes.make_room import keep_holes
 from madang.core.passes.start import walk
 from madang.core.placement import Unplaced, members_room, room_when_empty
 from madang.core.pool import Place, Pool
@@ -200,7 +202,7 @@ def _blocked(snapshot: Snapshot, job: Job) -> Why:
         return Why("no_nodes", "no node has reported yet")
     if not fits_when_empty(snapshot, job):
         return _out_of_service(snapshot, job)
-    draft = Draft(snapshot)
+    draft = _kept_for_others(snapshot, job)
     holders = walk(draft, until=job.id).holders
     placed = seat(snapshot, draft.room_for(job), job)
     lanes = Lanes(snapshot)
@@ -410,8 +412,16 @@ def try_job(snapshot: Snapshot, job: Job, rejected: Rejected | None) -> Trial:
     return Trial("waits", text, (), tries, earliest_ms=reason.earliest_ms)
 
 
-def _placed_behind(snapshot: Snapshot, job: Job) -> tuple[Place, ...]:
+def _kept_for_others(snapshot: Snapshot, job: Job) -> Draft:
+    """The next turn's draft as the job finds it: what others are promised is not free."""
     draft = Draft(snapshot)
+    honour(draft)
+    keep_holes(draft, job)
+    return draft
+
+
+def _placed_behind(snapshot: Snapshot, job: Job) -> tuple[Place, ...]:
+    draft = _kept_for_others(snapshot, job)
     walk(draft, until=job.id)
     placed = seat(snapshot, draft.room_for(job), job)
     assert not isinstance(placed, Unplaced), f"would start, but where? {job} {placed}"

@@ -34,6 +34,7 @@ MADANG = Policy(
     fair_lag_ms=24 * _HOUR_MS,
     fair_month_pct=25,
     fair_util_pct=50,
+    victims=Victims.CHEAPEST_OF_LAST,
 )
 
 POLICIES: dict[str, Policy] = {
