@@ -29,7 +29,7 @@ from madang.core.passes.make_room import keep_holes
 from madang.core.passes.start import walk
 from madang.core.placement import Unplaced, members_room, room_when_empty
 from madang.core.pool import Place, Pool
-from madang.core.seating import fits_when_empty, rows_for, seat
+from madang.core.seating import fits_when_empty, likeness_in, rows_for, seat
 from madang.core.snapshot import Snapshot
 
 NODES_SHOWN_MAX = 8
@@ -339,6 +339,7 @@ def _closed(nodes: int) -> str:
 def _count_ahead(snapshot: Snapshot, until: str, lanes: Lanes, mine: int) -> int:
     """How many jobs whose turn is before that one's could go and compete for the same devices."""
     count = 0
+    fits: dict[object, bool] = {}  # by likeness: equal jobs fit or do not
     for job_id in Turns(snapshot):
         if job_id == until:
             break
@@ -347,8 +348,12 @@ def _count_ahead(snapshot: Snapshot, until: str, lanes: Lanes, mine: int) -> int
             continue
         if not lanes.of(live.job) & mine:
             continue
-        if _short_of_quota(snapshot, live.job) is None and fits_when_empty(snapshot, live.job):
-            count += 1
+        if _short_of_quota(snapshot, live.job) is not None:
+            continue
+        alike = likeness_in(snapshot, live.job)
+        if alike not in fits:
+            fits[alike] = fits_when_empty(snapshot, live.job)
+        count += fits[alike]
     return count
 
 
