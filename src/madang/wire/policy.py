@@ -208,6 +208,15 @@ class PolicyFile(BaseModel):
     serving_weight: int | None = Field(
         None, ge=1, le=1_000_000, description="How much dearer it is to stop who serves users."
     )
+    reserve_gpus_min: int | None = Field(
+        None, ge=0, le=1_000_000, description="Gangs of so many GPUs get a start time; 0: none do."
+    )
+    end_permille: int | None = Field(
+        None, ge=0, le=999, description="Share of past runs by whose end running jobs are expected."
+    )
+    stay_permille: int | None = Field(
+        None, ge=0, le=999, description="The same for who wants to pass somebody; 0: no history."
+    )
     unseen_max: DurationMs | None = Field(
         None, description="Work believed lost of who checkpoints, but was never seen to, at most."
     )
