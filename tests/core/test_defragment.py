@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from madang.core import events as ev
 from madang.core.draft import Draft
 from madang.core.model import Allocation, ReleaseReason, Seat
-from madang.core.night import NEVER_MS, is_due, next_look_ms, night_begin_ms
-from madang.core.passes.defragment import DEFRAGMENT, defragment
+from madang.core.night import DEFRAGMENT, NEVER_MS, is_due, next_look_ms, night_begin_ms
+from madang.core.passes.defragment import defragment
 from madang.core.policy import Policy
 from madang.core.settings import Night
 from madang.core.snapshot import Snapshot

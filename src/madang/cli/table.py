@@ -339,6 +339,7 @@ VERBS = (
                 "purpose, owner, day",
                 meta="WHAT[,WHAT]",
             ),
+            Option("--idle", "what was held and not used, and what was taken", kind="flag"),
             Option("--csv", "one line a group, for a spreadsheet", kind="flag"),
             Option("--html", "write a page with plots there", meta="FILE", complete="file"),
         ),

@@ -274,7 +274,8 @@ def least_members(job: Job) -> int:
     if not job.members_min and not job.segments:
         return job.members
     unit = max((segment.members for segment in job.segments), default=1)
-    return -(-(job.members_min or job.members) // unit) * unit
+    least = -(-(job.members_min or job.members) // unit) * unit
+    return min(least, job.members)  # a gang smaller than its segment is one segment
 
 
 def gang_likeness(job: Job) -> tuple[object, ...]:

@@ -37,6 +37,7 @@ MADANG = Policy(
     reserve_gpus_min=16,
     end_permille=500,
     stay_permille=900,
+    victims=Victims.CHEAPEST_OF_LAST,
 )
 
 POLICIES: dict[str, Policy] = {

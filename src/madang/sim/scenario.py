@@ -246,7 +246,8 @@ def _changed(random: Random, ask: Ask, env: dict[str, tuple[tuple[str, str], ...
         env[job.id] = (*env[job.id], ("MADANG_VIRTUAL_SECONDS", str(random.randint(300, 1_500))))
         job = replace(job, checkpoints=True, estimate_ms=0, time_limit_ms=0)
         if random.random() < 0.5:
-            job = replace(job, shape=replace(job.shape, models=()), members=1)
+            shape = replace(job.shape, models=())
+            job = replace(job, shape=shape, members=1, members_min=0, segments=(), spread_nodes=0)
     return replace(ask, fact=ev.JobSubmitted(job))
 
 

@@ -94,7 +94,8 @@ def _stays(left: Pool, place: Place, shape: Shape) -> bool:
     """Take one member's place if it is still there; True iff it is."""
     row, gpus = place
     fits = (
-        all(left.gpu_free.item(row, gpu) >= shape.gpu_milli for gpu in gpus)
+        not shape.exclusive
+        and all(left.gpu_free.item(row, gpu) >= shape.gpu_milli for gpu in gpus)
         and (not shape.cpu_milli or left.cpu_free.item(row) >= shape.cpu_milli)
         and (not shape.memory_mib or left.memory_free.item(row) >= shape.memory_mib)
     )
