@@ -20,6 +20,7 @@ from madang.core.explain_network import (
     network_guide,
 )
 from madang.core.explain_order import gpus_word, holders_word, limit_words, turn_words
+from madang.core.explain_time import RESERVATION_CODES, inside_guide
 from madang.core.lanes import Lanes
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
 from madang.core.nearest import Change, Turn, nearest
@@ -118,6 +119,8 @@ def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
             tries = _lighter(n)
         case code if code in NETWORK_CODES:
             text, tries = network_guide(job, rejected, asked)
+        case code if code in RESERVATION_CODES:
+            text, tries = inside_guide(job, rejected, asked)
         case _:
             text = f"{asked} asked, but all nodes together hold {n['members_max']} such members"
             tries = _smaller(job, int(n["members_max"]))

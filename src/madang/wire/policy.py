@@ -214,16 +214,16 @@ class PolicyFile(BaseModel):
         None, ge=1, le=1_000_000, description="How much dearer it is to stop who serves users."
     )
     reserve_gpus_min: int | None = Field(
-        None,
-        ge=0,
-        le=1_000_000,
-        description="Gangs of so many GPUs always get a start time; 0: no.",
+        None, ge=0, le=1_000_000, description="Gangs of so many GPUs get a start time; 0: none do."
     )
     end_permille: int | None = Field(
-        None, ge=0, le=1_000, description="Quantile of past run times for when others end; 0: none."
+        None, ge=0, le=999, description="Share of past runs by whose end running jobs are expected."
     )
     stay_permille: int | None = Field(
-        None, ge=0, le=1_000, description="Quantile of past run times for who would pass; 0: none."
+        None, ge=0, le=999, description="The same for who wants to pass somebody; 0: no history."
+    )
+    unseen_max: DurationMs | None = Field(
+        None, description="Work believed lost of who checkpoints, but was never seen to, at most."
     )
     utc_offset: ClockMs | None = Field(None, description="The yard's own time, east of UTC.")
     night_begin: ClockMs | None = Field(

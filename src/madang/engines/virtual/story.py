@@ -30,17 +30,6 @@ def reports_of(stay: Stay, member: Member, seed: int, now_ms: int) -> bytes:
     return "".join(lines).encode()
 
 
-def last_checkpoint_ms(stay: Stay, member: Member, now_ms: int) -> int | None:
-    """When it last wrote a checkpoint, as its log tells it: rank 0 writes for the gang."""
-    steps = stay.script.steps
-    if member.rank or not member.starts or not steps:
-        return None
-    run_ms, every = stay.script.run_ms / stay.speed, max(1, steps // CHECKPOINTS)
-    done = min(steps, int((now_ms - member.started_ms) * steps / max(run_ms, 1)))
-    saved = done - done % every
-    return member.started_ms + int(run_ms * saved / steps) if saved > 0 else None
-
-
 def curve(seed: int, stay: Stay, step: int) -> dict[str, float]:
     """Loss, learning rate and speed at a step: a power law with noise, a warm-up and a decay.
 
