@@ -177,9 +177,11 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.defragment", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--gain", type=int, default=NIGHT.move_gain_pct, help="move_gain_pct")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    runs = {"no night": MADANG, "02:00-06:00": NIGHT}
+    night_policy = replace(NIGHT, move_gain_pct=options.gain)
+    runs = {"no night": MADANG, "02:00-06:00": night_policy}
     found = {}
     for name, policy in runs.items():
         night = Night(policy, options.seed)
