@@ -113,7 +113,7 @@ def placements(nodes: int) -> Iterator[Timed]:
                 "a", 2, "p", ONE, 512, segments=(Segment("leaf", 32), Segment("node", 4))
             ),
             "512 × 1 GPU, at most 20 switches": Job("a", 2, "p", ONE, 512, switches=20),
-            "64 to 512 × 1 GPU, within one leaf": Job(
+            "16 to 512 × 1 GPU, within one leaf": Job(
                 "a", 2, "p", ONE, 512, members_min=16, within="leaf"
             ),
         }
