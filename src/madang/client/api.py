@@ -407,6 +407,11 @@ class Client:
         query = {"since": since, "until": until, "by": by}
         return self._document("GET", with_query("/v1/reports/usage", query))
 
+    def idle_report(self, since: str = "", until: str = "") -> Document:
+        """Per project: GPU·hours asked, held, used and idle; who was warned, what was taken."""
+        query = {"since": since, "until": until}
+        return self._document("GET", with_query("/v1/reports/idle", query))
+
     def pool_advice(self, since: str = "", wait: str = "", share: int | None = None) -> Document:
         """What pooling private zones would free, by the demand since then."""
         query = {"since": since, "wait": wait, "share": share}

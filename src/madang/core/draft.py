@@ -261,5 +261,7 @@ class Draft:
 
     def held_places(self, allocation: Allocation) -> list[Place]:
         """What the allocation's members that have not ended hold of the pool."""
+        if not allocation.ended:
+            return self.places_of(allocation.seats)
         held = [seat for rank, seat in enumerate(allocation.seats) if allocation.holds(rank)]
         return self.places_of(held)

@@ -2,8 +2,8 @@
 
 The meaning is that of Volcano's HyperNode: tier 1 is the leaf switch, larger tiers are further up;
 a domain's members are nodes or domains of a lower tier, given by exact names, by a regular
-expression (the whole name) or by a label. Where the tree says nothing of a node, the node's own
-`domains` hold, and a label per level may stand for domains.
+expression (the whole name) or by a label. A node label for each level may stand for domains. A
+tree without either only names the levels of the nodes' own `domains`.
 
 `Placer` turns it into each node's domains; `flaws` says what is wrong with it.
 """
@@ -86,7 +86,8 @@ class Placer:
         labels = dict(node.labels)
         for level, label in enumerate(self.topology.labels):
             names[level] = names[level] or labels.get(label, "")
-        return tuple(names) if any(names) else node.domains
+        says_where = bool(self.topology.domains or self.topology.labels)
+        return tuple(names) if says_where else node.domains
 
     def holding(self, node: Node) -> list[Domain]:
         """The domains that hold the node themselves, the lowest first, in the tree's order."""

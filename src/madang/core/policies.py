@@ -34,6 +34,10 @@ MADANG = Policy(
     fair_lag_ms=24 * _HOUR_MS,
     fair_month_pct=25,
     fair_util_pct=50,
+    reserve_gpus_min=16,
+    end_permille=500,
+    stay_permille=900,
+    victims=Victims.CHEAPEST_OF_LAST,
 )
 
 PACKED = "fullest"

@@ -17,6 +17,7 @@ from madang.core.policy import Policy
 from madang.core.pool import Pool
 from madang.core.scoring import Policy as PlacementPolicy
 from madang.core.settings import Settings
+from madang.core.topology import depth_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Snapshot:
     def domain_name(self, row: int, level: int) -> str:
         """The name of what a row of the pool lies in: at level 1 of the tree the outermost domain,
         below the innermost the node; "" if there is none. O(domains), for people."""
-        depth = self.pool.domains.shape[1]
+        depth = depth_of(self.pool.domains)
         if row < 0 or level < 1:
             return ""
         if level > depth:

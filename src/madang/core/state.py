@@ -336,7 +336,14 @@ class State(NodeFold, UpkeepFold):
         if allocation is None or allocation.state not in LIVELY:
             return True
         allocation = moved(allocation, AllocationState.RELEASING, now_ms)
-        self._put(replace(allocation, release_reason=event.reason))
+        self._put(
+            replace(
+                allocation,
+                release_reason=event.reason,
+                released_for=event.by,
+                bill_gpu_ms=event.bill_gpu_ms,
+            )
+        )
         self._drop_deadline(allocation)
         if event.reason is ReleaseReason.MOVED:
             self.count_move(allocation.job, event, now_ms)

@@ -31,18 +31,19 @@ def typical_requests(snapshot: Snapshot) -> Typical:
 
 
 def unusable(pool: Pool, rows: Ints, typical: Typical) -> Ints:
-    """(R,) F of some rows, in GPU-milli scaled by `typical.weight`; a closed node offers nothing.
+    """(R,) F of some rows, in GPU-milli scaled by `typical.weight`; all of a closed one is lost.
 
     The NumPy form: compiling the other would cost a turn more than it saves.
     """
     lost = fragmentation_of(
         pool.gpu_free[rows], pool.cpu_free[rows], pool.model[rows], typical.table
     )
-    return np.where(pool.open[rows], lost, 0)
+    idle = pool.gpu_free[rows].sum(axis=1, dtype=np.int64)
+    return np.where(pool.open[rows], lost, idle * typical.weight)
 
 
 def unusable_milli(snapshot: Snapshot) -> tuple[int, int]:
     """(expected GPU-milli that a typical request cannot use, GPU-milli idle) in the open nodes."""
     pool, typical = snapshot.pool, typical_requests(snapshot)
-    lost = int(unusable(pool, np.arange(pool.nodes), typical).sum())
+    lost = int(unusable(pool, np.flatnonzero(pool.open), typical).sum())
     return lost // typical.weight, int(pool.gpu_free[pool.open].sum())

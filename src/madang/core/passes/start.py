@@ -140,28 +140,29 @@ def _bound(draft: Draft, job: Job, so_far: Walk) -> bool:
 def _hold_back(draft: Draft, job: Job, so_far: Walk, competes_for: int) -> None:
     """A job for which there is no room may keep those behind from what it waits for.
 
-    Under RESERVE it is given a start time, and only if nobody can say one it holds back.
+    It is given a start time where the policy plans one; if nobody can say one, or the policy plans
+    none, it holds back as the policy has it.
     """
-    snapshot = draft.snapshot
-    misfit, impatient = snapshot.policy.misfit, has_lost_patience(snapshot, snapshot.jobs[job.id])
-    if misfit is Misfit.SKIP and not impatient:
-        return
+    snapshot, policy = draft.snapshot, draft.snapshot.policy
     if draft.window_of(job) is not None:
         return  # it waits for its own devices: nobody else can have them
-    first = so_far.reserved_for(competes_for) < snapshot.policy.reservations
-    if misfit is Misfit.RESERVE and not (first or impatient or _is_planned(snapshot, job)):
+    holds = policy.misfit is Misfit.HOLD or has_lost_patience(snapshot, snapshot.jobs[job.id])
+    plans = policy.misfit is Misfit.RESERVE or policy.end_permille
+    if plans:
+        is_head = so_far.reserved_for(competes_for) < policy.reservations
+        holds |= is_head and policy.misfit is Misfit.RESERVE
+        plans = holds or is_head or _is_planned(snapshot, job)
+    if not (holds or plans):
         return
     pool = draft.room_for(job)
     allowed = snapshot if pool is draft.view else replace(snapshot, pool=pool)
     if not draft.within_quota(job) or not fits_when_empty(allowed, job):
         return
-    if misfit is Misfit.RESERVE and draft.timeline.reserve(job):
+    if plans and draft.timeline.reserve(job):
         so_far.reserved.append(competes_for)
-        return
-    if misfit is Misfit.RESERVE and not (first or impatient):
-        return
-    so_far.held_back |= competes_for
-    so_far.holders.append((competes_for, job.id))
+    elif holds:
+        so_far.held_back |= competes_for
+        so_far.holders.append((competes_for, job.id))
 
 
 def _is_planned(snapshot: Snapshot, job: Job) -> bool:
