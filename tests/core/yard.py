@@ -27,6 +27,7 @@ from madang.core.model import (
     Node,
     NodeState,
     Project,
+    Provisioning,
     Seat,
     Segment,
     Shape,
@@ -173,6 +174,10 @@ class Yard:
             switches_wait_ms=int(options.pop("wait_s", 0)) * 1000,
             segments=_segments(options.pop("segments", "")),
             category=Category(options.pop("category", "training")),
+            provisioning=Provisioning(options.pop("provisioning", "on_demand")),
+            nice=int(options.pop("nice", 0)),
+            head_start_ms=int(options.pop("head_start_s", 0)) * 1000,
+            preemptible=options.pop("preemptible", "yes") == "yes",
             checkpoints=bool(options.pop("checkpoints", "")),
             restart_ms=int(options.pop("restart_s", 0)) * 1000,
             zone=options.pop("zone", ""),
@@ -202,6 +207,7 @@ class Yard:
             healthy=~ill,
             domains=tuple(filter(None, options.get("at", "").split("/"))),
             zone=options.get("zone", ""),
+            group=options.get("group", "default"),
             cached=_listed(options.get("cached", "")),
         )
         self.controller.state.apply(ev.NodeSeen(node), self.now_ms)

@@ -70,6 +70,7 @@ def walk(draft: Draft, until: str = "") -> Walk:
                 break
         if not until:
             turns.pass_alike()
+    draft.hold_back(lanes, so_far.holders)
     return so_far
 
 
