@@ -27,7 +27,7 @@ from madang.core.model import (
     Shape,
 )
 from madang.core.policy import DEFAULT
-from madang.core.settings import DisruptionBudget, Quota, Reservation, Workspace, Zone
+from madang.core.settings import DisruptionBudget, Hole, Quota, Reservation, Workspace, Zone
 from tests.api.serving import TOKEN, serving
 
 Event = tuple[int, str, dict[str, typing.Any]]
@@ -270,7 +270,18 @@ SENTENCES: list[tuple[ev.Event, str]] = [
     (ev.CheckpointSaved("digits-42", 5), "digits-42 saved a checkpoint"),
     (ev.JobMeasured("digits-42", 97, 60_000, 5), "digits-42 used 97 % of its GPUs"),
     (ev.ProjectMeasured("vision", 5), "what vision consumed was measured"),
-    (ev.JobWarned("digits-42", "idle_gpus", 9), "digits-42 was warned (idle gpus)"),
+    (ev.JobWarned("digits-42", "idle", 0), "digits-42 was warned: it holds idle GPUs"),
+    (
+        ev.JobWarned("digits-42", "idle", 9),
+        "digits-42 was warned: it holds idle GPUs and loses them unless it uses them",
+    ),
+    (
+        ev.HoleAsked(Hole("room-1", SHAPE, 8, 9, within="block", by="ann")),
+        "ann wants room: 8 × 2 GPUs within one block (room-1)",
+    ),
+    (ev.HoleMade("room-1", SEATS[:2]), "room-1 is 4 GPUs on n0, n1 once free"),
+    (ev.HoleDropped("room-1", "expired"), "room-1 is given up: its time is over"),
+    (ev.HoleDropped("room-1", "taken", "digits-42"), "room-1 is given to digits-42"),
     (
         ev.JobRejected("digits-42", "vision", "too_large", ()),
         "digits-42 can never run here (too large)",

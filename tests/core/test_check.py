@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from madang.core.check import InvariantBroken, check, check_quota
-from madang.core.model import AllocationState, Exit, NodeState, Phase, Project
+from madang.core.model import AllocationState, Exit, NodeState, Phase, Project, Seat
 from madang.core.state import State
 from tests.core.yard import Yard
 
@@ -33,7 +33,7 @@ def stand(state: State, id: str, **changes: object) -> None:
     live.standing = replace(live.standing, **changes)  # type: ignore[arg-type]
 
 
-def corrupt(what: str, state: State) -> None:  # noqa: C901 - a table of cases
+def corrupt_what_is_held(what: str, state: State) -> None:  # noqa: C901 - a table of cases
     match what:
         case "a GPU is held twice":
             swap(state, "b.1", seats=(state.allocations["b.1"].seats[0],) * 2)
@@ -73,6 +73,10 @@ def corrupt(what: str, state: State) -> None:  # noqa: C901 - a table of cases
             swap(state, "d.1", state=AllocationState.RELEASED)
         case "released without being asked":
             swap(state, "d.1", releasing_ms=0)
+
+
+def corrupt_what_waits(what: str, state: State) -> None:  # noqa: C901 - a table of cases
+    match what:
         case "queue":
             state.queue.pop()
         case "queued twice":
@@ -103,14 +107,39 @@ def corrupt(what: str, state: State) -> None:  # noqa: C901 - a table of cases
             state.unsettled["b"] = None
         case "lingering":
             state.lingering.clear()
+
+
+def corrupt_what_is_promised(what: str, state: State) -> None:
+    match what:
+        case "promised to nobody":
+            state.nominations["z"] = (Seat("n1", (3,)),)
+        case "promised to a job that has its place":
+            state.nominations["b"] = (Seat("n3", (0,)), Seat("n3", (1,)))
+        case "promise is not whole":
+            state.nominations["e"] = (Seat("n1", (0, 1, 2, 3)),)
+        case "promise on an unknown node":
+            state.nominations["c"] = (Seat("n9", (0,)),)
+        case "promised seat":
+            state.nominations["c"] = (Seat("n1", (0, 1)),)
+        case "a GPU is promised twice":
+            state.nominations["c"] = (Seat("n2", (1,)),)
+            state.nominations["d"] = (Seat("n2", (0, 1)),)
         case "usage":
             state.usage_milli["default"] += 1
+
+
+def corrupt(what: str, state: State) -> None:
+    corrupt_what_is_held(what, state)
+    corrupt_what_waits(what, state)
+    corrupt_what_is_promised(what, state)
 
 
 CORRUPTIONS = """a GPU is held twice|free|whole_free|gpu_usable|cpu_free|memory_free|open|row
 cordoned|on_node|seat|id|left behind|gang is not whole|ended bits|a member ended twice|release
 released without being asked|queue|queued twice|queue is not in order|queue key|allocation is gone
-phase|attempt|lanes|backoffs|deadlines|troubled and gone|troubled|unsettled|lingering|usage"""
+phase|attempt|lanes|backoffs|deadlines|troubled and gone|troubled|unsettled|lingering|usage
+promised to nobody|promised to a job that has its place|promise is not whole
+promise on an unknown node|promised seat|a GPU is promised twice"""
 
 
 @pytest.mark.parametrize("what", CORRUPTIONS.replace("\n", "|").split("|"))

@@ -100,7 +100,7 @@ def test_lines_do_not_change_from_version_to_version():
     )
     before_exclusive_shapes = (
         '["AllocationBound",[["a.1","a","p",1,[2,1000,0,0,[]],[["n1",[0,3]]],'
-        '"bound",7,0,0,0,"",0,0,[]]]]'
+        '"bound",7,0,0,0,"",0,0,[],[]]]]'
     )
     assert decode_event(before_exclusive_shapes) == ev.AllocationBound(allocation)
     assert encode_event(ev.MemberEnded("a.1", 0, Exit(1), 9)) == (

@@ -204,11 +204,10 @@ def test_a_trial_on_many_nodes_names_the_first_few():
 @pytest.mark.parametrize(
     ("line", "tries"),
     [
-        ("b: 4x1", ("--members 3 fits in what is free now",)),
-        ("b: 4", ("--gpus 2 per member fits in what is free now",)),
-        ("b: 2x2 model=H100", ("--members 1 fits in what is free now",)),
-        ("b: 2 model=L4", ("--gpus 1 per member fits in what is free now",
-                           "any GPU model: leave --profile out")),
+        ("b: 4x1", ("--members 3 would start now",)),
+        ("b: 4", ("--gpus 2 would start now",)),
+        ("b: 2x2 model=H100", ("--members 1 would start now", "--gpus 1 would start now")),
+        ("b: 2 model=L4", ("--profile H100 would start now", "--gpus 1 would start now")),
     ],
 )  # fmt: skip
 def test_a_trial_that_would_wait_says_what_would_fit(line, tries):
@@ -230,7 +229,7 @@ def test_a_trial_of_the_impossible_is_its_guide():
     answer = trial(Yard("n1: ...."), "b: 5")
 
     assert answer.code == "never"
-    assert answer.tries == ("--gpus 4 and more members",)
+    assert answer.tries == ("--gpus 4 and more members", "--gpus 4 would start now")
 
 
 # -- words -----------------------------------------------------------------------------------------

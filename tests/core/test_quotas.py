@@ -168,7 +168,7 @@ GIVEN_BACK = {
     "what others borrowed is given back": (
         "n1: ....",
         [of("project:vision", guaranteed=2)],
-        ["a: 2 project=text preemptible=no", "b: 2 project=text preemptible=no"],
+        ["a: 2 project=text preemptible=0", "b: 2 project=text preemptible=0"],
         "c: 2 project=vision",
         ["release b.1 preempted 30000", "nominate c"],
     ),

@@ -5,13 +5,16 @@
 
 A capital is a whole device held by the job of that letter, a dot a free one, `x` an ill one, and
 `{AB}` a device that A and B hold shares of. A job is a line: `b: 2x4 share=500 project=vision`:
-two members with four devices each. `at=b0/l1` is a node's place in the network tree. `then=L4+T4`
+two members with four devices each. With `moves=1` it checkpoints and may be moved aside; held jobs
+do so under `under(policy, "a")`. `at=b0/l1` is a node's place in the network tree. `then=L4+T4`
 are models that a job takes in this order where it finds none of `model=`.
 """
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from madang.core import events as ev
@@ -32,6 +35,7 @@ from madang.core.model import (
     Segment,
     Shape,
 )
+from madang.core.policy import Policy
 from madang.core.state import State
 
 FREE, ILL = ".", "x"
@@ -58,6 +62,28 @@ class Yard:
     @property
     def state(self) -> State:
         return self.controller.state
+
+    def under(
+        self,
+        policy: Policy,
+        movable: str = "",
+        estimates_s: Mapping[str, int] = MappingProxyType({}),
+    ) -> "Yard":
+        """Decide by this policy; of the jobs that run, these letters may be moved aside."""
+        for id, live in self.state.jobs.items():
+            live.job = replace(
+                live.job,
+                checkpoints=id in movable,
+                estimate_ms=estimates_s.get(id, 0) * 1000,
+            )
+        self.state.policy = policy  # last: what the state derives of jobs is derived again
+        return self
+
+    def ran(self, job: str, attained_ms: int) -> "Yard":
+        """Let the job have run so long in earlier attempts."""
+        live = self.state.jobs[job]
+        live.standing = replace(live.standing, attained_ms=attained_ms)
+        return self
 
     # -- facts: kept until the next turn -----------------------------------------------------------
 
@@ -174,11 +200,14 @@ class Yard:
             switches_wait_ms=int(options.pop("wait_s", 0)) * 1000,
             segments=_segments(options.pop("segments", "")),
             category=Category(options.pop("category", "training")),
+            checkpoints=bool(options.pop("checkpoints", "") or options.pop("moves", "")),
+            estimate_ms=int(options.pop("estimate_s", 0)) * 1000,
+            owner=options.pop("owner", ""),
+            preemptible=options.pop("preemptible", "1") != "0",
             provisioning=Provisioning(options.pop("provisioning", "on_demand")),
+            reservation=options.pop("reservation", ""),
             nice=int(options.pop("nice", 0)),
             head_start_ms=int(options.pop("head_start_s", 0)) * 1000,
-            preemptible=options.pop("preemptible", "yes") == "yes",
-            checkpoints=bool(options.pop("checkpoints", "")),
             restart_ms=int(options.pop("restart_s", 0)) * 1000,
             zone=options.pop("zone", ""),
             exclusive=bool(options.pop("exclusive", "")),
@@ -309,3 +338,10 @@ def _words(decision: ev.Decision) -> str:
             return f"requeue {decision.job} {decision.not_before_ms}"
         case ev.JobEnded():
             return f"end {decision.job} {decision.phase.value}"
+        case ev.JobWarned():
+            return f"warn {decision.job} {decision.code} {decision.until_ms}"
+        case ev.HoleMade():
+            nodes = " ".join(seat.node for seat in decision.seats)
+            return f"hole {decision.hole} {nodes}"
+        case ev.HoleDropped():
+            return f"drop hole {decision.hole} {decision.code}"

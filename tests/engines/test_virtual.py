@@ -12,7 +12,7 @@ from madang.core.events import Fact, MemberEnded, MemberStarted, NodeLost, NodeS
 from madang.core.model import Allocation, AllocationState, Exit, Node, Seat, Shape
 from madang.engines.base import Launch, Start, Stop
 from madang.engines.virtual import Faults, Fleet, FleetModel, Times, VirtualEngine, fleet_of, sample
-from madang.engines.virtual.sensors import temper_of
+from madang.engines.virtual.script import temper_of
 from madang.engines.virtual.story import log_of, reports_of
 from madang.testing.engine import FAIL_CODE, WORD, Behaviour, EngineContract, World
 from madang.wire.fleet import FleetFile

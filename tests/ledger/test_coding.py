@@ -20,7 +20,7 @@ from madang.core.model import (
     Shape,
 )
 from madang.core.policy import DEFAULT
-from madang.core.settings import DisruptionBudget, Quota, Reservation, Workspace, Zone
+from madang.core.settings import DisruptionBudget, Hole, Quota, Reservation, Workspace, Zone
 from madang.ledger.coding import (
     allocation_of,
     fixed_body,
@@ -60,9 +60,10 @@ def test_what_changes_often_does_not_carry_the_seats():
 
 def test_a_row_of_an_older_version_has_defaults_for_what_it_did_not_know():
     moving = json.loads(moving_body(GANG))
-    older = json.dumps(moving[:-1])
+    older = json.dumps(moving[:-2])
 
     assert allocation_of(fixed_body(GANG), older).exits == ()
+    assert allocation_of(fixed_body(GANG), older).cells == ()
     assert allocation_of(fixed_body(GANG), older).ended == GANG.ended
 
 
@@ -92,6 +93,10 @@ EVENTS = [
     (ev.JobMeasured("digits-42", 97, 60_000, 5), "digits-42", None),
     (ev.ProjectMeasured("vision", 1 << 60, 40), None, None),
     (ev.JobWarned("digits-42", "idle", 9), "digits-42", None),
+    (ev.HoleAsked(Hole("room-1", Shape(8), 8, 9, "block")), None, None),
+    (ev.HoleMade("room-1", (Seat("n1", (0, 1)),)), None, None),
+    (ev.HoleDropped("room-1", "expired"), None, None),
+    (ev.HoleDropped("room-1", "taken", "digits-42"), "digits-42", None),
     (ev.JobRejected("digits-42", "vision", "too_large", (("gpus", 9),)), "digits-42", None),
     (ev.AllocationBound(GANG), "big-7", None),
     (ev.JobNominated("digits-42", (Seat("n1", (1,)),)), "digits-42", None),

@@ -30,6 +30,7 @@ from madang.api.pulse import Pulse
 from madang.api.readers import Readers
 from madang.api.reference import reference_page
 from madang.api.routes.code import code_router
+from madang.api.routes.holes import holes_router
 from madang.api.routes.jobs import jobs_router
 from madang.api.routes.login import login_router
 from madang.api.routes.logs import logs_router
@@ -37,6 +38,7 @@ from madang.api.routes.nodes import nodes_router
 from madang.api.routes.reports import reports_router
 from madang.api.routes.tenancy import tenancy_router
 from madang.api.routes.terminal import terminal_router
+from madang.api.routes.topology import topology_router
 from madang.api.routes.yard import yard_router
 from madang.api.settings import ApiSettings
 from madang.api.yard import Yard
@@ -86,8 +88,10 @@ def _app(desk: Desk) -> FastAPI:
         terminal_router(desk),
         code_router(desk),
         nodes_router(desk),
+        holes_router(desk),
         yard_router(desk),
         tenancy_router(desk),
+        topology_router(desk),
         reports_router(desk),
         login_router(desk),
     )

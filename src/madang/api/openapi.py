@@ -57,6 +57,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             {"name": "jobs", "description": JOBS},
             {"name": "code", "description": "The code that jobs run, by digest."},
             {"name": "nodes", "description": "Machines, devices, sensors."},
+            {"name": "holes", "description": "Room that is made by moving jobs, and kept."},
             {"name": "yard", "description": "The whole: overview, projects, events."},
             {"name": "access", "description": "Tokens, logins."},
         ],

@@ -7,6 +7,7 @@ from typing import Any
 from madang.core import events as ev
 from madang.core.codec import decode_event
 from madang.core.explain import how_it_ended, size
+from madang.core.explain_upkeep import hole_size
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Node, ReleaseReason, Seat
 
 NODES_NAMED_MAX = 4
@@ -118,6 +119,27 @@ def _release(event: ev.ReleaseAsked) -> str:
     return f"{event.allocation} was asked to end{f': {why}' if why else ''} ({grace} of grace)"
 
 
+def _warned(event: ev.JobWarned) -> str:
+    loses = " and loses them unless it uses them" if event.until_ms else ""
+    return f"{event.job} was warned: it holds idle GPUs{loses}"
+
+
+_DROPPED_WORDS = {
+    "expired": "its time is over",
+    "broken": "a device of it is gone",
+    "no_level": "no node says where it is in the network",
+    "too_large": "the yard is not as large",
+    "held": "those who are there must not be moved",
+    "crowded": "those who are there have nowhere to go",
+}
+
+
+def _hole_dropped(event: ev.HoleDropped) -> str:
+    if event.job:
+        return f"{event.hole} is given to {event.job}"
+    return f"{event.hole} is given up: {_DROPPED_WORDS.get(event.code, event.code)}"
+
+
 def _requeued(event: ev.JobRequeued) -> str:
     reason = f": {event.reason}" if event.reason else ""
     return f"{event.job} waits again{reason}"
@@ -170,7 +192,10 @@ WORDS: dict[type, Callable[[Any], str]] = {
     ev.JobNominated: lambda e: f"{e.job} is promised {_seats(e.seats)} once free",
     ev.NominationDropped: lambda e: f"{e.job} must look again: what it was promised is gone",
     ev.ReleaseAsked: _release,
-    ev.JobWarned: lambda e: f"{e.job} was warned ({e.code.replace('_', ' ')})",
+    ev.JobWarned: _warned,
+    ev.HoleAsked: lambda e: f"{_by(e.hole.by)} wants room: {hole_size(e.hole)} ({e.hole.id})",
+    ev.HoleMade: lambda e: f"{e.hole} is {_seats(e.seats)} once free",
+    ev.HoleDropped: _hole_dropped,
     ev.JobRequeued: _requeued,
     ev.JobEnded: _job_ended,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from madang.api.sentences import sentence
 from madang.api.yard import Top
+from madang.core import explain_upkeep
 from madang.core.explain import Trial, Why, how_it_ended
 from madang.core.live import LiveNode
 from madang.core.model import (
@@ -86,6 +87,7 @@ def job_view(  # noqa: PLR0913 - the six parts that a job's picture is put toget
         exit_code=exit_code(standing, newest),
         seats=_seats(newest),
         memo=memo,
+        warning=explain_upkeep.idle(job, standing),
         forked_from=asked.get("forked_from", ""),
         waits=waits,
     )
@@ -132,13 +134,14 @@ def waits_view(why: Why) -> wire.WaitsView:
     )
 
 
-def why_view(why: Why) -> wire.WhyView:
+def why_view(why: Why, tries: Sequence[str] = ()) -> wire.WhyView:
     return wire.WhyView(
         code=why.code,
         text=why.text,
         earliest_ms=why.earliest_ms,
         basis=why.basis,
         numbers=dict(why.numbers),
+        tries=list(tries),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from madang.core.events import Fact
 from madang.core.explain import Guide, Trial
-from madang.core.model import Allocation, Job, Standing
+from madang.core.model import Allocation, Job, Shape, Standing
 from madang.core.snapshot import Snapshot
 from madang.ledger import Ledger
 from madang.wire.jobs import JobRequest
@@ -190,6 +190,9 @@ class Yard(Protocol):
 
     def snapshot(self) -> Snapshot:
         """Of the last committed turn; its mappings too do not change any more."""
+
+    def shape_of(self, request: JobRequest) -> Shape:
+        """What one member of such a job would need of a node: the first of its shapes."""
 
     def trial(self, request: JobRequest, owner: str) -> Trial:
         """What would happen to the request if it were submitted now."""

@@ -123,6 +123,8 @@ COMMON = (
 )
 
 TENANCY = "madang.cli.tenancy"
+NETWORK = "madang.cli.topology"
+TREE_FILE = Argument("FILE", "a topology in YAML, or HyperNodes", complete="file")
 OWNER = Argument("OWNER", "project:NAME or workspace:NAME")
 WHERE = (
     Option("--group", "of one machine group (all)"),
@@ -374,6 +376,24 @@ VERBS = (
         group="Run the yard",
         arguments=(Argument("NODE", NODE.help, many=True, complete="node"),),
     ),
+    Verb(
+        "make-room",
+        "madang.cli.room",
+        "Move jobs so that there is room for a large one; keep it",
+        group="Run the yard",
+        arguments=(Argument("SIZE", "8x8: 8 nodes with 8 GPUs; none: what is kept", default=""),),
+        options=(
+            Option("--profile", "machine profile (GPU model)"),
+            Option("--within", "network level that holds all of it: block, leaf, …"),
+            Option("-p --project", "whose job it is for (anybody's)", complete="project"),
+            Option("--for", "how long it is kept (4h)", meta="TIME"),
+            Option("--name", "what it is called (room-1)"),
+            Option("--drop", "give this one up", meta="NAME"),
+            Option("--dry-run", "only say who would move, and what it costs", kind="flag"),
+        ),
+        note="Who moves checkpoints, and goes on elsewhere at once. The room goes to the first\n"
+        "job that asks for all of it.",
+    ),
     Verb("project ls", "madang.cli.watch", "Projects, quota and use", group="Run the yard"),
     Verb(
         "project set",
@@ -437,6 +457,15 @@ VERBS = (
         group="Run the yard",
         arguments=(Argument("FILE", "a policy in TOML", complete="file"),),
     ),
+    Verb("topology show", NETWORK, "The network tree, and what is free", group="Run the yard"),
+    *(
+        Verb(f"topology {word}", NETWORK, words, group="Run the yard", arguments=(TREE_FILE,))
+        for word, words in (
+            ("check", "What would be wrong or odd with a tree here"),
+            ("set", "Declare the network tree"),
+        )
+    ),
+    Verb("topology rm", NETWORK, "Let nodes say where they lie", group="Run the yard"),
     Verb(
         "token new",
         "madang.cli.change",
@@ -464,6 +493,7 @@ VERBS = (
             Option("--devices", "CPU slots instead of GPUs", kind="int", meta="N"),
             Option("--fleet", "a simulated fleet instead of this machine", complete="file"),
             Option("--policy", "rules of the yard, in TOML", meta="FILE", complete="file"),
+            Option("--topology", "the network tree, in YAML", meta="FILE", complete="file"),
             Option("--database", "postgresql+psycopg://… instead of SQLite", meta="URL"),
             Option("-d --detach", "in the background; returns when it is ready", kind="flag"),
         ),

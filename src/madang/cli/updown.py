@@ -40,6 +40,7 @@ class UpOptions:
     fleet: str = ""
     database: str = ""
     policy: str = ""
+    topology: str = ""
 
 
 def up_verb(given: Given, desk: Desk) -> int:
@@ -76,6 +77,9 @@ def _options(given: Given) -> UpOptions:
     policy = given.text("policy")
     if policy and not os.path.isfile(policy):
         raise UsageError(f"--policy: there is no file {policy}", code="usage", given=policy)
+    topology = given.text("topology")
+    if topology and not os.path.isfile(topology):
+        raise UsageError(f"--topology: there is no file {topology}", code="usage", given=topology)
     return UpOptions(
         state=state_dir(os.environ),
         host=given.text("host") or HOST,
@@ -84,6 +88,7 @@ def _options(given: Given) -> UpOptions:
         fleet=os.path.abspath(fleet) if fleet else "",
         database=given.text("database"),
         policy=os.path.abspath(policy) if policy else "",
+        topology=os.path.abspath(topology) if topology else "",
     )
 
 
@@ -152,6 +157,8 @@ def _words(options: UpOptions) -> list[str]:
         words += ["--database", options.database]
     if options.policy:
         words += ["--policy", options.policy]
+    if options.topology:
+        words += ["--topology", options.topology]
     return words
 
 

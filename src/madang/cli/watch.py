@@ -107,7 +107,9 @@ def short_why(job: Document) -> str:
     """Why it waits, or how it ended badly."""
     if job["phase"] in ("waiting", "starting"):
         return str((job.get("waits") or {}).get("text") or job["reason"])
-    return str(job["reason"]) if job["phase"] != "succeeded" else ""
+    if job["phase"] == "succeeded":
+        return ""
+    return str(job.get("warning") or job["reason"])
 
 
 # -- show -------------------------------------------------------------------------------------
@@ -130,6 +132,7 @@ def job_text(job: Document) -> str:
     rows = [
         ("job", f"{clean(job['id'])}  {phase(job['phase'])}"),
         ("why", _wait_text(waits, now_ms) if waits else clean(job["reason"])),
+        ("warning", clean(job.get("warning") or "")),
         ("command", clean(shlex.join(job["command"]))),
         ("asks", each if job["members"] == 1 else f"{job['members']} members × {each}"),
         ("on", clean(job.get("profile") or "")),
@@ -196,6 +199,8 @@ def why_verb(given: Given, desk: Desk) -> int:
     lines = [f"{job_id}: {_wait_text(why, _now_ms())}"]
     numbers = why.get("numbers") or {}
     lines += [f"  {clean(name)} {clean(value)}" for name, value in numbers.items()]
+    for at, words in enumerate(why.get("try") or ()):
+        lines.append(f"  {'try' if at == 0 else 'or':<3} {clean(words)}")
     desk.answer(why, "\n".join(lines))
     return 0
 

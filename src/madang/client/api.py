@@ -307,6 +307,18 @@ class Client:
         """Let a node take work again."""
         return self._document("POST", f"/v1/nodes/{quoted(node)}/uncordon", b"{}")
 
+    def holes(self) -> list[Document]:
+        """Room that is kept for jobs to come."""
+        return list(self._document("GET", "/v1/holes")["holes"])
+
+    def make_room(self, **asked: Any) -> Document:
+        """Move jobs so that there is room; `dry_run=True` only says who would. See HoleRequest."""
+        return self._document("POST", "/v1/holes", _encoded(asked))
+
+    def drop_hole(self, hole: str) -> Document:
+        """Give a hole up."""
+        return self._document("DELETE", f"/v1/holes/{quoted(hole)}")
+
     def top(self) -> Document:
         """What machines and members use now."""
         return self._document("GET", "/v1/top")
@@ -333,6 +345,22 @@ class Client:
     def set_policy(self, policy: Document) -> Document:
         """Put a policy in force; what is left out is as in its `base`."""
         return self._document("PUT", "/v1/policy", _encoded(policy))
+
+    def topology(self) -> Document:
+        """The network tree in force: levels, domains, what of each is free."""
+        return self._document("GET", "/v1/topology")
+
+    def set_topology(self, topology: Document) -> Document:
+        """Declare a network tree; see the body of `PUT /v1/topology`."""
+        return self._document("PUT", "/v1/topology", _encoded(topology))
+
+    def check_topology(self, topology: Document) -> Document:
+        """What would be wrong or odd with it here; changes nothing."""
+        return self._document("POST", "/v1/topology/check", _encoded(topology))
+
+    def drop_topology(self) -> Document:
+        """Forget the declared tree: nodes lie where they say themselves."""
+        return self._document("DELETE", "/v1/topology")
 
     def quotas(self) -> list[Document]:
         """What owners may hold, what they can always have back, and what they hold."""

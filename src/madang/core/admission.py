@@ -12,6 +12,7 @@ from madang.core.gangs import (
     NEVER_MS,
     SEGMENTS,
     SWITCHES,
+    WITHIN,
     binding,
     could_hold_gang,
     least_members,
@@ -156,13 +157,17 @@ def _network(snapshot: Snapshot, job: Job, shape: Shape, eligible: Bools | None)
     assert terms is not None, f"levels were looked at before: {job}"
     assert found is not None, f"does not fit, but nothing binds: {job}"
     codes = {SEGMENTS: "segments_too_large", SWITCHES: "switches_too_few"}
+    level = level_name(policy.levels, depth, found.level)
+    domain = snapshot.domain_name(found.row, found.level)
+    if level == NODE and found.code == WITHIN and job.within in policy.levels:
+        level, domain = job.within, ""  # a level that no node names here
     return Rejected(
         codes.get(found.code, "domain_too_small"),
         (
             ("members", found.least),
             ("members_max", found.room),
-            ("level", level_name(policy.levels, depth, found.level)),
-            ("domain", snapshot.domain_name(found.row, found.level)),
+            ("level", level),
+            ("domain", domain),
             ("switches", job.switches),
             ("by_default", int(terms.by_default)),
         ),

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from madang.core.admission import Rejected, judge
 from madang.core.events import Decision, Event, Fact, JobRejected, JobSubmitted
 from madang.core.model import Job
+from madang.core.night import has_night, next_look_ms
 from madang.core.ordering import next_change_ms
+from madang.core.passes.calendar import windows_ms
+from madang.core.passes.grow import worth_from_ms
 from madang.core.passes.start import BINDS_PER_TURN_MAX
 from madang.core.plan import plan
 from madang.core.state import State
@@ -68,19 +71,34 @@ class Controller:
         if state.insisting:
             after = bisect_right(state.insisting, (self._planned_ms, "\U0010ffff"))
             due += [until_ms for until_ms, _ in state.insisting[after : after + 1]]
+        if state.short:
+            due += self._may_grow_ms()
         if (change_ms := next_change_ms(state, self._planned_ms)) is not None:
             due.append(change_ms)
+        due += [hole.until_ms for hole in state.settings.holes.values()]
+        if has_night(state.policy) and state.allocations:
+            due.append(next_look_ms(state.policy, state.planned_ms, now_ms))
+        if state.settings.reservations:
+            due += windows_ms(state.settings.reservations.values(), self._planned_ms)
         return max(now_ms, min(due)) if due else None
+
+    def _may_grow_ms(self) -> list[int]:
+        """When gangs that run short may first be worth a new start, after the last plan."""
+        state = self.state
+        running = [state.allocations[id] for id in state.short]
+        times = [worth_from_ms(state.jobs[one.job].job, one) for one in running]
+        return [at_ms for at_ms in times if at_ms > self._planned_ms]
 
     def _plan(self, now_ms: int) -> list[Decision]:
         due_ms = self.due_ms(now_ms)
         if due_ms is None or due_ms > now_ms:
             return []
-        stirs = self.state.stirs
-        decisions = plan(self.state.snapshot(now_ms))
+        state, stirs = self.state, self.state.stirs
+        decisions = plan(state.snapshot(now_ms))
         was_cut = len(decisions) >= BINDS_PER_TURN_MAX
         self._planned_stirs = _NEVER_PLANNED if was_cut else stirs
         self._planned_ms = now_ms
+        state.planned(now_ms)
         return decisions
 
     def judge(self, job: Job) -> Rejected | None:

@@ -1,7 +1,9 @@
 """A plan in the making: the snapshot, the decisions so far, and the pool they leave behind."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from madang.core.cells.room import is_firm
 from madang.core.events import (
     AllocationBound,
     Decision,
@@ -11,11 +13,23 @@ from madang.core.events import (
 )
 from madang.core.gangs import least_members
 from madang.core.lanes import Lanes
-from madang.core.model import UNLIMITED, Allocation, AllocationState, Job, ReleaseReason, Seat
+from madang.core.model import (
+    UNLIMITED,
+    Allocation,
+    AllocationState,
+    Job,
+    ReleaseReason,
+    Seat,
+    Shape,
+)
 from madang.core.pool import Place, Pool
 from madang.core.quotas import Book, open_to
 from madang.core.seating import Seated
+from madang.core.settings import Reservation
 from madang.core.snapshot import Snapshot
+from madang.core.timeline import Timeline
+
+Kept = tuple[Place, Shape]
 
 
 class Draft:
@@ -27,6 +41,8 @@ class Draft:
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
+        if snapshot.cells is not None:
+            snapshot = replace(snapshot, cells=snapshot.cells.scratch())
         self.snapshot = snapshot
         self.decisions: list[Decision] = []
         self._scratch: Pool | None = None
@@ -37,6 +53,9 @@ class Draft:
         self._book: Book | None = None
         self._lanes: Lanes | None = None
         self._holders: tuple[tuple[int, str], ...] = ()
+        self._timeline: Timeline | None = None
+        # Calendar reservation whose window is open → its free places, that its own jobs get.
+        self.kept: dict[str, list[Kept]] = {}
 
     @property
     def pool(self) -> Pool:
@@ -57,10 +76,55 @@ class Draft:
             self._book = Book(self.snapshot)
         return self._book
 
+    @property
+    def timeline(self) -> Timeline:
+        """What will be free when, and what of it is reserved."""
+        if self._timeline is None:
+            self._timeline = Timeline(self)
+        return self._timeline
+
     def room_for(self, job: Job) -> Pool:
-        """`view`, less the machine groups where a limit has no room for the job."""
+        """`view`, less the machine groups where a limit has no room for the job.
+
+        For a job inside a reservation whose window is open it is what is kept for that.
+        """
+        pool = self.view if self.window_of(job) is None else self._kept_for(job)
         full = self.book.full_groups(job, job.milli)
-        return open_to(self.snapshot, self.view, full) if full else self.view
+        return open_to(self.snapshot, pool, full) if full else pool
+
+    def window_of(self, job: Job) -> Reservation | None:
+        """The reservation that the job runs inside; None if it has none, or that is over."""
+        if not job.reservation:
+            return None
+        found = self.snapshot.settings.reservations.get(job.reservation)
+        return found if found is not None and self.snapshot.now_ms < found.end_ms else None
+
+    def _kept_for(self, job: Job) -> Pool:
+        pool = self.view.scratch()
+        for array in (pool.gpu_free, pool.whole_free, pool.cpu_free, pool.memory_free):
+            array[:] = 0
+        for place, shape in self.kept.get(job.reservation, ()):
+            pool.give(place, shape)
+        return pool
+
+    def _unkeep(self, job: Job, places: Sequence[Place]) -> None:
+        """The job takes of what was kept for its reservation: that much is not kept any more."""
+        rows = {row for row, _ in places}
+        kept = self.kept[job.reservation]
+        for place, shape in [one for one in kept if one[0][0] in rows]:
+            self.pool.give(place, shape)
+        self.kept[job.reservation] = [one for one in kept if one[0][0] not in rows]
+
+    def _keep_again(self, job: Job, places: Sequence[Place], before: list[Kept]) -> None:
+        """What the job left on its nodes of what was kept there stays kept."""
+        taken = {(row, gpu) for row, gpus in places for gpu in gpus}
+        rows = {row for row, _ in places}
+        for (row, gpus), shape in before:
+            rest = tuple([gpu for gpu in gpus if (row, gpu) not in taken])
+            if row in rows and rest:
+                small = replace(shape, gpus=len(rest), cpu_milli=0, memory_mib=0)
+                self.pool.take([(row, rest)], small)
+                self.kept[job.reservation].append(((row, rest), small))
 
     def add(self, decision: Decision) -> None:
         """A decision that takes no device."""
@@ -89,16 +153,16 @@ class Draft:
             return False
         return self.book.short_of(job, job.milli) is None
 
-    def _charge(self, job: Job, seated: Seated) -> None:
-        """Count what the job gets for its project, at once: others' turns depend on it."""
-        milli = len(seated.places) * seated.shape.milli
-        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
+    def _charge(self, job: Job, places: Sequence[Place], milli: int) -> None:
+        """Count so much a place for the job's project, at once: others' turns depend on it."""
+        total_milli = len(places) * milli
+        self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + total_milli
         if not self.book.quotas:
             return
         parts: dict[str, int] = {}
-        for row, _ in seated.places:
+        for row, _ in places:
             group = self.snapshot.nodes[self.snapshot.node_ids[row]].node.group
-            parts[group] = parts.get(group, 0) + seated.shape.milli
+            parts[group] = parts.get(group, 0) + milli
         self.book.take(job, parts)
 
     def bind(self, job: Job, seated: Seated) -> None:
@@ -108,8 +172,15 @@ class Draft:
         assert len(places) <= job.members, f"more members than asked: {job} {places}"
         self.bound.add(job.id)
         attempt = self.snapshot.jobs[job.id].standing.attempt + 1
+        inside = self.window_of(job) is not None and job.reservation in self.kept
+        before = self.kept[job.reservation] if inside else []
+        if inside:
+            self._unkeep(job, places)
         self.pool.take(places, shape)
-        self._charge(job, seated)
+        self._note_cells(job, seated)
+        if inside:
+            self._keep_again(job, places, before)
+        self._charge(job, places, shape.milli)
         self.decisions.append(
             AllocationBound(
                 Allocation(
@@ -121,9 +192,16 @@ class Draft:
                     seats=tuple(Seat(self.snapshot.node_ids[row], gpus) for row, gpus in places),
                     state=AllocationState.BOUND,
                     bound_ms=self.snapshot.now_ms,
+                    cells=seated.cells,
                 )
             )
         )
+
+    def _note_cells(self, job: Job, seated: Seated) -> None:
+        """What is firm, or claims promised cells, is in the book of cells from now on."""
+        book = self.snapshot.cells
+        if book is not None and (seated.cells or is_firm(job)):
+            book.take(seated.places, seated.shape, seated.cells)
 
     def nominate(self, job: Job, seated: Seated) -> None:
         """Promise the job these places, which others still hold; nobody else gets them."""
@@ -135,11 +213,24 @@ class Draft:
         )
         self.keep_promise(job, seated)
 
+    def move(self, job: Job, seated: Seated) -> None:
+        """Promise a running job another place, free now. It is charged for the one it leaves."""
+        assert self.snapshot.jobs[job.id].allocation is not None, f"has nothing to leave: {job}"
+        self.nominate(job, seated)
+
     def keep_promise(self, job: Job, seated: Seated) -> None:
-        """Keep what is free of the promised places from everyone else, and charge the project."""
+        """Keep what is free of the promised places from everyone else, and charge the project.
+
+        A job that moves is charged here only for what it does not hold any more elsewhere.
+        """
         self.promised.add(job.id)
         self.pool.block(seated.places, seated.shape)
-        self._charge(job, seated)
+        self._note_cells(job, seated)
+        self._charge(job, seated.places, seated.shape.milli)
+        live = self.snapshot.jobs[job.id]
+        if live.allocation is not None:
+            held = self.snapshot.allocations[live.allocation]
+            self._charge(job, self.held_places(held), -held.shape.milli)
 
     def drop_nomination(self, job: str) -> None:
         """The promise cannot be kept."""
@@ -153,21 +244,24 @@ class Draft:
             return False
         if self.snapshot.still_runs(job_id):
             return False
+        window = self.window_of(live.job)
+        if window is not None and self.snapshot.now_ms < window.begin_ms:
+            return False
         return live.standing.not_before_ms <= self.snapshot.now_ms
 
     def may_start(self, job_id: str) -> bool:
         """True iff the job waits for nothing but devices, and has none promised."""
         job = self.snapshot.jobs[job_id].job
-        return self.is_due(job_id) and self.within_quota(job) and not self._is_held_back(job)
+        return self.is_due(job_id) and self.within_quota(job)
 
     def hold_back(self, lanes: Lanes, holders: Sequence[tuple[int, str]]) -> None:
-        """From here on nobody else, unless within a guarantee, may start in the lanes of those who
-        hold: not by moving others aside either, or who holds would wait for ever. Who is promised a
-        place holds no longer.
+        """Nobody else, unless within a guarantee, shall move others aside in the lanes of those who
+        hold, or who holds would wait for ever. Who is promised a place holds no longer.
         """
         self._lanes, self._holders = lanes, tuple(holders)
 
-    def _is_held_back(self, job: Job) -> bool:
+    def is_held_back(self, job: Job) -> bool:
+        """True iff somebody who has lost patience holds what the job would displace others for."""
         holders = [one for one in self._holders if one[1] not in self.promised]
         if not holders or any(id == job.id for _, id in holders):
             return False

@@ -18,7 +18,7 @@ from madang.core.model import (
     Seat,
 )
 from madang.core.policy import Policy
-from madang.core.settings import DisruptionBudget, Quota, Reservation, Workspace, Zone
+from madang.core.settings import DisruptionBudget, Hole, Quota, Reservation, Workspace, Zone
 
 # -- facts: what users asked and engines saw ---------------------------------------------------
 
@@ -166,12 +166,24 @@ class CheckpointSaved:
 
 @dataclass(frozen=True, slots=True)
 class JobMeasured:
-    """Mean GPU utilisation of a running job over the last `window_ms`. Unknown is not sent."""
+    """Mean GPU utilisation of a running job over the last `window_ms`. Unknown is not sent.
+
+    Windows of one attempt do not overlap. `busiest_pct` is the mean of its busiest device (-1: as
+    `util_pct`), rounded up: a device that did anything is not at 0.
+    """
 
     job: str
     util_pct: int
     window_ms: int
     at_ms: int
+    busiest_pct: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class HoleAsked:
+    """Somebody wants room; see `settings.Hole`. It is made in the same turn, or dropped."""
+
+    hole: Hole
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +243,25 @@ class ReleaseAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class HoleMade:
+    """The hole has these seats, one per member, once those who hold them have left."""
+
+    hole: str
+    seats: tuple[Seat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HoleDropped:
+    """The hole is no more: taken by whom it was for, expired, broken, or never to be made."""
+
+    hole: str
+    code: str
+    job: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class JobWarned:
-    """The job is told that it will lose its GPUs at `until_ms` unless it uses them."""
+    """The job is told that it will lose its GPUs at `until_ms` unless it uses them (0: never)."""
 
     job: str
     code: str
@@ -277,6 +306,7 @@ Fact = (
     | CheckpointSaved
     | JobMeasured
     | ProjectMeasured
+    | HoleAsked
 )
 Decision = (
     JobRejected
@@ -285,6 +315,8 @@ Decision = (
     | NominationDropped
     | ReleaseAsked
     | JobWarned
+    | HoleMade
+    | HoleDropped
     | JobRequeued
     | JobEnded
 )
@@ -313,6 +345,7 @@ FACTS: tuple[type, ...] = (
     CheckpointSaved,
     JobMeasured,
     ProjectMeasured,
+    HoleAsked,
 )
 DECISIONS: tuple[type, ...] = (
     JobRejected,
@@ -321,6 +354,8 @@ DECISIONS: tuple[type, ...] = (
     NominationDropped,
     ReleaseAsked,
     JobWarned,
+    HoleMade,
+    HoleDropped,
     JobRequeued,
     JobEnded,
 )

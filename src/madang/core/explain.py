@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from madang.core import explain_upkeep
 from madang.core.admission import Numbers, Rejected
 from madang.core.draft import Draft
 from madang.core.explain_network import (
@@ -20,7 +21,10 @@ from madang.core.explain_network import (
 from madang.core.explain_order import gpus_word, holders_word, limit_words, turn_words
 from madang.core.lanes import Lanes
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
+from madang.core.nearest import Change, Turn, nearest
 from madang.core.ordering import Turns
+from madang.core.passes.honour import honour
+from madang.core.passes.make_room import keep_holes
 from madang.core.passes.start import walk
 from madang.core.placement import Unplaced, members_room, room_when_empty
 from madang.core.pool import Place, Pool
@@ -159,6 +163,10 @@ def why(snapshot: Snapshot, job_id: str) -> Why:
 def _why(snapshot: Snapshot, job_id: str) -> Why:
     live = snapshot.jobs[job_id]
     job, standing = live.job, live.standing
+    if moves := explain_upkeep.moving(snapshot, job_id):
+        return Why("moving", moves)
+    if idles := explain_upkeep.idle_why(snapshot, job_id):
+        return Why("idle", idles)
     if standing.phase is not Phase.WAITING:
         return Why(standing.phase, f"it does not wait: it is {standing.phase}")
     if standing.not_before_ms > snapshot.now_ms:
@@ -194,7 +202,7 @@ def _blocked(snapshot: Snapshot, job: Job) -> Why:
         return Why("no_nodes", "no node has reported yet")
     if not fits_when_empty(snapshot, job):
         return _out_of_service(snapshot, job)
-    draft = Draft(snapshot)
+    draft = _kept_for_others(snapshot, job)
     holders = walk(draft, until=job.id).holders
     placed = seat(snapshot, draft.room_for(job), job)
     lanes = Lanes(snapshot)
@@ -294,6 +302,8 @@ def _no_room(
     if ahead:
         text += f"; {ahead} ahead of it"
     text += _closed(int(np.count_nonzero(~pool.open)))
+    if kept := explain_upkeep.kept_for_holes(snapshot, job.shape.models):
+        text += f"; {kept}"
     numbers: Numbers = (
         ("free", free),
         ("most_on_one_node", most),
@@ -379,7 +389,9 @@ def try_job(snapshot: Snapshot, job: Job, rejected: Rejected | None) -> Trial:
     """What would happen to the job if it were submitted now, behind everyone of its class."""
     if rejected is not None:
         words = guide(job, rejected, snapshot.models)
-        return Trial("never", words.text, (), words.tries)
+        known = job.project in snapshot.projects
+        nearer = _nearest_words(snapshot.joined(job), job) if known else ()
+        return Trial("never", words.text, (), (*words.tries, *nearer))
     snapshot = snapshot.joined(job)
     reason = _blocked(snapshot, job)
     if reason.code == "next":
@@ -391,31 +403,55 @@ def try_job(snapshot: Snapshot, job: Job, rejected: Rejected | None) -> Trial:
         return Trial(
             "starts_now", f"starts now on {shown}{f' and {more} more' * (more > 0)}", places
         )
-    text, tries = _said(reason.text, snapshot.models), _what_fits_now(snapshot, job)
+    text, tries = _said(reason.text, snapshot.models), _nearest_words(snapshot, job)
     return Trial("waits", text, (), tries, earliest_ms=reason.earliest_ms)
 
 
-def _placed_behind(snapshot: Snapshot, job: Job) -> tuple[Place, ...]:
+def _kept_for_others(snapshot: Snapshot, job: Job) -> Draft:
+    """The next turn's draft as the job finds it: what others are promised is not free."""
     draft = Draft(snapshot)
+    honour(draft)
+    keep_holes(draft, job)
+    return draft
+
+
+def _placed_behind(snapshot: Snapshot, job: Job) -> tuple[Place, ...]:
+    draft = _kept_for_others(snapshot, job)
     walk(draft, until=job.id)
     placed = seat(snapshot, draft.room_for(job), job)
     assert not isinstance(placed, Unplaced), f"would start, but where? {job} {placed}"
     return placed.places
 
 
-def _what_fits_now(snapshot: Snapshot, job: Job) -> tuple[str, ...]:
-    eligible = rows_for(snapshot, snapshot.pool, job, job.shape)
-    rows = snapshot.pool.open if eligible is None else snapshot.pool.open & eligible
-    tries = []
-    room = int(np.minimum(members_room(snapshot.pool, job.shape, eligible), job.members).sum())
-    if 1 <= room < job.members:
-        tries.append(f"--members {room} fits in what is free now")
-    most = int(snapshot.pool.whole_free[rows].max(initial=0))
-    if 1 <= most < job.shape.gpus:
-        tries.append(f"--gpus {most} per member fits in what is free now")
-    if job.shape.models:
-        anything = replace(job, shape=replace(job.shape, models=()))
-        anywhere = seat(snapshot, snapshot.pool, anything)
-        if not isinstance(anywhere, Unplaced):
-            tries.append("any GPU model: leave --profile out")
-    return tuple(tries)
+def tries_now(snapshot: Snapshot, job_id: str) -> tuple[str, ...]:
+    """What is nearest to a waiting job and would start now; nothing for one that does not wait.
+
+    Raises:
+        KeyError: the job is not live.
+    """
+    live = snapshot.jobs[job_id]
+    if live.standing.phase is not Phase.WAITING or live.standing.not_before_ms > snapshot.now_ms:
+        return ()
+    return _nearest_words(snapshot, live.job)
+
+
+def _nearest_words(snapshot: Snapshot, job: Job) -> tuple[str, ...]:
+    if not snapshot.pool.nodes:
+        return ()
+    changes = nearest(Turn(snapshot, job.id), job)
+    return tuple(_said(_change_words(change), snapshot.models) for change in changes)
+
+
+def _change_words(change: Change) -> str:
+    match change.option:
+        case "--members --gpus":
+            members, gpus = change.value.split()
+            return f"--members {members} --gpus {gpus} would start now: as many GPUs, other members"
+        case "--switches" | "--spread" | "--exclusive" | "--zone":
+            return f"without {change.option} it would start now"
+        case "segments":
+            return "without segments it would start now"
+        case "all":
+            return f"without {change.value} it would start now"
+        case _:
+            return f"{change.option} {change.value}".rstrip() + " would start now"

@@ -104,18 +104,19 @@ def _binds(snapshot: Snapshot, job: Job, room: Ints) -> tuple[str, Numbers] | No
         return None
     level = level_name(snapshot.policy.levels, depth, found.level)
     domain = snapshot.domain_name(found.row, found.level)
+    later = ""
     match found.code:
         case code if code == SEGMENTS:
             text = f"in segments within one {level} there is room for {found.room}"
         case code if code == SWITCHES:
             text = f"on {terms.switches} {level} switches there is room for {found.room}"
-            if job.switches_wait_ms:
-                until_ms = job.submitted_ms + job.switches_wait_ms - snapshot.now_ms
-                text += f" (any number will do in {max(0, until_ms) // 1000} s)"
+            if job.insists_until_ms:
+                left_ms = max(0, job.insists_until_ms - snapshot.now_ms)
+                later = f" (any number will do in {left_ms // 1000} s)"
         case _:
             best = f"the {level} with the most room, {domain}," if domain else f"no {level}"
             text = f"all must be within one {level}; {best} has room for {found.room}"
-    text += f" of {_wanted(job, found)}; anywhere there is room for {found.anywhere}"
+    text += f" of {_wanted(job, found)}{later}; anywhere there is room for {found.anywhere}"
     return text, (
         ("level", level),
         ("domain", domain),

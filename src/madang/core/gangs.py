@@ -260,11 +260,10 @@ def keeps_terms(pool: Pool, job: Job, rows: Sequence[int], now_ms: int, policy: 
     terms = terms_of(job, policy, depth_of(pool.domains), now_ms)
     if terms is None or len(rows) % terms.units[ROOT]:
         return False
-    seats = np.asarray(rows)
-    tree = tree_of(pool.domains, seats, shared=terms.shared)
+    nodes, node_of = np.unique(rows, return_inverse=True)
+    tree = tree_of(pool.domains, nodes, shared=terms.shared)
     for level, unit in enumerate(terms.units):
-        domains = tree.ids[level] if level < tree.nodes else seats
-        runs = domains.reshape(-1, len(seats) if level == terms.within else unit)
+        runs = tree.ids[level][node_of].reshape(-1, len(rows) if level == terms.within else unit)
         if (runs != runs[:, :1]).any():
             return False
     return not terms.switches or len(set(tree.ids[terms.leaf].tolist())) <= terms.switches

@@ -2,8 +2,8 @@
 
 The meaning is that of Volcano's HyperNode: tier 1 is the leaf switch, larger tiers are further up;
 a domain's members are nodes or domains of a lower tier, given by exact names, by a regular
-expression (the whole name) or by a label. Where the tree says nothing of a node, the node's own
-`domains` hold, and a label per level may stand for domains.
+expression (the whole name) or by a label. A node label for each level may stand for domains. A
+tree without either only names the levels of the nodes' own `domains`.
 
 `Placer` turns it into each node's domains; `flaws` says what is wrong with it.
 """
@@ -26,7 +26,8 @@ EXACT, REGEX, LABEL = "exact", "regex", "label"
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """Nodes or domains (`kind`) that a domain holds; `how`: EXACT, REGEX or LABEL (`key=value`)."""
+    """Nodes or domains (`kind`) that a domain holds; `how`: EXACT, REGEX or LABEL
+    (`key=value`, or several of them with commas)."""
 
     kind: str
     how: str
@@ -85,7 +86,8 @@ class Placer:
         labels = dict(node.labels)
         for level, label in enumerate(self.topology.labels):
             names[level] = names[level] or labels.get(label, "")
-        return tuple(names) if any(names) else node.domains
+        says_where = bool(self.topology.domains or self.topology.labels)
+        return tuple(names) if says_where else node.domains
 
     def holding(self, node: Node) -> list[Domain]:
         """The domains that hold the node themselves, the lowest first, in the tree's order."""
@@ -98,8 +100,8 @@ class Placer:
 def _holds(members: Members, regex: re.Pattern[str] | None, node: Node) -> bool:
     if regex is not None:
         return regex.fullmatch(node.id) is not None
-    key, _, value = members.value.partition("=")
-    return (key, value) in node.labels
+    wanted = [word.partition("=") for word in members.value.split(",")]
+    return all((key.strip(), value.strip()) in node.labels for key, _, value in wanted)
 
 
 def parents_of(topology: Topology) -> dict[str, Domain]:
@@ -150,7 +152,7 @@ def _flaws_of(domain: Domain, levels: int) -> Iterator[str]:
                 yield f"{members.value!r} is not a regular expression: {failure}"
         elif members.how == LABEL and members.kind == DOMAINS:
             yield "labels are of nodes; name the domains it holds, or give an expression"
-        elif members.how == LABEL and "=" not in members.value:
+        elif members.how == LABEL and not all("=" in one for one in members.value.split(",")):
             yield f"{members.value!r} is not a label; write key=value"
 
 

@@ -76,7 +76,7 @@ def service_weight(policy: Policy, job: Job) -> int:
 def _power(gpus: int, quarters: int) -> int:
     # The fourth root of gpus^|quarters|, scaled: isqrt twice of x · 2^64.
     root = isqrt(isqrt(gpus ** abs(quarters) << 64))
-    return root if quarters >= 0 else _SCALE * _SCALE // root
+    return root if quarters >= 0 else max(1, _SCALE * _SCALE // root)
 
 
 def _remaining(policy: Policy, live: LiveJob, now_ms: int) -> int:

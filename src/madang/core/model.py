@@ -197,7 +197,9 @@ class Standing:
     run time of the attempts before the newest; `waiting_ms` is since when it waits again, 0 if it
     has not run yet. `stop_grace_ms` is what a stop asked for, -1 if nothing: see `grace_ms_of`.
     `preemptions` counts how often it was moved aside; `checkpoint_ms` is when it was last seen to
-    have saved a checkpoint, `warned_ms` when it was last told that it holds idle GPUs.
+    have saved a checkpoint, `warned_ms` when it was last told that it holds idle GPUs. `moved_ms`
+    is when it was last moved to make room; from `idle_since_ms` until `idle_until_ms` its GPUs were
+    measured idle without a gap (0: they are not).
     """
 
     attempt: int = 0
@@ -214,6 +216,9 @@ class Standing:
     preemptions: int = 0
     checkpoint_ms: int = 0
     warned_ms: int = 0
+    moved_ms: int = 0
+    idle_since_ms: int = 0
+    idle_until_ms: int = 0
 
 
 def grace_ms_of(job: Job, standing: Standing) -> int:
@@ -248,7 +253,8 @@ class Allocation:
     """One stay of a job on given devices. Never reused: a retry is a new one.
 
     `started` and `ended` are bit sets over ranks. A member that ended holds nothing any more.
-    `exits` grows in the order the ends were observed: (rank, exit).
+    `exits` grows in the order the ends were observed: (rank, exit). `cells` names the promised cell
+    that each seat stands in (`project:a/node`); empty if in none.
     """
 
     id: str
@@ -266,6 +272,7 @@ class Allocation:
     started: int = 0
     ended: int = 0
     exits: tuple[tuple[int, Exit], ...] = ()
+    cells: tuple[str, ...] = ()
 
     @property
     def all_ranks(self) -> int:

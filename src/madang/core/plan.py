@@ -1,17 +1,23 @@
 """The plan of a turn: passes in a fixed order over one frozen snapshot.
 
 Settle comes first so that a job that ended frees its quota's next; release before start so that
-nothing is started that must end; promises before the queue, and the queue before anyone is moved
-aside for it. Devices of a release asked here are free only when seen to be.
+nothing is started that must end; promises (also those of cells and of the calendar) before the
+queue, and the queue before anyone is moved aside for it; gangs grow into what nobody waits for, and
+the yard is tidied up. Devices of a release asked here are free only when seen to be.
 """
 
 from collections.abc import Callable
 
 from madang.core.draft import Draft
 from madang.core.events import Decision
-from madang.core.passes.backfill import backfill
+from madang.core.passes.calendar import calendar
+from madang.core.passes.claim import claim
+from madang.core.passes.defragment import defragment
+from madang.core.passes.grow import grow
 from madang.core.passes.honour import honour
+from madang.core.passes.make_room import make_room
 from madang.core.passes.rebalance import rebalance
+from madang.core.passes.reclaim import reclaim
 from madang.core.passes.release import release
 from madang.core.passes.settle import settle
 from madang.core.passes.start import start
@@ -21,9 +27,14 @@ PASSES: tuple[Callable[[Draft], None], ...] = (
     settle,
     release,
     honour,
+    reclaim,
+    make_room,
+    claim,
+    calendar,
     start,
-    backfill,
     rebalance,
+    grow,
+    defragment,
 )
 
 

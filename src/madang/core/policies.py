@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from madang.core.classes import ClassRow
+from madang.core.idle_rule import IdleRule
 from madang.core.policy import DEFAULT, Misfit, Policy, Victims
 
 _HOUR_MS = 3_600_000
@@ -77,10 +78,19 @@ def policy_of(stated: Mapping[str, Any]) -> Policy:
         if key in stated and name != "classes":
             value = stated[key]
             changes[name] = tuple(value) if isinstance(value, list) else value
+    if "idle" in stated:
+        changes["idle_rules"] = tuple(_idle_rule_of(row) for row in stated["idle"])
     if "misfit" in changes:
         changes["misfit"] = Misfit(changes["misfit"])
+    if "victims" in changes:
+        changes["victims"] = Victims(changes["victims"])
     rows = tuple(_row_of(row) for row in stated.get("class", ()))
     return replace(base, classes=(*rows, *base.classes), **changes)
+
+
+def _idle_rule_of(stated: Mapping[str, Any]) -> IdleRule:
+    values = {field.name: field.name.replace("_ms", "") for field in fields(IdleRule)}
+    return IdleRule(**{name: stated[key] for name, key in values.items() if key in stated})
 
 
 def _row_of(stated: Mapping[str, Any]) -> ClassRow:
@@ -100,11 +110,18 @@ def stated_of(policy: Policy) -> dict[str, Any]:
     stated: dict[str, Any] = {"base": base.name}
     for field in fields(Policy):
         value = getattr(policy, field.name)
-        if field.name != "classes":
+        if field.name not in ("classes", "idle_rules"):
             stated[field.name.replace("_ms", "")] = _stated(field.name, value)
-    stated["misfit"] = policy.misfit.value
+    stated["misfit"], stated["victims"] = policy.misfit.value, policy.victims.value
     added = len(policy.classes) - len(base.classes)
     assert policy.classes[added:] == base.classes, f"rows of the base were taken away: {policy}"
+    stated["idle"] = [
+        {
+            one.name.replace("_ms", ""): _stated(one.name, getattr(rule, one.name))
+            for one in fields(rule)
+        }
+        for rule in policy.idle_rules
+    ]
     stated["class"] = [_stated_row(row) for row in policy.classes[:added]]
     return stated
 

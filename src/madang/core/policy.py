@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from madang.core.classes import ClassRow
+from madang.core.idle_rule import IDLE_RULES, IdleRule
+
+_HOUR_MS = 3_600_000
 
 
 class Misfit(StrEnum):
@@ -32,8 +35,11 @@ class Policy:
 
     `order` names keys of keys.py, most significant first; arrival (submission less the head start
     of the job's class) and sequence end every order.
-    `reservations` is how many jobs at the head get a start time under `Misfit.RESERVE`: 1 is EASY
-    (Lifka, JSSPP 1995), many is conservative backfilling.
+    `reservations` is how many jobs at the head get a start time under `Misfit.RESERVE`, among those
+    that wait for the same devices: 1 is EASY (Lifka, JSSPP 1995), many is conservative backfilling.
+    `reserved` jobs and gangs of `reserve_gpus_min` GPUs or more (0: none) always get one. The
+    history says when those who run will have ended (the quantile `end_permille`) and how long those
+    who want to pass will stay (`stay_permille`); 0: it has no say, only limits and estimates have.
 
     `preempts`: a waiting job may take the devices of running jobs that come after it in the order.
     Levels (the key `level`) grow with the service a job has attained, as in multi-level feedback
@@ -54,6 +60,13 @@ class Policy:
     `victims` says how those are chosen that are moved aside. Under CHEAPEST one who serves users
     counts `serving_weight` times what its stop costs; one that says it checkpoints, but was never
     seen to, is counted as losing at most `unseen_ms_max` of work.
+
+    From `night_begin_ms` to `night_end_ms` after midnight, `utc_offset_ms` east of UTC, jobs are
+    moved to make room (equal: never): looked for every `night_every_ms`, `moves_at_once` at most
+    under way, `night_gpu_ms` of work thrown away in one night, a job once in `move_rest_ms`. A move
+    must gain `move_gain_pct` of its cost within `move_horizon_ms`. `idle_rules` say who is warned
+    about idle GPUs and who loses them, the first that matches; the first `idle_young_ms` of a job
+    do not count. GPUs are measured in windows of `measure_ms` (0: not at all).
     """
 
     name: str
@@ -79,6 +92,21 @@ class Policy:
     victims: Victims = Victims.CHEAPEST
     serving_weight: int = 10
     unseen_ms_max: int = 0
+    utc_offset_ms: int = 0
+    night_begin_ms: int = 0
+    night_end_ms: int = 0
+    night_every_ms: int = 60_000
+    night_gpu_ms: int = 200 * _HOUR_MS
+    moves_at_once: int = 8
+    move_rest_ms: int = 20 * _HOUR_MS
+    move_gain_pct: int = 200
+    move_horizon_ms: int = 8 * _HOUR_MS
+    idle_rules: tuple[IdleRule, ...] = IDLE_RULES
+    idle_young_ms: int = 1_800_000
+    measure_ms: int = 600_000
+    reserve_gpus_min: int = 0
+    end_permille: int = 0
+    stay_permille: int = 0
 
 
 DEFAULT = Policy("default")

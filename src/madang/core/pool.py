@@ -44,6 +44,16 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """What some places take of a pool, as arrays: `gpu_milli` (N, G), the others (N,)."""
+
+    gpu_milli: SmallInts
+    cpu_milli: Ints
+    memory_mib: Ints
+    tenants: SmallInts
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """Capacity and what is left of it.
 
@@ -87,7 +97,8 @@ class Pool:
 
     def scratch(self) -> "Pool":
         """A copy that may be written to: what moves is copied, what stands still is shared."""
-        return replace(self, **{name: getattr(self, name).copy() for name in MOVING})
+        copies = {name: getattr(self, name).copy() for name in MOVING}
+        return replace(self, **copies)
 
     def with_open(self, rows: Bools) -> "Pool":
         """The same pool with only these rows taking new members; all else is shared."""
@@ -133,6 +144,35 @@ class Pool:
             self.cpu_free[row] = max(0, self.cpu_free.item(row) - shape.cpu_milli)
             self.memory_free[row] = max(0, self.memory_free.item(row) - shape.memory_mib)
             self.tenants[row] += tenant
+
+    def need_of(self, places: Sequence[Place], shape: Shape) -> Need:
+        """The places as arrays, for whoever blocks them many times."""
+        need = Need(
+            np.zeros_like(self.gpu_free),
+            np.zeros_like(self.cpu_free),
+            np.zeros_like(self.memory_free),
+            np.zeros_like(self.tenants),
+        )
+        for row, gpus in places:
+            for gpu in gpus:
+                need.gpu_milli[row, gpu] += shape.gpu_milli
+            need.cpu_milli[row] += shape.cpu_milli
+            need.memory_mib[row] += shape.memory_mib
+            need.tenants[row] += SOLE if shape.exclusive else 1
+        return need
+
+    def block_all(self, needs: Sequence[Need]) -> None:
+        """`block` each of the needs; their order does not matter."""
+        for need in needs:
+            np.subtract(self.gpu_free, need.gpu_milli, out=self.gpu_free)
+            np.subtract(self.cpu_free, need.cpu_milli, out=self.cpu_free)
+            np.subtract(self.memory_free, need.memory_mib, out=self.memory_free)
+            np.add(self.tenants, need.tenants, out=self.tenants)
+        if needs:
+            np.maximum(self.gpu_free, 0, out=self.gpu_free)
+            np.maximum(self.cpu_free, 0, out=self.cpu_free)
+            np.maximum(self.memory_free, 0, out=self.memory_free)
+            np.equal(self.gpu_free, WHOLE_GPU_MILLI).sum(axis=1, out=self.whole_free)
 
     def has_free(self, places: Sequence[Place], shape: Shape) -> bool:
         """True iff all the places could be taken now."""

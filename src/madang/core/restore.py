@@ -52,6 +52,7 @@ def restored(
             state.policy = setting
         else:
             state.settings.put(setting)
+    state.book_is_stale()
     state.nominations = dict(nominations)
     state.projects = {project.id: project for project in projects}
     state.usage_milli = dict.fromkeys(state.projects, 0)
@@ -116,6 +117,7 @@ def _restore_attention(state: State, allocation: Allocation) -> None:
     live = state.jobs[allocation.job]
     if allocation.state is AllocationState.RUNNING:
         state.begin_sinking(allocation)
+        state.note_short(allocation)
     if allocation.state is AllocationState.RUNNING and live.job.time_limit_ms:
         insort(state.deadlines, (allocation.running_ms + live.job.time_limit_ms, allocation.id))
     out_of_sight = any(

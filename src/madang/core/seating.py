@@ -6,10 +6,12 @@ health, its own zones, nodes that have its data) is decided here; `placement` on
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from madang.core.cells.claims import claim, label, may_claim
+from madang.core.cells.room import breaks, is_firm, shielded
 from madang.core.gangs import could_hold_gang, gang_likeness, least_members, place_gang
 from madang.core.model import Category, Job, Seat, Shape
 from madang.core.placement import (
@@ -32,18 +34,38 @@ _AVOID_BITS, _FETCH_BITS = 24, 24
 
 @dataclass(frozen=True, slots=True)
 class Seated:
-    """Which of its shapes the job gets, and one place per member in rank order."""
+    """Which of its shapes the job gets, and one place per member in rank order.
+
+    `cells` names the promised cell of each place, if the job claims any.
+    """
 
     shape: Shape
     places: tuple[Place, ...]
+    cells: tuple[str, ...] = ()
 
 
 def seat(snapshot: Snapshot, pool: Pool, job: Job) -> Seated | Unplaced:
     """Where the whole job would sit in this pool now, or why not. Takes nothing.
 
+    Firm work (which cannot be displaced) leaves as many whole cells as are promised to others.
+
     Args:
         pool: the snapshot's own, or a what-if of it with the same rows.
     """
+    seated = seat_anywhere(snapshot, pool, job)
+    book = snapshot.cells
+    if book is None or not is_firm(job) or isinstance(seated, Unplaced):
+        return seated
+    if breaks(book, seated.places, seated.shape) is None:
+        return seated
+    again = seat_anywhere(snapshot, shielded(book, pool), job)
+    if isinstance(again, Seated) and breaks(book, again.places, again.shape) is not None:
+        return Unplaced(0, 0)
+    return again
+
+
+def seat_anywhere(snapshot: Snapshot, pool: Pool, job: Job) -> Seated | Unplaced:
+    """`seat`, whatever it does to promised cells."""
     least: Unplaced | None = None
     for shape in job.shapes:
         rows = rows_for(snapshot, pool, job, shape)
@@ -56,9 +78,40 @@ def seat(snapshot: Snapshot, pool: Pool, job: Job) -> Seated | Unplaced:
     return least
 
 
+def with_cells(snapshot: Snapshot, job: Job, seated: Seated) -> Seated | None:
+    """The same seats with the promised cells they would stand in; None if they break a promise."""
+    book = snapshot.cells
+    owners = may_claim(book, snapshot.projects[job.project], job)
+    if book is None:
+        return seated
+    labels = label(book, owners, seated.places, seated.shape) if owners else None
+    if labels is not None:
+        return replace(seated, cells=labels)
+    if is_firm(job) and breaks(book, seated.places, seated.shape) is not None:
+        return None
+    return seated
+
+
+def claimed(snapshot: Snapshot, pool: Pool, job: Job) -> Seated | Unplaced:
+    """Where a reserved job would sit inside its own promised cells. Takes nothing."""
+    book = snapshot.cells
+    owners = may_claim(book, snapshot.projects[job.project], job)
+    if book is None or not owners:
+        return Unplaced(0, 0)
+
+    def sit(view: Pool, modest: Job) -> tuple[Shape, tuple[Place, ...]] | None:
+        seated = seat_anywhere(snapshot, view, modest)
+        return None if isinstance(seated, Unplaced) else (seated.shape, seated.places)
+
+    found = claim(book, pool, owners, job, sit)
+    if found is None:
+        return Unplaced(0, 0)
+    return Seated(found.shape, found.places, found.labels)
+
+
 def likeness(job: Job) -> object:
     """Jobs of a project that are alike in it fit together or not at all: all that `seat` reads."""
-    asked = (job.shape, gang_likeness(job))
+    asked = (job.shape, gang_likeness(job), is_firm(job))
     if _is_plain(job):
         return asked
     return (*asked, job.fallbacks, job.exclusive, job.data, spread_of(job), job.zone)

@@ -1,14 +1,16 @@
 """What operators set: workspaces, quotas, zones, calendar reservations, disruption budgets.
 
 Frozen values, each with a `key` that names it among its kind; set whole and dropped by key. The
-state keeps them in one `Settings`, the ledger in one table.
+state keeps them in one `Settings`, the ledger in one table; with them what is measured and learned
+(`factors`, `runs`) and must outlive a restart.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
+from madang.core.history import Runs
 from madang.core.hypernodes import Topology
-from madang.core.model import UNLIMITED, Shape
+from madang.core.model import UNLIMITED, Seat, Shape
 
 ANY = "*"
 
@@ -107,6 +109,47 @@ class Factors:
 
 
 @dataclass(frozen=True, slots=True)
+class Hole:
+    """Room for `members` of `shape` in one domain of `within`, kept until `until_ms`.
+
+    It is for a job of `project` ("": of any) that asks for all of it. `seats` are empty until the
+    hole has been made. Asked for by people, kept with the settings because it holds as they do.
+    """
+
+    id: str
+    shape: Shape
+    members: int
+    until_ms: int
+    within: str = ""
+    project: str = ""
+    by: str = ""
+    seats: tuple[Seat, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+    @property
+    def milli(self) -> int:
+        """GPU-milli of all members."""
+        return self.members * self.shape.milli
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """What tidying up has cost in the window that began at `begin_ms`. Counted, not set."""
+
+    cause: str
+    begin_ms: int
+    moves: int = 0
+    bill_gpu_ms: int = 0
+
+    @property
+    def key(self) -> str:
+        return self.cause
+
+
+@dataclass(frozen=True, slots=True)
 class Used:
     """What a project has been charged up to a time, in GPU-milli·ms that decay (fair.py).
 
@@ -122,7 +165,19 @@ class Used:
         return self.project
 
 
-Setting = Workspace | Quota | Zone | Reservation | DisruptionBudget | Factors | Used | Topology
+Setting = (
+    Workspace
+    | Quota
+    | Zone
+    | Reservation
+    | DisruptionBudget
+    | Factors
+    | Runs
+    | Used
+    | Topology
+    | Hole
+    | Night
+)
 
 
 @dataclass(slots=True)
@@ -135,8 +190,11 @@ class Settings:
     reservations: dict[str, Reservation] = field(default_factory=dict)
     budgets: dict[str, DisruptionBudget] = field(default_factory=dict)
     factors: dict[str, Factors] = field(default_factory=dict)
+    runs: dict[str, Runs] = field(default_factory=dict)
     used: dict[str, Used] = field(default_factory=dict)
     topologies: dict[str, Topology] = field(default_factory=dict)
+    holes: dict[str, Hole] = field(default_factory=dict)
+    nights: dict[str, Night] = field(default_factory=dict)
 
     def put(self, setting: Setting) -> bool:
         """True iff it was news."""
@@ -175,8 +233,11 @@ KINDS: dict[str, type] = {
     "reservations": Reservation,
     "budgets": DisruptionBudget,
     "factors": Factors,
+    "runs": Runs,
     "used": Used,
     "topologies": Topology,
+    "holes": Hole,
+    "nights": Night,
 }
 KIND_OF: dict[type, str] = {type_: kind for kind, type_ in KINDS.items()}
 assert tuple(KINDS) == tuple(one.name for one in fields(Settings)), "a mapping for each kind"

@@ -7,6 +7,7 @@ Arrays and mappings are read-only views of the state, which nothing writes to wh
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from madang.core.cells.book import CellBook
 from madang.core.events import JobMeasured
 from madang.core.line import Line
 from madang.core.live import Lane, LiveJob, LiveNode, QueueKey
@@ -14,6 +15,7 @@ from madang.core.model import Allocation, Job, NodeState, Project, ReleaseReason
 from madang.core.policy import Policy
 from madang.core.pool import Pool
 from madang.core.settings import Settings
+from madang.core.topology import depth_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,11 @@ class Snapshot:
     it, `lingering` a job to older attempts that may still run on nodes that were lost.
     `held_milli` splits what projects hold by (project, machine group, provisioning); `zones` and
     `domains` name the codes in the pool; `measured` is what sensors say of running jobs.
+    `idle` are jobs whose last measurement calls for something; `planned_ms` is when the last plan
+    was made (0: none since the start), by which passes that look now and then know if it is time.
+    `short` are the running allocations of elastic gangs that could do with more members.
     `suspects` are the nodes that something speaks against; `cached` maps an image or data set to
-    the rows that have it.
+    the rows that have it. `cells` is who holds what of promised cells, None if none are promised.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
@@ -55,10 +60,14 @@ class Snapshot:
     domains: Mapping[tuple[str, ...], int]
     held_milli: Mapping[tuple[str, str, str], int]
     measured: Mapping[str, JobMeasured]
+    idle: Mapping[str, None]
+    planned_ms: int
+    short: Mapping[str, None]
     line: Line
     sinks: Sequence[tuple[int, str]]
     suspects: Mapping[str, None]
     cached: Mapping[str, Mapping[int, None]]
+    cells: CellBook | None = None
 
     def still_runs(self, job_id: str) -> str:
         """The older attempt of a waiting job that still runs where it can be seen, or "".
@@ -75,7 +84,7 @@ class Snapshot:
     def domain_name(self, row: int, level: int) -> str:
         """The name of what a row of the pool lies in: at level 1 of the tree the outermost domain,
         below the innermost the node; "" if there is none. O(domains), for people."""
-        depth = self.pool.domains.shape[1]
+        depth = depth_of(self.pool.domains)
         if row < 0 or level < 1:
             return ""
         if level > depth:
@@ -119,6 +128,9 @@ class Snapshot:
             domains=dict(self.domains),
             held_milli=dict(self.held_milli),
             measured=dict(self.measured),
+            idle=dict(self.idle),
+            short=dict(self.short),
             suspects=dict(self.suspects),
             cached={name: dict(rows) for name, rows in self.cached.items()},
+            cells=self.cells.scratch() if self.cells is not None else None,
         )

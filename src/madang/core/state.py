@@ -11,6 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from madang.core import events as ev
+from madang.core.cells.promises import leave_behind, seat_in, unseat
+from madang.core.cells.room import is_firm
+from madang.core.history import Runs, forgotten, learn
 from madang.core.hypernodes import TREE, Topology
 from madang.core.lifecycle import LIVELY, moved, phase_of
 from madang.core.line import drop
@@ -30,13 +33,14 @@ from madang.core.pool import Place, Pool
 from madang.core.settings import KIND_OF, KINDS, Factors, Setting
 from madang.core.snapshot import Snapshot
 from madang.core.state_nodes import NodeFold
+from madang.core.state_upkeep import UpkeepFold
 
 
 def _sits_on(allocation: Allocation, node: str) -> bool:
     return any(allocation.holds(rank) for rank, s in enumerate(allocation.seats) if s.node == node)
 
 
-class State(NodeFold):
+class State(NodeFold, UpkeepFold):
     """See the module's docstring. One verb changes it: `apply`."""
 
     # -- the fold ------------------------------------------------------------------------------
@@ -79,6 +83,10 @@ class State(NodeFold):
             domains=self.domains,
             held_milli=self.held_milli,
             measured=self.measured,
+            idle=self.idle,
+            planned_ms=self.planned_ms,
+            short=self.short,
+            cells=self.book,
             line=self.line,
             sinks=self.sinks,
             suspects=self.suspects,
@@ -88,7 +96,12 @@ class State(NodeFold):
     @property
     def needs_attention(self) -> bool:
         """True iff the release or the settle pass has something to look at, deadlines aside."""
-        return bool(self.troubled or self.unsettled or self.strays)
+        return bool(self.troubled or self.unsettled or self.strays or self.idle)
+
+    def planned(self, now_ms: int) -> None:
+        """A plan was made of all this: what called for attention has had it."""
+        self.planned_ms = now_ms
+        self.idle.clear()
 
     def knows_job(self, job: str) -> bool:
         """True iff the job is live, or ended so lately that the ledger has not taken it yet."""
@@ -129,6 +142,7 @@ class State(NodeFold):
         if held is not None and held.state is AllocationState.RELEASING and shorter:
             self.strays[held.id] = None  # asked once more, with the shorter grace
         self._interrupt(live, ReleaseReason.STOP)
+        self.stirs += event.job in self.nominations  # what was kept for it may go to others
         self._show(live)
         return True
 
@@ -174,6 +188,9 @@ class State(NodeFold):
             attained_ms=live.standing.attained_ms + ran_ms,
             preemptions=live.standing.preemptions + (event.reason == ReleaseReason.PREEMPTED),
             waiting_ms=now_ms,
+            warned_ms=0,
+            idle_since_ms=0,
+            idle_until_ms=0,
         )
         self._enqueue(live)
         self.unsettled.pop(event.job, None)
@@ -194,6 +211,7 @@ class State(NodeFold):
             self._unqueue(live)
             self.stirs += 1  # what it held back may go
         else:
+            self._learn(live, now_ms)
             self._detach(live)
         live.standing = replace(
             live.standing, phase=event.phase, reason=event.reason, ended_ms=now_ms
@@ -202,6 +220,19 @@ class State(NodeFold):
         self.unsettled.pop(event.job, None)
         self.changed.jobs[event.job] = None
         return True
+
+    def _learn(self, live: LiveJob, now_ms: int) -> None:
+        """How long the job has run is what such jobs take, however it ended."""
+        ran_ms = live.standing.attained_ms + self._ran_ms(live, now_ms)
+        if not ran_ms:
+            return  # it never ran
+        known = self.settings.runs
+        for runs in learn(known, live.job, ran_ms, now_ms):
+            known[runs.key] = runs
+            self.changed.settings[KIND_OF[Runs], runs.key] = None
+        for family in forgotten(known):
+            del known[family]
+            self.changed.settings[KIND_OF[Runs], family] = None
 
     def _detach(self, live: LiveJob) -> None:
         """The job leaves its allocation, which stays only while it holds devices out of sight.
@@ -216,6 +247,10 @@ class State(NodeFold):
             self._bury(allocation.id)
             return
         self.charge(live.job, allocation, _held(allocation), -1)
+        for rank in _held(allocation):
+            self._unseat(live.job, allocation, rank)
+        if self._kept_book is not None:
+            leave_behind(self._kept_book, self.nodes, allocation)
         self.lingering.setdefault(allocation.job, {})[allocation.id] = None
 
     def _enqueue(self, live: LiveJob) -> None:
@@ -255,9 +290,24 @@ class State(NodeFold):
         held = _held(allocation)
         self.pool.take([self._place(allocation.seats[r]) for r in held], allocation.shape)
         self.charge(job, allocation, held, 1)
+        if self._kept_book is not None:
+            seat_in(self._kept_book, self.nodes, allocation, firm=is_firm(job))
         for rank in held:
             self.on_node[allocation.seats[rank].node][allocation.id] = None
         self.changed.allocations[allocation.id] = None
+
+    def _unseat(self, job: Job | None, allocation: Allocation, rank: int) -> None:
+        """Tell the book of cells; `job` is None if nobody goes by the allocation any more."""
+        book = self._kept_book
+        if book is None:
+            return
+        if job is None:
+            seat = allocation.seats[rank]
+            book.give((self.nodes[seat.node].row, seat.gpus), allocation.shape)
+            return
+        unseat(book, self.nodes, allocation, rank, firm=is_firm(job))
+        # Cells came free that somebody may now go back into: only the whole picture tells who.
+        self._book_is_stale = bool(book.demoted)
 
     def _place(self, seat: Seat) -> Place:
         """Where the member sits in the pool; a device that is ill is not in the pool at all."""
@@ -286,6 +336,8 @@ class State(NodeFold):
         allocation = moved(allocation, AllocationState.RELEASING, now_ms)
         self._put(replace(allocation, release_reason=event.reason))
         self._drop_deadline(allocation)
+        if event.reason is ReleaseReason.MOVED:
+            self.count_move(allocation.job, event, now_ms)
         self.look_for_settling(allocation.id)
         return True
 
@@ -325,6 +377,7 @@ class State(NodeFold):
         live = self.jobs[allocation.job]
         live.standing = replace(live.standing, running_ms=at_ms)
         self.begin_sinking(allocation)
+        self.note_short(allocation)
         if live.job.time_limit_ms:
             insort(self.deadlines, (at_ms + live.job.time_limit_ms, allocation.id))
         return allocation
@@ -339,8 +392,10 @@ class State(NodeFold):
         seat = allocation.seats[event.rank]
         self.pool.give(self._place(seat), allocation.shape)
         self.stirs += 1
-        if self.is_newest(allocation):
-            self.charge(self.jobs[allocation.job].job, allocation, (event.rank,), -1)
+        job = self.jobs[allocation.job].job if self.is_newest(allocation) else None
+        if job is not None:
+            self.charge(job, allocation, (event.rank,), -1)
+        self._unseat(job, allocation, event.rank)
         allocation = replace(
             allocation,
             ended=allocation.ended | bit,
@@ -381,6 +436,7 @@ class State(NodeFold):
     def _drop_deadline(self, allocation: Allocation) -> None:
         """The allocation leaves RUNNING: its time limit has no more to say."""
         self.stop_sinking(allocation.id)
+        self.short.pop(allocation.id, None)
         live = self.jobs.get(allocation.job)
         if live is None or not live.job.time_limit_ms or not allocation.running_ms:
             return
@@ -409,6 +465,7 @@ class State(NodeFold):
             return False
         self.projects[event.project.id] = event.project
         self.usage_milli.setdefault(event.project.id, 0)
+        self._book_is_stale = True
         self.changed.projects[event.project.id] = None
         self.stirs += 1
         return True
@@ -418,6 +475,7 @@ class State(NodeFold):
         setting: Setting = getattr(event, _FIELD[type(event)])
         if self.settings.get(KIND_OF[type(setting)], setting.key) == setting:
             return False
+        self._book_is_stale = True
         self._settle_uses()
         self.settings.put(setting)
         self.changed.settings[KIND_OF[type(setting)], setting.key] = None
@@ -430,6 +488,7 @@ class State(NodeFold):
     def _setting_dropped(self, event: ev.SettingDropped, now_ms: int) -> bool:
         if event.kind not in KINDS or self.settings.get(event.kind, event.key) is None:
             return False
+        self._book_is_stale = True
         self._settle_uses()
         self.settings.drop(event.kind, event.key)
         self.changed.settings[event.kind, event.key] = None
@@ -452,6 +511,7 @@ class State(NodeFold):
             return False
         self._settle_uses()
         self.policy = policy
+        self._book_is_stale = True
         self._settle_uses()
         self.changed.settings["policy", ""] = None
         self.stirs += 1
@@ -477,19 +537,6 @@ class State(NodeFold):
         if live is None or at_ms <= live.standing.checkpoint_ms:
             return False
         live.standing = replace(live.standing, checkpoint_ms=at_ms)
-        self.changed.jobs[event.job] = None
-        return True
-
-    def _job_measured(self, event: ev.JobMeasured, now_ms: int) -> bool:
-        live = self.jobs.get(event.job)
-        if live is None or live.allocation is None or self.measured.get(event.job) == event:
-            return False
-        self.measured[event.job] = event
-        return True
-
-    def _job_warned(self, event: ev.JobWarned, now_ms: int) -> bool:
-        live = self.jobs[event.job]
-        live.standing = replace(live.standing, warned_ms=now_ms)
         self.changed.jobs[event.job] = None
         return True
 
@@ -525,12 +572,15 @@ _FOLD: dict[type, Callable[[State, Any, int], bool]] = {
     ev.CheckpointSaved: State._checkpoint_saved,
     ev.JobMeasured: State._job_measured,
     ev.ProjectMeasured: State._project_measured,
+    ev.HoleAsked: State._hole_asked,
     ev.JobRejected: State._job_rejected,
     ev.AllocationBound: State._allocation_bound,
     ev.JobNominated: State._job_nominated,
     ev.NominationDropped: State._nomination_dropped,
     ev.ReleaseAsked: State._release_asked,
     ev.JobWarned: State._job_warned,
+    ev.HoleMade: State._hole_made,
+    ev.HoleDropped: State._hole_dropped,
     ev.JobRequeued: State._job_requeued,
     ev.JobEnded: State._job_ended,
 }

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from madang.core import events as ev
+from madang.core.cells.promises import serve
 from madang.core.lifecycle import LIVELY
 from madang.core.live import LiveNode
 from madang.core.model import (
@@ -17,6 +18,16 @@ from madang.core.pool import Taken
 from madang.core.state_rows import StateRows
 
 LOST_EXIT = Exit(code=0, lost=True)
+
+
+def _grows(before: LiveNode, after: LiveNode) -> bool:
+    """True iff the trees of cells are other trees now."""
+    old, new = before.node, after.node
+    removed = NodeState.REMOVED in (before.state, after.state) and before.state is not after.state
+    return removed or any(
+        getattr(old, name) != getattr(new, name)
+        for name in ("gpus", "model", "group", "domains", "zone", "cpu_milli", "memory_mib")
+    )
 
 
 class NodeFold(StateRows):
@@ -124,10 +135,14 @@ class NodeFold(StateRows):
             self._charge_on(id, 1)
         self.changed.nodes[id] = None
         self.stirs += 1
+        if before is None or _grows(before, live):
+            self._book_is_stale = self._book is not None or self._book_is_stale
         taken = Taken()
         for shape, gpus in self._held_on(id):
             taken.add(shape, gpus)
         self.write_row(live, taken)
+        if self._kept_book is not None:
+            serve(self._kept_book, live)
         same_tree = before is not None and before.node.domains == node.domains
         suspicion = before.suspicion if before is not None else 0
         if suspicion != live.suspicion or (self.suspects and not same_tree):

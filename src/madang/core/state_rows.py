@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from madang.core import events as ev
+from madang.core.cells.book import CellBook
+from madang.core.cells.promises import book_of
 from madang.core.fair import used_at
 from madang.core.hypernodes import TREE, Placer
 from madang.core.keys import sinks_ms
@@ -77,14 +79,37 @@ class StateRows:
         self.domains: dict[tuple[str, ...], int] = {}
         # GPU-milli by project, machine group and provisioning; the parts of `usage_milli`.
         self.held_milli: dict[HeldKey, int] = {}
+        self.short: dict[str, None] = {}  # running gangs that would start anew with more members
+        # Who holds what of promised cells, None if none are promised; while it is stale, what the
+        # fold keeps up is nothing, and it is made anew of the rows when it is next asked for.
+        self._book: CellBook | None = None
+        self._book_is_stale = False
         self.suspects: dict[str, None] = {}  # nodes that something speaks against
         self.cached: dict[str, dict[int, None]] = {}  # image or data set → rows that have it
         self._cached_on: dict[int, tuple[str, ...]] = {}
         self.measured: dict[str, ev.JobMeasured] = {}  # running jobs whose sensors speak
+        self.idle: dict[str, None] = {}  # jobs whose last measurement calls for something
+        self.planned_ms = 0  # when the last plan was made; the controller's, in no row
         self.ended_jobs: dict[str, LiveJob] = {}
         self.ended_allocations: dict[str, Allocation] = {}
         self.changed = Changed()
         self._placer: Placer | None = None  # of the declared tree, made when first needed
+
+    @property
+    def book(self) -> CellBook | None:
+        """The book of cells: a pure function of the rows, kept up by the fold."""
+        if self._book_is_stale:
+            self._book, self._book_is_stale = book_of(self), False
+        return self._book
+
+    def book_is_stale(self) -> None:
+        """The book must be made anew before it is used."""
+        self._book_is_stale = True
+
+    @property
+    def _kept_book(self) -> CellBook | None:
+        """The book that the fold has to keep up, if there is one."""
+        return None if self._book_is_stale else self._book
 
     @property
     def policy(self) -> Policy:
@@ -102,12 +127,15 @@ class StateRows:
                 self.begin_sinking(allocation)
 
     def begin_sinking(self, allocation: Allocation) -> None:
-        """The allocation runs: note when its job will sink, level by level."""
+        """The allocation runs: note when its job may be moved aside, and sinks, level by level."""
         live, policy = self.jobs[allocation.job], self._policy
-        if not policy.preempts or "level" not in policy.order or not live.job.checkpoints:
+        if not policy.preempts or not live.job.checkpoints:
             return
-        began_ms = allocation.running_ms
-        times = sinks_ms(policy, live, began_ms, began_ms + SINKS_AHEAD_MS_MAX)
+        began_ms, times = allocation.running_ms, []
+        if "level" in policy.order:
+            times = sinks_ms(policy, live, began_ms, began_ms + SINKS_AHEAD_MS_MAX)
+        if least_ms := max(policy.run_ms_min, live.job.run_ms_min):
+            times.append(began_ms + least_ms)
         self._sinking[allocation.id] = times
         for at_ms in times:
             insort(self.sinks, (at_ms, allocation.id))
@@ -116,6 +144,12 @@ class StateRows:
         """The allocation leaves RUNNING."""
         for at_ms in self._sinking.pop(allocation_id, ()):
             drop(self.sinks, (at_ms, allocation_id))
+
+    def note_short(self, allocation: Allocation) -> None:
+        """The allocation runs: remember it if its gang may grow."""
+        job = self.jobs[allocation.job].job
+        if len(allocation.seats) < job.members and job.checkpoints:
+            self.short[allocation.id] = None
 
     def is_newest(self, allocation: Allocation) -> bool:
         """True iff a live job still goes by this allocation."""

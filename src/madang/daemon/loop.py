@@ -8,6 +8,7 @@ engine saw is folded once more. Who kills this thread at any point loses nothing
 import json
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -25,7 +26,8 @@ from madang.core.events import (
     ReleaseAsked,
 )
 from madang.core.explain import guide
-from madang.core.model import AllocationState, Job, grace_ms_of
+from madang.core.model import Allocation, AllocationState, Job, grace_ms_of
+from madang.core.policy import Policy
 from madang.core.restore import restored
 from madang.core.snapshot import Snapshot
 from madang.core.state import State
@@ -91,6 +93,7 @@ class TurnLoop:
         self._controller = Controller()
         self._profiles = Profiles()
         self._unfolded: list[Fact] = []
+        self._told: deque[Fact] = deque(maxlen=FACTS_PER_TURN_MAX)  # beyond it the oldest are lost
         self._requests: dict[str, tuple[str, JobRequest]] = {}
         self._on_failure = on_failure
         self._watchers: list[Callable[[int], None]] = []
@@ -124,6 +127,21 @@ class TurnLoop:
     def wake(self) -> None:
         """There is something to do. Any thread may call it."""
         self._bell.set()
+
+    def tell(self, facts: Sequence[Fact]) -> None:
+        """Facts for the next turn that nobody waits for; in a flood the oldest are lost."""
+        self._told.extend(facts)
+        self.wake()
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self._controller.state.policy
+
+    def allocations(self) -> list[Allocation]:
+        """Every allocation that is live."""
+        with self._lock:
+            return list(self._controller.state.allocations.values())
 
     def watch(self, watcher: Callable[[int], None]) -> None:
         """Call `watcher(last journal sequence)` after each commit, from the loop's thread."""
@@ -171,7 +189,8 @@ class TurnLoop:
 
     def _turn(self) -> None:
         requests = self.inbox.take(REQUESTS_PER_TURN_MAX)
-        observed = self._unfolded + self.engine.observe(FACTS_PER_TURN_MAX)
+        told = [self._told.popleft() for _ in range(len(self._told))]
+        observed = self._unfolded + told + self.engine.observe(FACTS_PER_TURN_MAX)
         self._unfolded = []
         with self._lock:
             turn = _Turn(requests)

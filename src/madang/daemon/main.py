@@ -22,12 +22,13 @@ from types import FrameType
 from typing import Any, Protocol
 
 from madang import __version__
-from madang.core.events import Fact, PolicySet, ProjectSet
+from madang.core.events import Fact, PolicySet, ProjectSet, TopologySet
 from madang.core.model import Project
 from madang.core.policies import MADANG, policy_of
 from madang.core.policy import Policy
 from madang.daemon.clock import WallClock
 from madang.daemon.loop import TurnLoop
+from madang.daemon.measuring import Measurer
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
 from madang.daemon.yard import DaemonYard
 from madang.engines.base import Engine, EngineError
@@ -59,6 +60,8 @@ class Options(Protocol):
     def database(self) -> str: ...
     @property
     def policy(self) -> str: ...
+    @property
+    def topology(self) -> str: ...
 
 
 class _Leave(BaseException):
@@ -111,8 +114,8 @@ def _run(options: Options) -> int:
                 url,
                 partial(state_dir.write_text, POLICY_FILE),
             )
-            policy = _policy(options, state_dir)
-            return _serve(yard, state_dir, door, policy)
+            rules = [PolicySet(_policy(options, state_dir)), *_topology(options)]
+            return _serve(yard, state_dir, door, rules)
     except (LedgerError, EngineError, StateDirError) as failure:
         return _fail(failure)
     finally:
@@ -188,19 +191,47 @@ def _policy(options: Options, state_dir: StateDir) -> Policy:
     return policy
 
 
+def _topology(options: Options) -> list[Fact]:
+    """The network tree of --topology, which then outlives this start; nothing without it.
+
+    Raises:
+        StateDirError: the file cannot be read or used.
+    """
+    if not options.topology:
+        return []
+    import yaml
+
+    from madang.api.routes.topology import topology_of
+    from madang.core.hypernodes import flaws
+    from madang.wire import topology as wire
+
+    try:
+        documents = list(yaml.safe_load_all(Path(options.topology).read_text()))
+        declared = topology_of(wire.topology_of(documents))
+    except (OSError, UnicodeDecodeError) as failure:
+        raise StateDirError(f"--topology: {options.topology}: {failure}") from failure
+    except (yaml.YAMLError, wire.TopologyError) as failure:
+        raise StateDirError(f"{options.topology} is not a topology:\n{failure}") from failure
+    if wrong := flaws(declared):
+        raise StateDirError(f"{options.topology} is not a tree:\n" + "\n".join(wrong))
+    return [TopologySet(declared)]
+
+
 def _url_of(door: socket.socket) -> str:
     host, port = door.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, policy: Policy) -> int:
+def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: list[Fact]) -> int:
     from madang.api import ApiSettings, create_app, make_server
 
     host, port = door.getsockname()[:2]
     settings = ApiSettings(host=host, port=port)
     app = create_app(yard, settings)
     server = make_server(app, settings, partial(_ready, yard, state_dir, app.state.login_link))
-    yard.loop.open([PolicySet(policy), *_first_facts(yard.ledger)])
+    yard.loop.open([*rules, *_first_facts(yard.ledger)])
+    measurer = Measurer(yard.loop)
+    measurer.open()
     try:
         _let_the_owner_in(state_dir, yard.ledger, yard.url)
         state_dir.write_private(
@@ -210,6 +241,7 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, policy: P
     except _Leave:
         pass  # the server has ended by itself, and then raised the signal again
     finally:
+        measurer.close()
         yard.loop.close()
         yard.ledger.close()
     log.info("stopped; jobs that run go on")

@@ -21,6 +21,7 @@ from madang.api.yard import (
 from madang.core.admission import judge
 from madang.core.events import Fact
 from madang.core.explain import Trial, try_job
+from madang.core.model import Shape
 from madang.core.snapshot import Snapshot
 from madang.daemon.inbox import Ask, Note, Request, Submit
 from madang.daemon.loop import TurnLoop
@@ -106,6 +107,10 @@ class DaemonYard:
     def snapshot(self) -> Snapshot:
         """The yard after the last committed turn."""
         return self.loop.snapshot()
+
+    def shape_of(self, request: JobRequest) -> Shape:
+        """What one member of such a job would need of a node: the first of its shapes."""
+        return self.loop.trial_job(request).shape
 
     def trial(self, request: JobRequest, owner: str) -> Trial:
         """What would happen to the request if it were submitted now."""

@@ -67,7 +67,9 @@ def subject_of(event: ev.Event) -> tuple[str | None, str | None]:
         case ev.NodeLost() | ev.NodeCordoned() | ev.NodeFlagged() | ev.NodeRemoved():
             return None, event.node
         case _:
-            return getattr(event, "job", None), None  # settings and projects have no subject
+            return getattr(
+                event, "job", None
+            ) or None, None  # settings and projects have no subject
 
 
 def job_of_allocation(allocation_id: str) -> str:

@@ -65,7 +65,7 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The window [since, until] of a journal, ready to be replayed.
+    """The window [since, until) of a journal, ready to be replayed; it ends with the newest event.
 
     `facts` are what came from outside in it, in order: (when, fact). `books` hold what was live at
     `since` and have counted nothing of the window yet; `actual` are the books of what happened.
@@ -264,13 +264,13 @@ _REPLAYED = (
 
 
 def history_of(journal: Iterable[tuple[int, ev.Event]], since_ms: int, until_ms: int) -> History:
-    """Read a journal once, from its first line; what lies after `until` is not read."""
+    """Read a journal once, from its first line; from `until` on it is not read."""
     base, books, reader = State(), Books(since_ms), _Reader(since_ms)
     actual: Books | None = None
     facts: list[tuple[int, ev.Fact]] = []
     count = last_ms = 0
     for at_ms, event in journal:
-        if at_ms > until_ms:
+        if at_ms >= until_ms:
             break
         count, last_ms = count + 1, at_ms
         reader.read(event, at_ms)
@@ -286,7 +286,7 @@ def history_of(journal: Iterable[tuple[int, ev.Event]], since_ms: int, until_ms:
         if isinstance(event, _REPLAYED):
             facts.append((at_ms, event))
     actual = deepcopy(books) if actual is None else actual
-    until_ms = min(until_ms, max(last_ms, since_ms + 1))
+    until_ms = min(until_ms, max(last_ms, since_ms) + 1)
     starts, stops = reader.starts or [0], reader.stops or [0]
     courses = _finished(reader, until_ms)
     return History(

@@ -36,6 +36,7 @@ class TraceJob:
     duration_ms: int
     gpus: int
     estimate_ms: int = 0
+    owner: str = ""
 
 
 @dataclass(slots=True)
@@ -53,6 +54,9 @@ class Outcome:
     """What a replay measured. Times are ms; `ended_ms` is per job, in trace order.
 
     `held` is (when, GPUs more or, if negative, fewer) in order of time: what was in use when.
+    `expected_ms` is when each job that was asked about was expected to start, as `madang why` would
+    have said at its submission (estimates.NEVER_MS: nobody could say); `guessed_ms` how long each
+    job was expected to run when it came, of those that the history knew anything about.
     """
 
     ended_ms: list[int]
@@ -61,6 +65,8 @@ class Outcome:
     turns: int = 0
     first_start_ms: dict[int, int] = field(default_factory=dict)
     held: list[tuple[int, int]] = field(default_factory=list)
+    expected_ms: dict[int, int] = field(default_factory=dict)
+    guessed_ms: dict[int, int] = field(default_factory=dict)
 
 
 def restart_cost_ms(gpus: int) -> int:
@@ -81,10 +87,24 @@ def members_of(gpus: int, per_node: int = GPUS_PER_NODE) -> tuple[int, int]:
 
 
 class Replay(Stage):
-    """One cluster of equal nodes, one trace, one policy."""
+    """One cluster of equal nodes, one trace, one policy.
 
-    def __init__(self, jobs: Sequence[TraceJob], nodes: int, per_node: int, policy: Policy) -> None:
+    `ask_every`: of the jobs that do not start as they come, every so many is asked about when it
+    will (0: none).
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[TraceJob],
+        nodes: int,
+        per_node: int,
+        policy: Policy,
+        *,
+        ask_every: int = 0,
+    ) -> None:
         self.jobs = jobs
+        self.ask_every = ask_every
+        self._asked = 0
         self.per_node = per_node
         super().__init__(Controller())
         self.controller.state.policy = policy
@@ -146,6 +166,7 @@ class Replay(Stage):
                         grace_ms=0,
                         estimate_ms=job.estimate_ms,
                         checkpoints=True,
+                        owner=job.owner,
                     )
                 )
             )

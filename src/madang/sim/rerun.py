@@ -95,7 +95,7 @@ class Rerun(Stage):
         if due_ms is not None:
             times.append(due_ms)
         next_ms = max(now_ms, min(times)) if times else None
-        return next_ms if next_ms is not None and next_ms <= self.history.until_ms else None
+        return next_ms if next_ms is not None and next_ms < self.history.until_ms else None
 
     def happened(self, now_ms: int) -> list[ev.Fact]:
         facts: list[ev.Fact] = []

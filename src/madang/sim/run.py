@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from random import Random
 
 from madang.core import events as ev
-from madang.core.check import InvariantBroken, check, check_quota
+from madang.core.check import InvariantBroken, check, check_binding, check_quota
 from madang.core.codec import encode_event
 from madang.core.controller import Controller
 from madang.core.model import NodeState, Project, ReleaseReason
@@ -23,6 +23,7 @@ from madang.engines.virtual import FleetModel
 from madang.sim.faults import QUIET, Channel
 from madang.sim.scenario import LENGTH_MS, PROJECTS, Scenario, scenario
 from madang.sim.truth import Truth
+from madang.sim.upkeep import Upkeep
 from madang.sim.world import World, picture, replayed, restored_from_rows
 
 TURNS_MAX = 20_000  # a scenario that takes more does not come to rest
@@ -48,6 +49,10 @@ class Outcome:
     nodes_lost: int
     strays: int
     promises: int
+    moves: int
+    holes: int
+    warnings: int
+    reclaims: int
     phases: frozenset[str]
     end_ms: int
 
@@ -74,6 +79,7 @@ class _Play:
         channel = Channel(Random(f"madang/channel/{script.seed}"), script.chaos)
         self.world = World(Controller(), model, channel, script.launch_of)
         self.truth = Truth(model, keeps_order=script.chaos.keeps_order)
+        self.upkeep = Upkeep(model)
         self.lowered = False
 
     def disturbed(self) -> None:
@@ -82,6 +88,9 @@ class _Play:
             self._until(ask.at_ms)
             if ask.fact is not None:
                 self._turn(ask.at_ms, [ask.fact])
+            elif ask.measures_ms:
+                self.world.now_ms = max(self.world.now_ms, ask.at_ms)
+                self.world.measure(ask.measures_ms)
             elif ask.restarts:
                 self._turn(ask.at_ms, [], acts=ask.acts)
                 self._restart()
@@ -129,6 +138,10 @@ class _Play:
                 for _, event in world.journal
             ),
             sum(isinstance(event, ev.JobNominated) for _, event in world.journal),
+            self.upkeep.moves,
+            self.upkeep.holes,
+            self.upkeep.warnings,
+            self.upkeep.reclaims,
             frozenset(ended.phase.value for ended in self.truth.ended.values()),
             world.now_ms,
         )
@@ -151,8 +164,12 @@ class _Play:
             if self.tell is not None:
                 self.tell(world.now_ms, event)
         check(world.state)
+        for event in step.events:
+            if isinstance(event, ev.AllocationBound):
+                check_binding(world.state, event.allocation)
         self._check_quota(step.events)
         self.truth.look(step.events, world.state)
+        self.upkeep.look(world.now_ms, step.events, world.state)
 
     def _check_quota(self, events: tuple[ev.Event, ...]) -> None:
         """Never above quota, unless the quota was lowered below what was held."""

@@ -4,12 +4,16 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from madang.core import events as ev
-from madang.core.model import UNLIMITED, Allocation, Job, Node, Project, Shape
+from madang.core.idle_rule import IdleRule
+from madang.core.model import UNLIMITED, Allocation, Category, Job, Node, Project, Shape
+from madang.core.night import DAY_MS
 from madang.core.policies import MADANG, POLICIES
 from madang.core.policy import DEFAULT, Policy
+from madang.core.settings import Hole
 from madang.engines.base import Launch
 from madang.engines.virtual import Faults, Fleet, Times
 from madang.sim.faults import Chaos
+from madang.sim.networks import network
 from madang.sim.tenancy import Tenancy, tenancy
 
 PROJECTS = ("vision", "speech")
@@ -32,9 +36,10 @@ class Ask:
     """A request that somebody makes at a time, or a fault of the controller itself."""
 
     at_ms: int
-    fact: ev.Fact | None  # None: the controller restarts, or the fleet is resynced
+    fact: ev.Fact | None  # None: the controller restarts, looks, or the fleet is resynced
     restarts: bool = False
     acts: bool = True  # False: it dies after the commit, before it acts
+    measures_ms: int = 0  # look at the sensors; windows are as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +60,23 @@ def scenario(seed: int) -> Scenario:
     """The scenario of a seed: the same on every machine."""
     random = Random(f"madang/{seed}")
     fleet = _fleet(random, seed)
+    wired = network(seed, len(fleet.nodes), LENGTH_MS)
+    fleet = replace(fleet, nodes=wired.placed(fleet.nodes))
     owned = tenancy(seed, PROJECTS, LENGTH_MS)
     asks = [Ask(0, ev.ProjectSet(Project(project))) for project in PROJECTS]
-    asks += [Ask(at_ms, fact) for at_ms, fact in owned.facts]
+    asks += [Ask(at_ms, fact) for at_ms, fact in (*owned.facts, *wired.facts)]
     env: dict[str, tuple[tuple[str, str], ...]] = {}
     for number in range(1, random.randint(10, 40)):
-        job = owned.classed(_job(random, number))
+        job = wired.near(owned.classed(_job(random, number)))
         env[job.id] = _behaviour(random)
         asks.append(Ask(job.submitted_ms, ev.JobSubmitted(job)))
         asks += _second_thoughts(random, job)
     asks += _operators(random, fleet)
     chaos, policy = _chaos(random), _policy(random, owned)
+    upkeep = Random(f"madang/upkeep/{seed}")
+    if upkeep.random() < 0.5:
+        policy = _tidied(upkeep, policy)
+        asks = [_changed(upkeep, ask, env) for ask in asks] + _upkeep(upkeep)
     asks.insert(0, Ask(0, ev.PolicySet(policy)))
     asks.sort(key=lambda ask: ask.at_ms)
     return Scenario(seed, fleet, chaos, tuple(asks), env)
@@ -189,4 +200,72 @@ def _operators(random: Random, fleet: Fleet) -> list[Ask]:
         at_ms, acts = random.randint(0, LENGTH_MS), random.random() < 0.5
         asks.append(Ask(at_ms, None, restarts=True, acts=acts))
     asks += [Ask(at_ms, None) for at_ms in range(60_000, LENGTH_MS, 240_000)]
+    return asks
+
+
+# -- upkeep: nights, idle jobs and holes -----------------------------------------------------------
+
+
+def _tidied(random: Random, policy: Policy) -> Policy:
+    """The policy with a night somewhere in the scenario, and idleness that counts in minutes."""
+    begin_ms = random.randint(0, LENGTH_MS // 2)
+    offset_ms = random.choice((0, 9 * 3_600_000, -5 * 3_600_000))
+    rules = (
+        IdleRule("interactive", util_pct=5, idle_ms=120_000, grace_ms=60_000, takes=True),
+        IdleRule(
+            idle_ms=random.choice((60_000, 240_000)),
+            grace_ms=random.choice((0, 60_000)),
+            takes=random.random() < 0.7,
+        ),
+    )
+    return replace(
+        policy,
+        utc_offset_ms=offset_ms,
+        night_begin_ms=(begin_ms + offset_ms) % DAY_MS,
+        night_end_ms=(begin_ms + LENGTH_MS // 2 + offset_ms) % DAY_MS,
+        night_every_ms=random.choice((1_000, 30_000)),
+        night_gpu_ms=random.choice((2_000_000, 50_000_000)),
+        moves_at_once=random.choice((1, 4)),
+        move_rest_ms=random.choice((60_000, 600_000)),
+        move_gain_pct=random.choice((100, 200)),
+        idle_rules=rules,
+        idle_young_ms=random.choice((0, 60_000)),
+    )
+
+
+def _changed(random: Random, ask: Ask, env: dict[str, tuple[tuple[str, str], ...]]) -> Ask:
+    """Some of the jobs do nothing with their GPUs (and some of those may), others can be moved."""
+    if not isinstance(ask.fact, ev.JobSubmitted):
+        return ask
+    job = ask.fact.job
+    if random.random() < 0.3:
+        env[job.id] = (*env[job.id], ("MADANG_VIRTUAL_TEMPER", "idle"))
+        category = random.choice((Category.INTERACTIVE, Category.TRAINING))
+        job = replace(job, category=category, idle_ok=random.random() < 0.2)
+    elif random.random() < 0.8:
+        env[job.id] = (*env[job.id], ("MADANG_VIRTUAL_SECONDS", str(random.randint(300, 1_500))))
+        job = replace(job, checkpoints=True, estimate_ms=0, time_limit_ms=0)
+        if random.random() < 0.5:
+            job = replace(job, shape=replace(job.shape, models=()), members=1)
+    return replace(ask, fact=ev.JobSubmitted(job))
+
+
+def _upkeep(random: Random) -> list[Ask]:
+    window_ms = random.choice((20_000, 60_000))
+    asks = [
+        Ask(at_ms, None, measures_ms=window_ms) for at_ms in range(1, LENGTH_MS, window_ms // 4)
+    ]
+    for number in range(random.choice((0, 3, 8))):
+        at_ms = random.randint(0, LENGTH_MS)
+        shape = Shape(random.choice((1, 2, 4)), models=random.choice(((), (MODELS[0],))))
+        hole = Hole(
+            f"room-{number}",
+            shape,
+            random.choice((1, 1, 2)),
+            at_ms + random.choice((1_000, 120_000)),
+            project=random.choice(("", PROJECTS[0])),
+        )
+        asks.append(Ask(at_ms, ev.HoleAsked(hole)))
+        if random.random() < 0.2:
+            asks.append(Ask(at_ms + 500, ev.SettingDropped("holes", hole.id, "sim")))
     return asks

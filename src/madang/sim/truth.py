@@ -3,8 +3,8 @@
 The controller sees facts; this sees the fleet itself. Any difference that must not be is raised.
 """
 
-from madang.core.events import AllocationBound, Event, JobEnded, JobStopAsked
-from madang.core.model import WHOLE_GPU_MILLI, Allocation, NodeState, Phase
+from madang.core.events import AllocationBound, Event, JobEnded, JobStopAsked, ReleaseAsked
+from madang.core.model import WHOLE_GPU_MILLI, Allocation, NodeState, Phase, ReleaseReason
 from madang.core.state import State
 from madang.engines.virtual import FleetModel
 from madang.engines.virtual.model import Stay
@@ -22,6 +22,7 @@ class Truth:
         self.keeps_order = keeps_order
         self.ended: dict[str, JobEnded] = {}
         self._stops: set[str] = set()
+        self._taken: set[str] = set()  # jobs whose idle GPUs were taken
         self._bound: set[str] = set()
         self._newest: dict[str, str] = {}
 
@@ -31,6 +32,8 @@ class Truth:
             match event:
                 case JobStopAsked(job=job):
                     self._stops.add(job)
+                case ReleaseAsked(allocation=id, reason=ReleaseReason.RECLAIMED):
+                    self._taken.add(id.rpartition(".")[0])
                 case AllocationBound(allocation):
                     self._look_at_start(allocation, state)
                 case JobEnded(job=job):
@@ -56,6 +59,8 @@ class Truth:
         match event.phase:
             case Phase.SUCCEEDED:
                 _require(stay is not None and _all_well(stay), "did not succeed", event, stay)
+            case Phase.STOPPED if event.reason == ReleaseReason.RECLAIMED:
+                _require(event.job in self._taken, "nobody took its GPUs", event)
             case Phase.STOPPED:
                 _require(event.job in self._stops, "nobody asked to stop it", event)
             case Phase.FAILED if event.reason.startswith("member"):

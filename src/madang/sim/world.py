@@ -16,7 +16,8 @@ from madang.core.model import Allocation, AllocationState, Job, Node, Project, S
 from madang.core.restore import restored
 from madang.core.state import State
 from madang.engines.base import Launch
-from madang.engines.virtual import FleetModel
+from madang.engines.measuring import Meter
+from madang.engines.virtual import FleetModel, sample
 from madang.sim.faults import Channel
 
 T = TypeVar("T")
@@ -36,6 +37,7 @@ class World:
         self.turns = self.restarts = 0
         self.journal: list[tuple[int, Event]] = []
         self._launch_of = launch_of
+        self._meter = Meter()
         self._digest = sha256()
         self.channel.send(self._reported(), self.now_ms)
 
@@ -75,6 +77,14 @@ class World:
                 self.model.stop(allocation.id, 0)
             elif allocation.state is AllocationState.BOUND:
                 self.model.start(self._launch_of(allocation))
+
+    def measure(self, window_ms: int) -> None:
+        """Look at the fleet's sensors; what is known of a window goes the way of all facts."""
+        self.channel.send(self.model.advance(self.now_ms), self.now_ms)
+        seen = sample(self.model, self.now_ms)
+        allocations = self.state.allocations.values()
+        measured = self._meter.look(seen, allocations, self.now_ms, window_ms)
+        self.channel.send([*measured], self.now_ms)
 
     def resync(self) -> None:
         """The fleet tells again what it knows of its nodes and of all live allocations."""

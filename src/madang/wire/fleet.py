@@ -60,6 +60,9 @@ class NodesOfFleet(BaseModel):
     group: str = Field("default", max_length=64, description="Machine group.")
     blocks: int = Field(1, ge=1, description="Network blocks that these nodes are spread over.")
     nodes_per_leaf: int = Field(8, ge=1, description="Nodes under one leaf switch.")
+    labels: dict[str, str] = Field(
+        default_factory=dict, max_length=64, description="Labels of each node, for a topology file."
+    )
 
 
 class TimesOfFleet(BaseModel):

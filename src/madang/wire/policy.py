@@ -13,16 +13,27 @@
 Keys are the policy's (docs/policies/order.md), durations as in a job file. Unknown keys are errors.
 """
 
+import re
 import tomllib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
-from madang.wire.jobs import DurationMs, duration_text
+from madang.wire.jobs import DurationMs, duration_ms, duration_text
 
 POLICY_BYTES_MAX = 1 << 20
 CLASSES_MAX = 200
 PRIORITY_MAX = 1_000
+DAY_MS = 86_400_000
 NAME = r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$"
 
 BaseName = Literal[
@@ -56,6 +67,51 @@ Categories = Annotated[
 Purposes = Annotated[
     list[Literal["service", "qa", "produce", "test"]], BeforeValidator(_listed), Field(max_length=4)
 ]
+
+
+def _clock_ms(value: Any) -> Any:
+    """`02:30`, `+09:00` or a duration, as ms since midnight or east of UTC."""
+    text = str(value).strip()
+    found = re.fullmatch(r"([+-]?)(\d{1,2}):(\d{2})", text)
+    if found is None:
+        sign = -1 if text.startswith("-") else 1
+        return sign * duration_ms(text[1:] if sign < 0 else value)
+    hours, minutes = int(found[2]), int(found[3])
+    if hours > 24 or minutes > 59:
+        raise ValueError(f"{value!r} is not a time of day; write 02:30")
+    return (-1 if found[1] == "-" else 1) * (hours * 60 + minutes) * 60_000
+
+
+def _clock_text(ms: int) -> str:
+    if ms % 60_000:
+        return f"{'-' * (ms < 0)}{abs(ms)}ms"
+    hours, minutes = divmod(abs(ms) // 60_000, 60)
+    return f"{'-' * (ms < 0)}{hours:02}:{minutes:02}"
+
+
+# As JSON it is written as people write it; a bare number would be read back as seconds.
+ClockMs = Annotated[
+    int,
+    BeforeValidator(_clock_ms),
+    Field(ge=-DAY_MS, le=DAY_MS),
+    PlainSerializer(_clock_text, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "examples": ["02:30", "+09:00"]}),
+]
+
+
+class IdleFile(BaseModel):
+    """Which jobs count as idle, and what follows. The first row that is for a job decides."""
+
+    model_config = ConfigDict(extra="forbid", title="Idle")
+
+    category: Literal["*", "serving", "training", "data", "interactive"] = "*"
+    provisioning: Literal["*", "reserved", "on_demand", "spot"] = "*"
+    util_pct: int = Field(
+        5, ge=1, le=100, description="The busiest of its GPUs is less busy than this."
+    )
+    idle: DurationMs = Field(7_200_000, ge=1, description="For so long on end; then it is warned.")
+    grace: DurationMs = Field(3_600_000, description="From the warning until its GPUs are taken.")
+    takes: bool = Field(False, description="Its GPUs are taken; else it is only told.")
 
 
 class ClassFile(BaseModel):
@@ -138,6 +194,54 @@ class PolicyFile(BaseModel):
     fair_util_pct: int | None = Field(
         None, ge=0, le=1_000, description="How much idle GPUs of past jobs add to usage."
     )
+    placement: str | None = Field(
+        None,
+        pattern=NAME,
+        description="How one member chooses among nodes: madang, most-allocated.",
+    )
+    fetch_step_mib: int | None = Field(
+        None, ge=1, le=1 << 40, description="Data that a node lacks counts in steps of so much."
+    )
+    victims: Literal["cheapest", "last"] | None = Field(
+        None, description="Who is moved aside: the set that costs the least, or the last in order."
+    )
+    serving_weight: int | None = Field(
+        None, ge=1, le=1_000_000, description="How much dearer it is to stop who serves users."
+    )
+    unseen_max: DurationMs | None = Field(
+        None, description="Work believed lost of who checkpoints, but was never seen to, at most."
+    )
+    utc_offset: ClockMs | None = Field(None, description="The yard's own time, east of UTC.")
+    night_begin: ClockMs | None = Field(
+        None, description="From then on jobs may be moved to tidy up, e.g. `02:00`."
+    )
+    night_end: ClockMs | None = Field(None, description="Until then; the same: never.")
+    night_every: Annotated[DurationMs, Field(ge=1_000)] | None = Field(
+        None, description="How often it is looked for moves that pay."
+    )
+    night_gpu: DurationMs | None = Field(
+        None, description="GPU time of work that all moves of one night may throw away."
+    )
+    moves_at_once: int | None = Field(None, ge=1, le=1_000, description="Moves under way.")
+    move_rest: DurationMs | None = Field(None, description="A job is moved once in so long.")
+    move_gain_pct: int | None = Field(
+        None, ge=100, le=100_000, description="What a move must gain, in percent of its cost."
+    )
+    move_horizon: DurationMs | None = Field(
+        None, description="How long a gain counts, if the job would have stayed so long."
+    )
+    idle_young: DurationMs | None = Field(
+        None, description="The first so long of a job do not count as idle."
+    )
+    measure: DurationMs | None = Field(
+        None, description="Windows in which GPUs are measured; 0: they are not."
+    )
+    idle_rules: list[IdleFile] | None = Field(
+        None,
+        alias="idle",
+        max_length=CLASSES_MAX,
+        description="Who is warned about idle GPUs, and who loses them; in place of the base's.",
+    )
     classes: list[ClassFile] = Field(
         default_factory=list,
         alias="class",
@@ -181,7 +285,8 @@ def _finding(error: Any) -> str:
     """`class 2, head_start: '3 weeks' is not a duration; write 90s, 30m, 2h or 1d12h`."""
     where, message = _where(error["loc"]), error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        names = ClassFile.model_fields if where.startswith("class ") else PolicyFile.model_fields
+        tables: dict[str, type[BaseModel]] = {"class": ClassFile, "idle": IdleFile}
+        names = tables.get(where.partition(" ")[0], PolicyFile).model_fields
         known = ", ".join(sorted(field.alias or name for name, field in names.items()))
         return f"{where}: there is no such key; there are: {known}"
     given = error.get("input")
@@ -204,8 +309,14 @@ def _where(path: tuple[int | str, ...]) -> str:
 def toml_of(policy: PolicyFile) -> str:
     """The file as TOML, which `read_policy` reads back as the same."""
     rows = [row.model_dump(mode="json", exclude_none=True) for row in policy.classes]
-    plain = policy.model_dump(mode="json", exclude={"classes"}, exclude_none=True)
+    tables = {"classes", "idle_rules"}
+    plain = policy.model_dump(mode="json", exclude=tables, exclude_none=True)
     lines = [f"{key} = {_toml(value)}" for key, value in plain.items()]
+    if policy.idle_rules == []:
+        lines.append("idle = []")
+    for rule in policy.idle_rules or []:
+        lines += ["", "[[idle]]"]
+        lines += [f"{key} = {_toml(value)}" for key, value in rule.model_dump(mode="json").items()]
     for row in rows:
         lines += ["", "[[class]]"]
         lines += [f"{key} = {_toml(value)}" for key, value in row.items() if value != []]

@@ -39,7 +39,7 @@ def moment_ms(text: str, now_ms: int) -> int:
         aware = found if found.tzinfo else found.replace(tzinfo=UTC)
         return round(aware.timestamp() * 1000)
     try:
-        return now_ms - int(duration_ms(words))
+        return now_ms - int(duration_ms(words if words.isascii() else ""))
     except (ValueError, TypeError):
         raise ValueError(
             f"{text!r} is no moment; write 30d (before now), 2026-11-01, 2026-11-01T08:00 (UTC) "

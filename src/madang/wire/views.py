@@ -57,6 +57,12 @@ class WhyView(WaitsView):
     """Why a job does not run, or how it ended."""
 
     numbers: dict[str, int | str] = Field(examples=[{"free": 3, "total": 16}])
+    tries: list[str] = Field(
+        default_factory=list,
+        serialization_alias="try",
+        description="What is nearest to it and would start now.",
+        examples=[["--members 3 would start now"]],
+    )
 
 
 class JobView(BaseModel):
@@ -95,6 +101,7 @@ class JobView(BaseModel):
     )
     seats: list[SeatView] = Field(description="Of the newest attempt.")
     memo: str
+    warning: str = Field("", description="That it holds idle GPUs; empty if nothing is wrong.")
     forked_from: str
     waits: WaitsView | None = Field(
         description="Why it waits: for one job, and for the first 50 waiting ones of a list."

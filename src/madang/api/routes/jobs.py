@@ -271,7 +271,8 @@ class Jobs:
     def _why(self, record: JobRecord) -> wire.WhyView:
         snapshot = self._yard.snapshot()
         if record.job.id in snapshot.jobs:
-            return views.why_view(explain.why(snapshot, record.job.id))
+            tries = explain.tries_now(snapshot, record.job.id)
+            return views.why_view(explain.why(snapshot, record.job.id), tries)
         ended = self._yard.ledger.job(record.job.id) or record
         return views.why_ended(ended)
 

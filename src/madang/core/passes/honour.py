@@ -1,17 +1,19 @@
 """Honour: a job that was promised devices gets them once all have left; till then nobody else does.
 
+A running job that moves has its promise kept until it has left the place it moves from.
 A promise is void when its node or a device of it is not there any more, when its project may not
-hold that much any more, when its nodes are no longer as near as its job demands, or when nobody is
-left whose leaving it could wait for.
+hold that much any more, when its nodes are no longer as near as its job demands, when it would
+break a promise of cells, or when nobody is left whose leaving it could wait for.
 """
 
 from collections.abc import Sequence
 
 from madang.core.draft import Draft
 from madang.core.gangs import keeps_terms
+from madang.core.live import LiveJob
 from madang.core.model import AllocationState
 from madang.core.pool import Place
-from madang.core.seating import Seated, shape_at
+from madang.core.seating import Seated, shape_at, with_cells
 
 
 def honour(draft: Draft) -> None:
@@ -22,25 +24,40 @@ def honour(draft: Draft) -> None:
     snapshot = draft.snapshot
     for job_id in sorted(snapshot.nominations, key=lambda id: snapshot.jobs[id].job.seq):
         live = snapshot.jobs[job_id]
-        if live.standing.stop_asked:
+        if live.standing.stop_asked and live.allocation is None:
             continue  # the settle pass has ended it, and its promise with it
         job, seats = live.job, snapshot.nominations[job_id]
         places = tuple(draft.places_of(seats))
         promised = Seated(shape_at(snapshot, job, seats), places)
+        if live.allocation is not None:
+            _keep_for_the_move(draft, live, promised)
+            continue
         still_runs = snapshot.still_runs(job_id)
+        kept = with_cells(snapshot, job, promised)
         rows = [row for row, _ in places]
         if (
-            not snapshot.pool.could_ever_hold(places, promised.shape)
+            kept is None
+            or not snapshot.pool.could_ever_hold(places, promised.shape)
             or not draft.within_quota(job)
             or not keeps_terms(snapshot.pool, job, rows, snapshot.now_ms, snapshot.policy)
         ):
             draft.drop_nomination(job_id)
         elif draft.view.has_free(places, promised.shape) and not still_runs:
-            draft.bind(job, promised)
+            draft.bind(job, kept)
         elif still_runs or _somebody_leaves(draft, places):
-            draft.keep_promise(job, promised)
+            draft.keep_promise(job, kept)
         else:
             draft.drop_nomination(job_id)
+
+
+def _keep_for_the_move(draft: Draft, live: LiveJob, promised: Seated) -> None:
+    """The job has not left yet, or was seen to leave only now: it waits from the next turn on."""
+    pool, is_leaving = draft.snapshot.pool, live.job.id not in draft.snapshot.unsettled
+    is_void = not pool.could_ever_hold(promised.places, promised.shape)
+    if is_leaving and (live.standing.stop_asked or is_void):
+        draft.drop_nomination(live.job.id)
+    elif not live.standing.stop_asked:
+        draft.keep_promise(live.job, promised)
 
 
 def _somebody_leaves(draft: Draft, places: Sequence[Place]) -> bool:

@@ -3,6 +3,7 @@
 from madang.core.draft import Draft
 from madang.core.events import JobEnded, JobRequeued
 from madang.core.explain import how_it_ended
+from madang.core.idle import goes_on_later
 from madang.core.lifecycle import BLAMELESS
 from madang.core.model import Allocation, Exit, Job, Phase, ReleaseReason, Standing
 
@@ -39,6 +40,8 @@ def _verdict(
     broken = _first_broken(allocation)
     if reason is ReleaseReason.TIME_LIMIT:
         return JobEnded(job.id, Phase.FAILED, reason)
+    if reason is ReleaseReason.RECLAIMED and not goes_on_later(job):
+        return JobEnded(job.id, Phase.STOPPED, reason)
     if reason in BLAMELESS or (broken is not None and broken[1].lost):
         if standing.attempt >= ATTEMPTS_MAX:
             return JobEnded(job.id, Phase.FAILED, "attempts")

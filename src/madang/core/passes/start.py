@@ -2,29 +2,30 @@
 
 First whoever is within a guarantee. A job held back by a quota lets others pass; one held back by
 capacity lets pass whom the policy lets pass: nobody (STOP), those who could never use the models it
-waits for (HOLD), or all (SKIP) until it has lost its patience, from when on it holds back too, so
-that large gangs are not starved. A job that would not fit if every open node were empty waits for a
-node, not for its turn, and lets all pass.
+waits for (HOLD), those who do not delay the start that it is given (RESERVE, see timeline.py), or
+all (SKIP) until it has lost its patience, from when on it holds back too, so that large gangs are
+not starved. A job that would not fit if every open node were empty waits for a node, not for its
+turn, and lets all pass.
 """
 
 from dataclasses import dataclass, field, replace
 
 from madang.core.draft import Draft
 from madang.core.lanes import Lanes
-from madang.core.model import Job
+from madang.core.model import WHOLE_GPU_MILLI, Job, Provisioning
 from madang.core.ordering import Turns, has_lost_patience
 from madang.core.placement import Unplaced
 from madang.core.policy import Misfit
 from madang.core.quotas import open_to
 from madang.core.seating import fits_when_empty, likeness_in, seat
+from madang.core.snapshot import Snapshot
 
 BINDS_PER_TURN_MAX = 4096  # a turn stays short; the rest is placed in the next one
 
 
 def start(draft: Draft) -> None:
     """Emit AllocationBound for each job that may start now, in queue order."""
-    if draft.snapshot.policy.misfit is not Misfit.RESERVE:
-        walk(draft)
+    walk(draft)
 
 
 @dataclass(slots=True)
@@ -32,12 +33,18 @@ class Walk:
     """What a walk along the queue has met: who holds back whom, and what cannot fit.
 
     `held_back` is the bit set of models that nobody further back may take; `holders` the jobs that
-    said so, first come first. What was not placed once in a walk is not tried again.
+    said so, first come first; `reserved` the models of each job that got a start time. What was not
+    placed once in a walk is not tried again.
     """
 
     held_back: int = 0
     holders: list[tuple[int, str]] = field(default_factory=list)
     unplaced: set[object] = field(default_factory=set)
+    reserved: list[int] = field(default_factory=list)
+
+    def reserved_for(self, models: int) -> int:
+        """How many got a start time on devices that these models are among."""
+        return sum([bool(bits & models) for bits in self.reserved])
 
 
 def walk(draft: Draft, until: str = "") -> Walk:
@@ -68,10 +75,19 @@ def walk(draft: Draft, until: str = "") -> Walk:
             _hold_back(draft, job, so_far, competes_for)
             if lanes.all_held(so_far.held_back):
                 break
-        if not until:
+        if not until and _alike_fare_alike(draft, job):
             turns.pass_alike()
     draft.hold_back(lanes, so_far.holders)
     return so_far
+
+
+def _alike_fare_alike(draft: Draft, job: Job) -> bool:
+    """True iff who is like this misfit does not fit either.
+
+    Beside reservations a shorter one may, and some get a reservation of their own.
+    """
+    policy = draft.snapshot.policy
+    return policy.misfit is not Misfit.RESERVE and not draft.timeline.reservations
 
 
 def _start_guaranteed(draft: Draft, until: str) -> bool:
@@ -82,7 +98,7 @@ def _start_guaranteed(draft: Draft, until: str) -> bool:
     turns = Turns(snapshot, draft.usage_milli, book.guaranteed_projects())
     for job_id in turns:
         job = snapshot.jobs[job_id].job
-        groups = book.entitled_groups(job)
+        groups = book.entitled_groups(job) if draft.window_of(job) is None else ()
         if groups and job_id == until:
             return True
         if groups and draft.within_quota(job):
@@ -101,29 +117,56 @@ def _start_guaranteed(draft: Draft, until: str) -> bool:
 
 
 def _bound(draft: Draft, job: Job, so_far: Walk) -> bool:
-    """Start the job if its quotas and the room allow it."""
+    """Start the job if its quotas and the room beside reservations allow it."""
     pool, ask = draft.room_for(job), likeness_in(draft.snapshot, job)
     if pool is not draft.view:
-        ask = (job.project, job.provisioning, ask)  # its quotas close machine groups to it
+        ask = (job.project, job.provisioning, job.reservation, ask)  # not all is open to it
     if ask in so_far.unplaced or not draft.within_quota(job):
         return False
-    seated = seat(draft.snapshot, pool, job)
+    held = draft.timeline.held_for(job)
+    if held and (ask, held) in so_far.unplaced:
+        return False
+    seated = seat(draft.snapshot, draft.timeline.beside(held, pool), job)
     if isinstance(seated, Unplaced):
-        so_far.unplaced.add(ask)
+        if held and not isinstance(seat(draft.snapshot, pool, job), Unplaced):
+            so_far.unplaced.add((ask, held))
+        else:
+            so_far.unplaced.add(ask)
         return False
     draft.bind(job, seated)
+    draft.timeline.started(job, seated.places, seated.shape)
     return True
 
 
 def _hold_back(draft: Draft, job: Job, so_far: Walk, competes_for: int) -> None:
-    """A job for which there is no room may keep those behind from what it waits for."""
-    snapshot = draft.snapshot
-    holds = snapshot.policy.misfit is Misfit.HOLD
-    if not holds and not has_lost_patience(snapshot, snapshot.jobs[job.id]):
+    """A job for which there is no room may keep those behind from what it waits for.
+
+    It is given a start time where the policy plans one; if nobody can say one, or the policy plans
+    none, it holds back as the policy has it.
+    """
+    snapshot, policy = draft.snapshot, draft.snapshot.policy
+    if draft.window_of(job) is not None:
+        return  # it waits for its own devices: nobody else can have them
+    holds = policy.misfit is Misfit.HOLD or has_lost_patience(snapshot, snapshot.jobs[job.id])
+    plans = policy.misfit is Misfit.RESERVE or policy.end_permille
+    if plans:
+        is_head = so_far.reserved_for(competes_for) < policy.reservations
+        holds |= is_head and policy.misfit is Misfit.RESERVE
+        plans = holds or is_head or _is_planned(snapshot, job)
+    if not (holds or plans):
         return
     pool = draft.room_for(job)
     allowed = snapshot if pool is draft.view else replace(snapshot, pool=pool)
     if not draft.within_quota(job) or not fits_when_empty(allowed, job):
         return
-    so_far.held_back |= competes_for
-    so_far.holders.append((competes_for, job.id))
+    if plans and draft.timeline.reserve(job):
+        so_far.reserved.append(competes_for)
+    elif holds:
+        so_far.held_back |= competes_for
+        so_far.holders.append((competes_for, job.id))
+
+
+def _is_planned(snapshot: Snapshot, job: Job) -> bool:
+    """True iff the job always gets a start time: it is `reserved`, or a large gang."""
+    least = snapshot.policy.reserve_gpus_min * WHOLE_GPU_MILLI
+    return job.provisioning is Provisioning.RESERVED or 0 < least <= job.milli

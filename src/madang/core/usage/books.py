@@ -93,7 +93,6 @@ class Books:
         self.wasted = Rows(4)  # key, at_ms, GPU·µs thrown away, cause
         self.ended = Rows(4)  # key, at_ms, ms since submission, phase
         self.stays = Rows(5)  # key, arrived_ms, milli, bound_ms, released_ms
-        self.submitted = Rows(2)  # key, at_ms
         self.floor = Floor()
         self._jobs: dict[str, _Job] = {}
         self._stays: dict[str, _Stay] = {}
@@ -155,7 +154,6 @@ class Books:
             (self.wasted, 1),
             (self.ended, 1),
             (self.stays, 4),
-            (self.submitted, 1),
             (self.floor.capacity, 2),
             (self.floor.samples, 0),
         )
@@ -169,7 +167,7 @@ class Books:
     def rows(self) -> int:
         """How many rows the books hold, which is what they weigh."""
         tables = (self.held, self.stranded, self.waited, self.measured, self.wasted)
-        return sum(map(len, (*tables, self.ended, self.stays, self.submitted)))
+        return sum(map(len, (*tables, self.ended, self.stays)))
 
     def key_code(self, key: Key) -> int:
         """The number that rows write for this key."""
@@ -188,8 +186,6 @@ class Books:
         code = self.key_code(key)
         self._jobs[job.id] = _Job(job, key, code, min(job.submitted_ms, at_ms))
         self.floor.ask(job.shape, job.members)
-        if at_ms >= self.since_ms:
-            self.submitted.add(code, at_ms)
 
     def _allocation_bound(self, event: ev.AllocationBound, at_ms: int) -> None:
         allocation = event.allocation

@@ -112,18 +112,17 @@ def _capacity(books: Books) -> dict[str, dict[str, int]]:
 
 
 def _history(books: Books, since_ms: int, until_ms: int) -> dict[str, dict[str, list[Demand]]]:
-    """Model → zone → stays that arrived in the window; one that goes on ends with the window."""
+    """Model → zone → stays, cut at the window's ends: who held GPUs as it began arrives then."""
     closed = [tuple(int(value) for value in row) for row in books.stays.table()]
     still = [(*stay, until_ms) for stay in books.staying()]
     found: dict[str, dict[str, list[Demand]]] = {}
     for code, arrived_ms, milli, bound_ms, released_ms in (*closed, *still):
         key = books.keys[code]
-        if not milli or key.model in (ANY, NONE) or not since_ms <= arrived_ms < until_ms:
-            continue
-        ran_ms = min(released_ms, until_ms) - bound_ms
-        if ran_ms > 0:
+        ran_ms = min(released_ms, until_ms) - max(bound_ms, since_ms)
+        if milli and key.model not in (ANY, NONE) and arrived_ms < until_ms and ran_ms > 0:
             zones = found.setdefault(key.model, {})
-            zones.setdefault(key.zone, []).append(Demand(arrived_ms, milli, ran_ms))
+            came_ms = max(arrived_ms, since_ms)
+            zones.setdefault(key.zone, []).append(Demand(came_ms, milli, ran_ms))
     return found
 
 

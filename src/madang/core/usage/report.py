@@ -248,7 +248,7 @@ def _columns(
     wasted = _within(books.wasted.table(), 1, window)
     failed = wasted[:, 3] == FAILED
     ended = _within(books.ended.table(), 1, window)
-    submitted = _within(books.submitted.table(), 1, window)
+    submitted = _within(tables.waited[tables.waited[:, 4] == 1], 1, window)
     still = tables.waited
     still = still[(still[:, 1] < until_ms) & (still[:, 2] >= until_ms)]
     columns = {

@@ -101,6 +101,7 @@ def _nodes_of(group: Mapping[str, Any], index: int, groups: int) -> list[Node]:
                 group=group["group"],
                 domains=(f"{tag}block-{leaf // per_block}", f"{tag}leaf-{leaf}"),
                 gpu_memory_mib=group["gpu_memory_mib"],
+                labels=tuple(sorted(group["labels"].items())),
             )
         )
     return nodes

@@ -3,6 +3,7 @@
 `MADANG_VIRTUAL_SECONDS` is how long it runs, else `sleep N` does as it says, else a seeded
 log-normal decides. `MADANG_VIRTUAL_EXIT` is its exit code (negative: the signal that ends it),
 `MADANG_VIRTUAL_STEPS` how often it reports, `MADANG_VIRTUAL_DEFY=1` makes it deaf to SIGTERM.
+`MADANG_VIRTUAL_TEMPER` is how it uses its devices (sensors.py), else chance decides.
 A leading `env K=V …` in the command counts as environment.
 """
 
@@ -14,8 +15,15 @@ from madang.engines.base import Launch
 from madang.engines.virtual.chance import chance, log_normal
 from madang.engines.virtual.fleet import Fleet
 
-SECONDS, EXIT, STEPS, DEFY = (
-    f"MADANG_VIRTUAL_{name}" for name in ("SECONDS", "EXIT", "STEPS", "DEFY")
+SECONDS, EXIT, STEPS, DEFY, TEMPER = (
+    f"MADANG_VIRTUAL_{name}" for name in ("SECONDS", "EXIT", "STEPS", "DEFY", "TEMPER")
+)
+TEMPERS = (
+    ("steady", 0.62),
+    ("bubbly", 0.16),
+    ("checkpointing", 0.12),
+    ("idle", 0.06),
+    ("faulty", 0.04),
 )
 RUN_MS_MAX = 10 * 365 * 86_400_000
 STEPS_MAX = 2_000
@@ -29,6 +37,7 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 class Script:
     """The future of each member of one allocation. `run_ms` is virtual time from its own start.
 
+    `temper` is how it uses its devices.
     `crashes` is the rank that ends by itself at `crash_ms` with 1, or -1. `error` says why it
     cannot even start, or is empty.
     """
@@ -40,6 +49,7 @@ class Script:
     crashes: int = -1
     crash_ms: int = 0
     error: str = ""
+    temper: str = TEMPERS[0][0]
 
 
 def script_of(fleet: Fleet, launch: Launch) -> Script:
@@ -54,6 +64,7 @@ def script_of(fleet: Fleet, launch: Launch) -> Script:
         run_ms = _run_ms(fleet, launch.allocation.job, env, command)
         end = _exit(env, command)
         steps = _whole(env, STEPS, min(max(run_ms // 2_000, 10), 500))
+        temper = _temper(env, fleet.seed, launch.allocation.job)
     except ValueError as wrong:
         return Script(0, CANNOT_START, 0, error=str(wrong))
     if not 0 <= steps <= STEPS_MAX:
@@ -63,7 +74,27 @@ def script_of(fleet: Fleet, launch: Launch) -> Script:
     if EXIT not in env and chance(fleet.seed, *names) < fleet.faults.crash_share:
         crashes = int(chance(fleet.seed, *names, "rank") * len(launch.allocation.seats))
         crash_ms = int(chance(fleet.seed, *names, "when") * run_ms)
-    return Script(run_ms, end, steps, env.get(DEFY, "") not in ("", "0"), crashes, crash_ms)
+    defies = env.get(DEFY, "") not in ("", "0")
+    return Script(run_ms, end, steps, defies, crashes, crash_ms, temper=temper)
+
+
+def _temper(env: dict[str, str], seed: int, job: str) -> str:
+    if TEMPER not in env:
+        return temper_of(seed, job)
+    known = [temper for temper, _ in TEMPERS]
+    if env[TEMPER] not in known:
+        raise ValueError(f"{TEMPER}={env[TEMPER]!r}: one of {', '.join(known)}")
+    return env[TEMPER]
+
+
+def temper_of(seed: int, job: str) -> str:
+    """The temper of a job that does not say: chance decides, by its name."""
+    draw = chance(seed, job, "temper")
+    for temper, share in TEMPERS:
+        draw -= share
+        if draw < 0:
+            return temper
+    return TEMPERS[-1][0]
 
 
 def _run_ms(fleet: Fleet, job: str, env: dict[str, str], command: list[str]) -> int:

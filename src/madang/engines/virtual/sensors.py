@@ -1,8 +1,8 @@
 """What the sensors of a virtual fleet show now: for `madang top`, the page, and later telemetry.
 
-A job has a temper, drawn from its name: steady, bubbly (waits for its pipeline), checkpointing
-(pauses to write), idle (holds what it does not use) or faulty (one slow device). Values depend on
-seed, name and time alone.
+A job has a temper, its own or drawn from its name (script.py): steady, bubbly (waits for its
+pipeline), checkpointing (pauses to write), idle (holds what it does not use) or faulty (one slow
+device). Values depend on seed, name and time alone.
 """
 
 from math import pi, sin
@@ -12,7 +12,6 @@ from madang.engines.base import GpuSample, MemberSample, NodeSample, Sample
 from madang.engines.virtual.chance import chance
 from madang.engines.virtual.model import FleetModel, Member, Stay
 
-TEMPERS = (("steady", 0.62), ("bubbly", 0.16), ("checkpointing", 0.12), ("idle", 0.06))
 IDLE_W, IDLE_C, IDLE_MIB = 72.0, 31.0, 4
 _MAX_W = {"H100": 700.0, "H200": 700.0, "B200": 1000.0, "A100": 400.0, "L40S": 350.0, "T4": 70.0}
 _PERIOD_MS = {"bubbly": 9_000, "checkpointing": 240_000}
@@ -35,20 +34,10 @@ def sample(model: FleetModel, now_ms: int) -> Sample:
     return Sample(tuple(nodes), tuple(members))
 
 
-def temper_of(seed: int, job: str) -> str:
-    """steady, bubbly, checkpointing, idle or faulty."""
-    draw = chance(seed, job, "temper")
-    for temper, share in TEMPERS:
-        draw -= share
-        if draw < 0:
-            return temper
-    return "faulty"
-
-
 def busy_share(seed: int, stay: Stay, member: Member, gpu: int, now_ms: int) -> float:
     """How busy a member keeps one of its devices, in [0, 1]."""
     job = stay.launch.allocation.job
-    temper = temper_of(seed, job)
+    temper = stay.script.temper
     ran_ms = (now_ms - member.started_ms) * stay.speed
     base = 0.9 + 0.09 * chance(seed, job, "busy")
     jitter = 0.02 * sin(2 * pi * (now_ms / 7_000 + chance(seed, job, member.rank, gpu)))
@@ -101,7 +90,7 @@ def _node(
         for gpu in member.gpus:
             busy[gpu] += share * busy_share(seed, stay, member, gpu, now_ms)
             memory[gpu] += share * (0.55 + 0.4 * chance(seed, job, "memory"))
-            faulty = temper_of(seed, job) == "faulty"
+            faulty = stay.script.temper == "faulty"
             slow[gpu] |= faulty and (member.rank, gpu) == _faulty_device(seed, stay)
     cores = max(node.cpu_milli / 1000, 1)
     return NodeSample(

@@ -1,0 +1,241 @@
+"""When a waiting job will start, and what has to happen first.
+
+The very controller that decides is run ahead on a copy of the yard, with the expected ends of what
+runs for facts (estimates.py): whatever the policy does with quotas, order, reservations and those
+who are moved aside, the forecast does too. It knows of nobody who is yet to come, and nodes neither
+fail nor come. Pure, deterministic, and bounded: far ahead, ends are taken together, so that the
+number of turns grows with the logarithm of the time looked ahead.
+"""
+
+import heapq
+from dataclasses import dataclass, field
+
+from madang.core.controller import Controller
+from madang.core.estimates import NEVER_MS, UNKNOWN, Estimate, left
+from madang.core.events import (
+    AllocationBound,
+    Decision,
+    Fact,
+    MemberEnded,
+    MemberStarted,
+    ReleaseAsked,
+)
+from madang.core.keys import attained_ms
+from madang.core.lifecycle import LIVELY
+from madang.core.model import Allocation, Exit, NodeState
+from madang.core.restore import restored
+from madang.core.snapshot import Snapshot
+from madang.core.state import State
+
+TURNS_MAX = 1_000  # a forecast that has not come to it by then says "not before"
+TOGETHER_MS = 1_000  # ends this close are one turn; further ahead a share of the time looked ahead
+TOGETHER_SHARE = 64
+MEDIAN_PERMILLE = 500  # half of the jobs are expected to have ended: what one would bet on
+MOVED = "moved aside"
+_DONE, _MOVED = Exit(0), Exit(0, signal=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A job that gives devices back before the one that was asked for starts, and why then."""
+
+    job: str
+    at_ms: int
+    estimate: Estimate
+
+    @property
+    def is_moved(self) -> bool:
+        return self.estimate.source == MOVED
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """When a job starts: at `start_ms` if `is_known`, else at any time from then on.
+
+    `after` are the jobs whose devices it gets, the last to leave first.
+    """
+
+    start_ms: int
+    is_known: bool
+    after: tuple[Ending, ...] = ()
+
+
+def expected_start(snapshot: Snapshot, job_id: str, permille: int = MEDIAN_PERMILLE) -> Expected:
+    """When the waiting job is expected to start.
+
+    Args:
+        permille: the quantile of the history that those who run are expected to end by.
+
+    Raises:
+        KeyError: the job is not live.
+    """
+    live = snapshot.jobs[job_id]
+    if live.allocation is not None:
+        return Expected(snapshot.now_ms, True)
+    return _Ahead(snapshot, permille).until(job_id)
+
+
+def twin(snapshot: Snapshot) -> State:
+    """A state of its own that goes on from the snapshot as the one it was taken of would."""
+    return restored(
+        [snapshot.nodes[id] for id in snapshot.node_ids],
+        snapshot.projects.values(),
+        snapshot.jobs.values(),
+        snapshot.allocations.values(),
+        snapshot.nominations.items(),
+        [*snapshot.settings, snapshot.policy],
+    )
+
+
+@dataclass(slots=True)
+class _Ahead:
+    """A yard that is run ahead. `totals_ms` is how long each job runs in all, once it was asked."""
+
+    snapshot: Snapshot
+    permille: int
+    now_ms: int = 0
+    state: State = field(init=False)
+    controller: Controller = field(init=False)
+    ends: list[tuple[int, str]] = field(default_factory=list)
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    totals_ms: dict[str, int] = field(default_factory=dict)
+    freed: dict[tuple[str, int], Ending] = field(default_factory=dict)
+    found: Expected | None = None
+
+    def __post_init__(self) -> None:
+        self.now_ms = self.snapshot.now_ms
+        self.state = twin(self.snapshot)
+        self.controller = Controller(self.state)
+
+    def until(self, job_id: str) -> Expected:
+        """Run until the job starts, nothing more happens, or it has been looked far enough."""
+        facts = self._begin()
+        for _ in range(TURNS_MAX):
+            facts = self._turn(facts, job_id)
+            if self.found is not None:
+                return self.found
+            if job_id not in self.state.jobs:
+                break
+            if facts or self.controller.due_ms(self.now_ms) == self.now_ms:
+                continue
+            next_ms = self._next_ms()
+            if next_ms is None:
+                return Expected(NEVER_MS, False)
+            ahead_ms = next_ms - self.snapshot.now_ms
+            self.now_ms = next_ms + min(TOGETHER_MS, ahead_ms) + ahead_ms // TOGETHER_SHARE
+            facts = self._ended()
+        return Expected(self.now_ms, False)
+
+    def _begin(self) -> list[Fact]:
+        facts: list[Fact] = []
+        for allocation in list(self.state.allocations.values()):
+            if self._is_out_of_sight(allocation):
+                continue
+            if allocation.state not in LIVELY:
+                facts += self._all_end(allocation, _MOVED)
+                continue
+            facts += [
+                MemberStarted(allocation.id, rank, self.now_ms)
+                for rank in range(len(allocation.seats))
+                if not (allocation.started | allocation.ended) >> rank & 1
+            ]
+            self._expect(allocation)
+        return facts
+
+    def _is_out_of_sight(self, allocation: Allocation) -> bool:
+        nodes = self.state.nodes
+        return any(nodes[seat.node].state is NodeState.LOST for seat in allocation.seats)
+
+    def _expect(self, allocation: Allocation) -> None:
+        """Note when the allocation, which has just begun or goes on, will have ended."""
+        live = self.state.jobs[allocation.job]
+        attained = attained_ms(live, self.now_ms)
+        job_id = live.job.id
+        if job_id not in self.totals_ms:
+            before_ms = live.standing.attained_ms
+            estimate = left(
+                self.state.settings.runs,
+                self.permille,
+                live.job,
+                before_ms=before_ms,
+                ran_ms=attained - before_ms,
+            )
+            self.estimates[job_id] = estimate
+            known = estimate.source is not UNKNOWN
+            self.totals_ms[job_id] = attained + estimate.left_ms if known else NEVER_MS
+        total_ms = self.totals_ms[job_id]
+        if total_ms != NEVER_MS:
+            end_ms = self.now_ms + max(1, total_ms - attained)
+            heapq.heappush(self.ends, (end_ms, allocation.id))
+
+    def _next_ms(self) -> int | None:
+        while self.ends and self._is_stale(self.ends[0][1]):
+            heapq.heappop(self.ends)
+        times = [self.ends[0][0]] if self.ends else []
+        due_ms = self.controller.due_ms(self.now_ms)
+        if due_ms is not None:
+            times.append(due_ms)
+        return min(times) if times else None
+
+    def _is_stale(self, allocation_id: str) -> bool:
+        allocation = self.state.allocations.get(allocation_id)
+        return allocation is None or allocation.state not in LIVELY
+
+    def _ended(self) -> list[Fact]:
+        facts: list[Fact] = []
+        while self.ends and self.ends[0][0] <= self.now_ms:
+            at_ms, id = heapq.heappop(self.ends)
+            if not self._is_stale(id):
+                allocation = self.state.allocations[id]
+                self._free(
+                    allocation, Ending(allocation.job, at_ms, self.estimates[allocation.job])
+                )
+                facts += self._all_end(allocation, _DONE)
+        return facts
+
+    def _all_end(self, allocation: Allocation, how: Exit) -> list[Fact]:
+        return [
+            MemberEnded(allocation.id, rank, how, self.now_ms)
+            for rank in range(len(allocation.seats))
+            if allocation.holds(rank)
+        ]
+
+    def _free(self, allocation: Allocation, ending: Ending) -> None:
+        for seat in allocation.seats:
+            for gpu in seat.gpus:
+                self.freed[seat.node, gpu] = ending
+
+    def _turn(self, facts: list[Fact], job_id: str) -> list[Fact]:
+        """One turn, and what comes of its decisions at once."""
+        step = self.controller.step(facts, self.now_ms)
+        self.state.forget_ended()
+        self.state.take_changed()
+        more: list[Fact] = []
+        for decision in step.decisions:
+            more += self._carry_out(decision, job_id)
+        return more
+
+    def _carry_out(self, decision: Decision, job_id: str) -> list[Fact]:
+        match decision:
+            case AllocationBound(allocation=allocation):
+                if allocation.job == job_id:
+                    self.found = Expected(self.now_ms, True, self._after(allocation))
+                started: list[Fact] = [
+                    MemberStarted(allocation.id, rank, self.now_ms)
+                    for rank in range(len(allocation.seats))
+                ]
+                self._expect(allocation)
+                return started
+            case ReleaseAsked(allocation=id):
+                allocation = self.state.allocations[id]
+                if self._is_out_of_sight(allocation):
+                    return []
+                self._free(allocation, Ending(allocation.job, self.now_ms, Estimate(0, MOVED)))
+                return self._all_end(allocation, _MOVED)
+            case _:
+                return []
+
+    def _after(self, allocation: Allocation) -> tuple[Ending, ...]:
+        places = [(seat.node, gpu) for seat in allocation.seats for gpu in seat.gpus]
+        endings = {self.freed[one].job: self.freed[one] for one in places if one in self.freed}
+        return tuple(sorted(endings.values(), key=lambda one: (-one.at_ms, one.job)))

@@ -1,0 +1,133 @@
+"""Claim: reserved work starts inside the cells that its tenant was promised, whoever stands there.
+
+A promise of cells is the tenant's own cluster (HiveD, OSDI 2020): nobody's turn comes before its
+own there, so claims are heard before the queue. What a claim finds free it gets at once; where
+preemptible work stands in its way, that is asked to leave and the hole is promised in the same
+plan. What is not inside a promise is left to the queue.
+"""
+
+from madang.core.cells.claims import may_claim
+from madang.core.cells.room import is_firm, without_loose
+from madang.core.draft import Draft
+from madang.core.lifecycle import LIVELY
+from madang.core.model import Allocation, Job, ReleaseReason, Shape, grace_ms_of
+from madang.core.ordering import ordered
+from madang.core.passes.start import BINDS_PER_TURN_MAX
+from madang.core.placement import Unplaced
+from madang.core.pool import Place, Pool
+from madang.core.seating import Seated, claimed, likeness_in
+
+
+def claim(draft: Draft) -> None:
+    """Emit AllocationBound, or JobNominated and ReleaseAsked, for claims on promised cells."""
+    cells = draft.snapshot.cells
+    if cells is not None and cells.promised:
+        while _heard(draft):
+            pass  # what was given to one may have turned the cells so that another fits
+
+
+def _heard(draft: Draft) -> bool:
+    """Hear each claim once, in order; True iff one was met after another had failed."""
+    snapshot = draft.snapshot
+    failed: set[object] = set()
+    again = False
+    for _, job_id in ordered(snapshot):
+        job = snapshot.jobs[job_id].job
+        owners = may_claim(snapshot.cells, snapshot.projects[job.project], job)
+        alike = (owners, likeness_in(snapshot, job))
+        if not owners or alike in failed or not draft.may_start(job_id):
+            continue
+        seated = claimed(snapshot, draft.view, job)
+        if not isinstance(seated, Unplaced):
+            draft.bind(job, seated)
+            again |= bool(failed)
+        elif _displace(draft, job):
+            again |= bool(failed)
+        else:
+            failed.add(alike)
+        if len(draft.decisions) >= BINDS_PER_TURN_MAX:
+            return False
+    return again
+
+
+def _displace(draft: Draft, job: Job) -> bool:
+    """Promise the job its cells, whoever must leave for it; False iff it is in no promise."""
+    snapshot = draft.snapshot
+    assert snapshot.cells is not None, "claims are made on promised cells"
+    seated = claimed(snapshot, without_loose(snapshot.cells, draft.view), job)
+    if isinstance(seated, Unplaced):
+        return False
+    for victim in _victims(draft, seated):
+        live = snapshot.jobs[victim.job]
+        draft.release(victim.id, ReleaseReason.PREEMPTED, grace_ms_of(live.job, live.standing))
+    for other in _promised_there(draft, seated):
+        draft.drop_nomination(other)
+    draft.nominate(job, seated)
+    return True
+
+
+def _victims(draft: Draft, seated: Seated) -> list[Allocation]:
+    """Those beside whom the gang does not fit at these places: who was bound first may stay."""
+    snapshot = draft.snapshot
+    rows = {row for row, _ in seated.places}
+    standing = [one for one in _displaceable(draft) if rows.intersection(_rows_of(draft, one))]
+    assert snapshot.cells is not None, "claims are made on promised cells"
+    left = without_loose(snapshot.cells, draft.view)
+    left.cpu_free[:] = draft.view.cpu_free
+    left.memory_free[:] = draft.view.memory_free
+    for allocation in standing:
+        for row, _ in draft.held_places(allocation):
+            left.cpu_free[row] += allocation.shape.cpu_milli
+            left.memory_free[row] += allocation.shape.memory_mib
+    left.take(seated.places, seated.shape)
+    victims = []
+    for allocation in standing:
+        held = [one for one in draft.held_places(allocation) if one[0] in rows]
+        if all(_stays(left, one, allocation.shape) for one in held):
+            continue
+        if allocation.state in LIVELY and allocation.id not in draft.releasing:
+            victims.append(allocation)
+    return victims
+
+
+def _stays(left: Pool, place: Place, shape: Shape) -> bool:
+    """Take one member's place if it is still there; True iff it is."""
+    row, gpus = place
+    fits = (
+        all(left.gpu_free.item(row, gpu) >= shape.gpu_milli for gpu in gpus)
+        and (not shape.cpu_milli or left.cpu_free.item(row) >= shape.cpu_milli)
+        and (not shape.memory_mib or left.memory_free.item(row) >= shape.memory_mib)
+    )
+    if fits:
+        left.take((place,), shape)
+    return fits
+
+
+def _displaceable(draft: Draft) -> list[Allocation]:
+    """What runs and stands in nobody's promised cell by right, in the order it was bound."""
+    snapshot = draft.snapshot
+    found = []
+    for allocation in snapshot.allocations.values():
+        live = snapshot.jobs.get(allocation.job)
+        newest = live is not None and live.allocation == allocation.id
+        if live is not None and newest and not is_firm(live.job) and not allocation.cells:
+            found.append(allocation)
+    return found
+
+
+def _rows_of(draft: Draft, allocation: Allocation) -> list[int]:
+    return [row for row, _ in draft.held_places(allocation)]
+
+
+def _promised_there(draft: Draft, seated: Seated) -> list[str]:
+    """Other jobs that were promised these devices and have no right to them against a claim."""
+    snapshot = draft.snapshot
+    wanted = {(row, gpu) for row, gpus in seated.places for gpu in gpus}
+    found = []
+    for id, seats in snapshot.nominations.items():
+        if id not in draft.promised or is_firm(snapshot.jobs[id].job):
+            continue
+        promised = draft.places_of(seats)
+        if any((row, gpu) in wanted for row, gpus in promised for gpu in gpus):
+            found.append(id)
+    return found

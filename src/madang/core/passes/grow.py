@@ -1,0 +1,105 @@
+"""Grow: an elastic gang that runs with fewer members than it wants starts anew with more.
+
+It is asked to end, waits, and starts with what fits by then: nothing is promised, so it grows only
+where nobody waits for what it would take. It shrinks the same way: whoever is moved aside, or loses
+a node, starts with what fits. Only a job that checkpoints grows, and only if it is worth it: what
+it gains must be GAIN_FACTOR times what the new start costs. Nobody knows how long a job without an
+estimate will go on, so it is taken to go on for as long as it has run (Lindy's law): it grows the
+later the less it would gain, and at most a constant share of its run is spent on restarts.
+"""
+
+from madang.core.draft import Draft
+from madang.core.live import LiveJob
+from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Allocation, Job, ReleaseReason
+from madang.core.placement import Unplaced
+from madang.core.seating import fits_when_empty, likeness, seat
+from madang.core.snapshot import Snapshot
+
+GAIN_FACTOR = 4  # the estimate may be wrong by as much and nothing is lost
+GPUS_OF_NODE = 8
+RESTART_MS_ONE, RESTART_MS_NODE, RESTART_MS_MORE = 7_000, 30_000, 60_000
+
+
+def grow(draft: Draft) -> None:
+    """Emit ReleaseAsked for each gang that shall start anew with more members, oldest job first."""
+    snapshot = draft.snapshot
+    if not snapshot.short or _somebody_waits(draft):
+        return
+    live_of = {id: snapshot.jobs[snapshot.allocations[id].job] for id in snapshot.short}
+    for id in sorted(live_of, key=lambda id: live_of[id].job.seq):
+        live, allocation = live_of[id], snapshot.allocations[id]
+        if id in draft.releasing or allocation.ended:
+            continue  # a gang whose members come to their end does not begin anew
+        members = _members_anew(draft, live.job, allocation)
+        if _is_worth_it(snapshot, live, allocation, members):
+            gpu_ms = restart_ms(live.job, allocation) * allocation.shape.milli
+            bill_gpu_ms = gpu_ms * len(allocation.seats) // WHOLE_GPU_MILLI
+            by = f"it grows from {len(allocation.seats)} to {members} members"
+            draft.release(
+                id, ReleaseReason.MOVED, live.job.grace_ms, by=by, bill_gpu_ms=bill_gpu_ms
+            )
+            return  # one at a time: what the next would take is not known before this one sits
+
+
+def restart_ms(job: Job, allocation: Allocation) -> int:
+    """What a stop and a new start cost: as the job says, else guessed by its size."""
+    if job.restart_ms:
+        return job.restart_ms
+    milli = len(allocation.seats) * allocation.shape.milli
+    if milli <= WHOLE_GPU_MILLI:
+        return RESTART_MS_ONE
+    return RESTART_MS_NODE if milli <= GPUS_OF_NODE * WHOLE_GPU_MILLI else RESTART_MS_MORE
+
+
+def worth_from_ms(job: Job, allocation: Allocation) -> int:
+    """When it may first be worth to start anew with all members."""
+    cost_ms, more = GAIN_FACTOR * restart_ms(job, allocation), job.members - len(allocation.seats)
+    if job.estimate_ms:
+        return allocation.running_ms + cost_ms
+    return allocation.running_ms + -(-cost_ms * job.members // more)
+
+
+def _is_worth_it(snapshot: Snapshot, live: LiveJob, allocation: Allocation, members: int) -> bool:
+    """True iff what it would gain with so many members is GAIN_FACTOR times what that costs."""
+    job, standing, now_ms = live.job, live.standing, snapshot.now_ms
+    ran_ms = now_ms - allocation.running_ms
+    cost_ms = restart_ms(job, allocation)
+    if standing.checkpoint_ms > allocation.running_ms:
+        cost_ms += now_ms - standing.checkpoint_ms  # run again what was not saved
+    if ran_ms < max(GAIN_FACTOR * cost_ms, job.run_ms_min, snapshot.policy.run_ms_min):
+        return False
+    left_ms = ran_ms
+    if job.estimate_ms:
+        left_ms = job.estimate_ms - standing.attained_ms - ran_ms
+    more = members - len(allocation.seats)
+    return left_ms * more >= GAIN_FACTOR * cost_ms * members
+
+
+def _members_anew(draft: Draft, job: Job, allocation: Allocation) -> int:
+    """With how many members it would start if it ended now."""
+    trial = draft.view.scratch()
+    for place in draft.held_places(allocation):
+        trial.give(place, allocation.shape)
+    seated = seat(draft.snapshot, trial, job)
+    if isinstance(seated, Unplaced):
+        return 0
+    members = len(seated.places)
+    more_milli = members * seated.shape.milli - len(allocation.seats) * allocation.shape.milli
+    quota_milli = draft.snapshot.projects[job.project].quota_milli
+    held_milli = draft.usage_milli.get(job.project, 0)
+    if quota_milli != UNLIMITED and held_milli + more_milli > quota_milli:
+        return 0
+    return members if draft.book.short_of(job, more_milli) is None else 0
+
+
+def _somebody_waits(draft: Draft) -> bool:
+    """True iff a job waits that could start if enough were free."""
+    seen: set[object] = set()
+    for _, id in draft.snapshot.queue:
+        job = draft.snapshot.jobs[id].job
+        if likeness(job) in seen or not draft.may_start(id):
+            continue
+        seen.add(likeness(job))
+        if fits_when_empty(draft.snapshot, job):
+            return True
+    return False

@@ -1,0 +1,269 @@
+"""What will be free when, as far as expected ends tell: reservations and who may start beside them.
+
+A job that does not fit can be given the earliest time at which it will, judged by the expected ends
+of what runs (estimates.py). Another starts now if it has ended by then, or if the reservation still
+fits beside it (EASY: Lifka, JSSPP 1995; with many reservations conservative: Mu'alem & Feitelson,
+TPDS 2001). Calendar reservations (passes/calendar.py) stand in the same line. All of it at the
+granularity of single devices, and only for this plan: the next one reckons anew.
+
+Promises: who starts beside a reservation delays it only if somebody outruns an estimate.
+"""
+
+from bisect import insort
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from madang.core.estimates import NEVER_MS, Estimate, left
+from madang.core.events import AllocationBound
+from madang.core.gangs import least_members
+from madang.core.lifecycle import LIVELY
+from madang.core.model import WHOLE_GPU_MILLI, Allocation, Job, Shape
+from madang.core.placement import Unplaced
+from madang.core.pool import Need, Place, Pool
+from madang.core.seating import Gaps, seat
+from madang.core.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from madang.core.draft import Draft
+
+RESERVATIONS_MAX = 64  # queue reservations a plan makes; each costs a look at all expected ends
+KEEP_CLEAR_MS = 600_000  # who can be moved aside starts before a calendar window unless it is near
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """Who holds or will hold what, from when until when. `calendar`: the reservation's id."""
+
+    begin_ms: int
+    end_ms: int
+    places: tuple[Place, ...]
+    shape: Shape
+    calendar: str = ""
+
+    @property
+    def milli(self) -> int:
+        """GPU-milli of all of it."""
+        return self.shape.gpu_milli * sum([len(gpus) for _, gpus in self.places])
+
+
+def stay_of(snapshot: Snapshot, job: Job) -> Estimate:
+    """How long a waiting job will hold what it gets: the careful side of what is known."""
+    live = snapshot.jobs.get(job.id)
+    before_ms = live.standing.attained_ms if live is not None else 0
+    permille = snapshot.policy.stay_permille
+    return left(snapshot.settings.runs, permille, job, before_ms=before_ms)
+
+
+def left_of(snapshot: Snapshot, allocation: Allocation) -> Estimate:
+    """How much longer an allocation holds its devices."""
+    live = snapshot.jobs[allocation.job]
+    begin_ms = allocation.running_ms or allocation.bound_ms
+    return left(
+        snapshot.settings.runs,
+        snapshot.policy.end_permille,
+        live.job,
+        before_ms=live.standing.attained_ms,
+        ran_ms=max(0, snapshot.now_ms - begin_ms),
+    )
+
+
+class Timeline:
+    """See the module's docstring. It costs nothing until something is reserved."""
+
+    def __init__(self, draft: "Draft") -> None:
+        self.draft = draft
+        self.now_ms = draft.snapshot.now_ms
+        self.reservations: list[Stay] = []
+        self._needs: list[Need] = []  # per reservation
+        self._beside: list[Pool] = []  # per reservation: what is left at its beginning
+        self._stays: list[Stay] = []  # by their end
+        self._has_stays = False  # read when the first reservation needs them
+        # By the reservations that matter: what is free beside them; dropped when that changes.
+        self._free_beside: dict[tuple[int, ...], Pool] = {}
+
+    def held_for(self, job: Job) -> tuple[int, ...]:
+        """Which of the reservations the job would still be there for, if it started now."""
+        if not self.reservations:
+            return ()
+        end_ms = stay_of(self.draft.snapshot, job).end_ms(self.now_ms)
+        steps_aside = job.preemptible and job.checkpoints
+        return tuple(
+            [
+                at
+                for at, kept in enumerate(self.reservations)
+                if kept.begin_ms < end_ms
+                and not (
+                    kept.calendar and steps_aside and kept.begin_ms - self.now_ms >= KEEP_CLEAR_MS
+                )
+            ]
+        )
+
+    def beside(self, held: tuple[int, ...], pool: Pool) -> Pool:
+        """What of the pool is free now, and at the beginning of each of these reservations."""
+        if not held:
+            return pool
+        kept = self._free_beside.get(held)
+        if kept is None:
+            kept = self.draft.view
+            for at in held:
+                kept = _least(kept, self._beside[at])
+            self._free_beside[held] = kept
+        return kept if pool is self.draft.view else kept.with_open(pool.open)
+
+    def started(self, job: Job, places: tuple[Place, ...], shape: Shape) -> None:
+        """The draft has bound the job there."""
+        self._free_beside.clear()
+        for at in self.held_for(job):
+            # A place that only a job which steps aside could take is not free beside it.
+            self._beside[at].block(places, shape)
+        if not self._has_stays:
+            return
+        end_ms = stay_of(self.draft.snapshot, job).end_ms(self.now_ms)
+        if end_ms != NEVER_MS:
+            insort(self._stays, Stay(self.now_ms, end_ms, places, shape), key=_end_ms)
+
+    def reserve(self, job: Job) -> bool:
+        """Keep the job the earliest stay that it can be promised; False if nobody can say when."""
+        if len(self.reservations) >= RESERVATIONS_MAX:
+            return False
+        length = stay_of(self.draft.snapshot, job)
+        free, given = self.draft.room_for(job).scratch(), 0
+        gaps, free_milli = Gaps(self.draft.snapshot, free, job), int(free.gpu_free.sum())
+        least_milli = least_members(job) * job.shape.milli
+        stays = self._ending()
+        for begin_ms in self._ends():
+            while given < len(stays) and stays[given].end_ms <= begin_ms:
+                gaps.give(stays[given].places, stays[given].shape)
+                free_milli += stays[given].milli
+                given += 1
+            if gaps.missing > 0 or free_milli - self._reserved_milli(begin_ms) < least_milli:
+                continue
+            end_ms = length.end_ms(begin_ms)
+            pool = self._without_reservations(free, begin_ms, end_ms)
+            seated = seat(self.draft.snapshot, pool, job)
+            if not isinstance(seated, Unplaced):
+                self.keep(Stay(begin_ms, end_ms, seated.places, seated.shape), free)
+                return True
+        return False
+
+    def keep(self, stay: Stay, free: Pool) -> None:
+        """Add the reservation. `free` is what has been given back at its beginning."""
+        need = free.need_of(stay.places, stay.shape)
+        for kept, beside in zip(self.reservations, self._beside, strict=True):
+            if stay.begin_ms <= kept.begin_ms < stay.end_ms:
+                beside.block_all([need])
+        left_then = self._without_reservations(free, stay.begin_ms, stay.begin_ms + 1).scratch()
+        left_then.block_all([need])
+        self.reservations.append(stay)
+        self._needs.append(need)
+        self._beside.append(left_then)
+        self._free_beside.clear()
+
+    def free_at(self, at_ms: int, until_ms: int) -> tuple[Pool, Pool]:
+        """What will have been given back by then, and the same without what is reserved meanwhile.
+
+        Both may be written to.
+        """
+        free = self.draft.view.scratch()
+        for stay in self._ending():
+            if stay.end_ms > at_ms:
+                break
+            for place in stay.places:
+                free.give(place, stay.shape)
+        kept = self._without_reservations(free, at_ms, until_ms)
+        return free, kept.scratch() if kept is free else kept
+
+    def add_end(self, stay: Stay) -> None:
+        """Something that the draft holds back gives its places back at its end."""
+        self._ending()
+        insort(self._stays, stay, key=_end_ms)
+
+    def _ending(self) -> list[Stay]:
+        if not self._has_stays:
+            self._stays, self._has_stays = _stays(self.draft), True
+        return self._stays
+
+    def _ends(self) -> list[int]:
+        """When something ends, in order."""
+        ends = {stay.end_ms for stay in (*self._stays, *self.reservations)}
+        return sorted(ends - {NEVER_MS})
+
+    def _reserved_milli(self, at_ms: int) -> int:
+        """What reservations hold at that time: of them nothing overlaps, and all of it is free."""
+        return sum([r.milli for r in self.reservations if r.begin_ms <= at_ms < r.end_ms])
+
+    def _without_reservations(self, free: Pool, begin_ms: int, end_ms: int) -> Pool:
+        """What is free of this without what is reserved for some time between."""
+        needs = [
+            need
+            for kept, need in zip(self.reservations, self._needs, strict=True)
+            if kept.begin_ms < end_ms and begin_ms < kept.end_ms
+        ]
+        if not needs:
+            return free
+        pool = free.scratch()
+        pool.block_all(needs)
+        return pool
+
+
+def _end_ms(stay: Stay) -> int:
+    return stay.end_ms
+
+
+def _stays(draft: "Draft") -> list[Stay]:
+    """What holds devices in this draft and is expected to end, by its end.
+
+    What is promised to somebody is not free when those who hold it leave.
+    """
+    snapshot = draft.snapshot
+    promised = {
+        (row, gpu)
+        for id in snapshot.nominations
+        if id in draft.promised
+        for row, gpus in draft.places_of(snapshot.nominations[id])
+        for gpu in gpus
+    }
+    running = [
+        allocation
+        for id, allocation in snapshot.allocations.items()
+        if (live := snapshot.jobs.get(allocation.job)) is not None and live.allocation == id
+    ]
+    bound = [one.allocation for one in draft.decisions if isinstance(one, AllocationBound)]
+    stays = []
+    for allocation in (*running, *bound):
+        end_ms = _expected_end_ms(draft, allocation)
+        if end_ms == NEVER_MS:
+            continue
+        places = tuple(
+            [
+                (row, tuple([gpu for gpu in gpus if (row, gpu) not in promised]))
+                for row, gpus in draft.held_places(allocation)
+            ]
+        )
+        begin_ms = allocation.running_ms or allocation.bound_ms
+        stays.append(Stay(begin_ms, end_ms, places, allocation.shape))
+    stays.sort(key=_end_ms)
+    return stays
+
+
+def _expected_end_ms(draft: "Draft", allocation: Allocation) -> int:
+    """After now."""
+    snapshot = draft.snapshot
+    if allocation.state in LIVELY and allocation.id not in draft.releasing:
+        return left_of(snapshot, allocation).end_ms(snapshot.now_ms)
+    asked_ms = allocation.releasing_ms or snapshot.now_ms
+    grace_ms = snapshot.jobs[allocation.job].job.grace_ms
+    return max(asked_ms + grace_ms, snapshot.now_ms + 1)
+
+
+def _least(one: Pool, other: Pool) -> Pool:
+    """What is free in both."""
+    both = one.scratch()
+    np.minimum(one.gpu_free, other.gpu_free, out=both.gpu_free)
+    np.minimum(one.cpu_free, other.cpu_free, out=both.cpu_free)
+    np.minimum(one.memory_free, other.memory_free, out=both.memory_free)
+    np.maximum(one.tenants, other.tenants, out=both.tenants)
+    both.whole_free[:] = (both.gpu_free == WHOLE_GPU_MILLI).sum(axis=1)
+    return both
