@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from madang.core.model import Exit, NodeState, ReleaseReason
 from madang.core.policies import MADANG
 from madang.core.policies import POLICIES as NAMED
 from madang.core.policy import DEFAULT
-from madang.core.pool import Pool
+from madang.core.pool import ARRAYS, Pool
 from madang.core.settings import KINDS
 from madang.core.state import State
 from madang.ledger import Ledger, NewJob, open_ledger, turn_of
@@ -74,7 +74,7 @@ def _named(domains: dict[int, tuple[str, ...]], codes: list[int]) -> list[tuple[
 
 def _row(pool: Pool, row: int) -> dict[str, object]:
     codes = ("model", "group", "zone", "domains")
-    cells = {f.name: getattr(pool, f.name)[row] for f in fields(Pool) if f.name not in codes}
+    cells = {name: getattr(pool, name)[row] for name in ARRAYS if name not in codes}
     # A pool that had a wider node once is wider than it need be.
     cells["gpu_free"] = np.trim_zeros(cells["gpu_free"], "b").tolist()
     return cells

@@ -15,9 +15,8 @@ from madang.sim.history import history_of
 from madang.sim.queueing import PROJECT, Replay, TraceJob
 from madang.sim.replay import NEEDS_ESTIMATES
 from madang.sim.rerun import Rerun
-from madang.sim.run import _Play as Play
-from madang.sim.scenario import scenario
 from tests.sim.test_replay import NODES, PER_NODE, TRACES
+from tests.usage.test_books import played
 
 KEEPS_EVERYONE = ("fifo", "fifo-skip", "sjf", "ssf", "easy", "conservative")
 END_MS = 1 << 50
@@ -87,10 +86,7 @@ def test_under_another_policy_every_job_starts_when_it_would_have(jobs, policy, 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(sorted(POLICIES)), st.floats(0, 0.9))
 def test_the_journal_of_a_faulty_yard_can_be_replayed_from_anywhere(seed, policy, part):
-    play = Play(scenario(seed), None)
-    play.disturbed()
-    play.calm()
-    journal = play.world.journal
+    journal = played(seed)
     since_ms = round(journal[-1][0] * part)
     history = history_of(journal, since_ms, END_MS)
 

@@ -20,8 +20,11 @@ Journal = list[tuple[int, Event]]
 def played(seed: int) -> Journal:
     """The journal of a random scenario with all its faults."""
     play = Play(scenario(seed), None)
-    play.disturbed()
-    play.calm()
+    try:
+        play.disturbed()
+        play.calm()
+    except AssertionError:
+        pass  # tests/sim/test_seeds.py finds that; the books of what came before must be right
     return play.world.journal
 
 

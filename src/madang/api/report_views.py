@@ -1,5 +1,9 @@
 """Reports of core → what the API shows. Pure functions; GPU·µs become GPU·hours here."""
 
+from collections.abc import Sequence
+
+from madang.core.model import WHOLE_GPU_MILLI
+from madang.core.usage.idleness import Evaluation
 from madang.core.usage.pooling import Advice, PoolNeed, ZoneNeed
 from madang.core.usage.report import Line, Report
 from madang.wire import reports as wire
@@ -126,3 +130,39 @@ def _zone(zone: ZoneNeed) -> wire.ZoneAdvice:
         wait_pooled_h=round(zone.wait_pooled_ms / MS_PER_HOUR, DIGITS),
         wait_saved_h=round(saved_ms / MS_PER_HOUR, DIGITS),
     )
+
+
+def idle_view(usage: Report, found: Sequence[Evaluation]) -> wire.IdleReportView:
+    """What was idle, by project."""
+    return wire.IdleReportView(
+        since_ms=usage.since_ms,
+        until_ms=usage.until_ms,
+        begins_ms=usage.begins_ms,
+        projects=[
+            wire.IdleProjectView(
+                project=one.project,
+                asked_gpu_h=_gpu_h(one.asked_gpu_ms),
+                held_gpu_h=_gpu_h(one.held_gpu_ms),
+                measured_gpu_h=_gpu_h(one.measured_gpu_ms),
+                used_gpu_h=_gpu_h(one.used_gpu_ms),
+                idle_gpu_h=_gpu_h(one.idle_gpu_ms),
+                wasted_gpu_h=_gpu_h(one.wasted_gpu_ms),
+                warned=one.warned,
+                reclaimed=[
+                    wire.ReclaimedView(
+                        job=taken.job,
+                        gpus=taken.gpu_milli / WHOLE_GPU_MILLI,
+                        idle_since_ms=taken.idle_since_ms,
+                        warned_ms=taken.warned_ms,
+                        taken_ms=taken.taken_ms,
+                    )
+                    for taken in one.reclaimed
+                ],
+            )
+            for one in found
+        ],
+    )
+
+
+def _gpu_h(gpu_ms: int) -> float:
+    return round(gpu_ms / MS_PER_HOUR, DIGITS)

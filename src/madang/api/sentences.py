@@ -127,6 +127,7 @@ def _warned(event: ev.JobWarned) -> str:
 _DROPPED_WORDS = {
     "expired": "its time is over",
     "broken": "a device of it is gone",
+    "claimed": "who was promised these cells claims them",
     "no_level": "no node says where it is in the network",
     "too_large": "the yard is not as large",
     "held": "those who are there must not be moved",

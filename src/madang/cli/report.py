@@ -27,6 +27,8 @@ def report_verb(given: Given, desk: Desk) -> int:
     path = writable(given, "html")
     if given.flag("csv") and (given.flag("json") or path):
         raise UsageError("--csv and --json or --html contradict each other", code="usage")
+    if given.flag("idle"):
+        return _idle(given, desk, since, until)
     found = desk.client.usage_report(since, until, by)
     if path:
         from madang.cli.report_page import usage_page
@@ -45,6 +47,40 @@ def report_verb(given: Given, desk: Desk) -> int:
         if found["begins_ms"] > found["since_ms"]:
             desk.note("the records begin later than the window: the journal was pruned")
     return 0
+
+
+def _idle(given: Given, desk: Desk, since: str, until: str) -> int:
+    if given.text("by") or given.flag("csv") or given.text("html"):
+        raise UsageError("--idle is by project, as a table or --json", code="usage")
+    found = desk.client.idle_report(since, until)
+    desk.answer(found, "" if desk.is_json else idle_text(found))
+    return 0
+
+
+def idle_text(found: Document) -> str:
+    """Projects, and under them each job whose GPUs were taken."""
+    columns = [
+        Column("PROJECT", shrinks=True),
+        *(Column(title, right=True) for title in ("ASKED GPU·H", "HELD", "USED", "IDLE")),
+        *(Column(title, right=True) for title in ("WASTED", "WARNED", "TAKEN")),
+    ]
+    rows = [
+        [
+            clean(one["project"]),
+            *(hours(one[f"{name}_gpu_h"]) for name in ("asked", "held", "used", "idle", "wasted")),
+            str(one["warned"]),
+            str(len(one["reclaimed"])),
+        ]
+        for one in found["projects"]
+    ]
+    taken = [
+        f"{clean(job['job'])} lost {job['gpus']:g} GPUs after "
+        f"{duration(job['taken_ms'] - job['idle_since_ms'])} idle, "
+        f"{duration(job['taken_ms'] - job['warned_ms'])} after the warning"
+        for one in found["projects"]
+        for job in one["reclaimed"]
+    ]
+    return "\n".join([table(columns, rows), *([""] if taken else []), *taken])
 
 
 def usage_text(found: Document) -> str:

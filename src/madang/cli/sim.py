@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # typing's own constant costs an import of 10 ms
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from madang.sim.replay import Knows
     from madang.sim.traces import TraceError
 
 SEED, POLICY = 42, "madang"
@@ -49,13 +50,29 @@ def sim_replay_verb(given: Given, desk: Desk) -> int:
             trace,
             nodes,
             given.text("policy") or POLICY,
-            oracle=given.flag("oracle"),
+            knows=_known(given),
+            eta_every=given.count("eta") or 0,
             plot=_plot(given),
         )
     except TraceError as wrong:
         raise _usage(given, wrong) from None
     desk.answer(result, replay.table(result))
     return 0
+
+
+def _known(given: Given) -> Knows | None:
+    """What the policy is told of durations."""
+    from madang.sim.replay import Knows
+
+    if given.flag("oracle") and given.flag("predict"):
+        raise UsageError(
+            "--oracle tells true durations, --predict guesses them: one of the two",
+            code="usage",
+            tries=["madang sim replay --help"],
+        )
+    if given.flag("oracle"):
+        return Knows.DURATIONS
+    return Knows.PAST if given.flag("predict") else None
 
 
 def _required(given: Given, key: str) -> str:

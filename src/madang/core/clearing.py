@@ -95,10 +95,13 @@ class Field:
                 self._shares[row, number] = self._shares.get((row, number), 0) + 1
 
     def _stakes(self, number: int, holder: Holder) -> list[tuple[int, int, int, int, int]]:
-        shape = holder.shape
+        shape, places = holder.shape, holder.places
         is_whole = shape.gpu_milli == WHOLE_GPU_MILLI
+        if is_whole and len(places) == 1:  # by far the most, and thousands of them
+            row, gpus = places[0]
+            return [(row, number, len(gpus), shape.cpu_milli, shape.memory_mib)]
         held: dict[int, tuple[int, int]] = {}
-        for row, gpus in holder.places:
+        for row, gpus in places:
             members, devices = held.get(row, (0, 0))
             held[row] = (members + 1, devices + len(gpus) * is_whole)
             for gpu in () if is_whole else gpus:

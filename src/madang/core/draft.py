@@ -61,7 +61,7 @@ class Draft:
     def pool(self) -> Pool:
         """What is free, to take from."""
         if self._scratch is None:
-            self._scratch = self.snapshot.pool.scratch()
+            self._scratch = self.snapshot.pool.scratch().followed(self.snapshot.pool)
         return self._scratch
 
     @property
@@ -280,5 +280,7 @@ class Draft:
 
     def held_places(self, allocation: Allocation) -> list[Place]:
         """What the allocation's members that have not ended hold of the pool."""
+        if not allocation.ended:
+            return self.places_of(allocation.seats)
         held = [seat for rank, seat in enumerate(allocation.seats) if allocation.holds(rank)]
         return self.places_of(held)

@@ -122,7 +122,7 @@ def moving(snapshot: Snapshot, job_id: str) -> str:
     if not leaves and (seats is None or live.standing.reason != ReleaseReason.MOVED):
         return ""
     if seats is None:
-        return "it was to make room for others, but the place it was promised is gone"
+        return "it was asked to start anew, and waits for a place"
     nodes = ", ".join(dict.fromkeys(seat.node for seat in seats))
     return f"it moves to {nodes} to make room for others, and goes on there at once"
 

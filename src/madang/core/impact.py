@@ -13,8 +13,9 @@ that cost the least there. Least run times and disruption budgets bind: whoever 
 is no victim at all. Every pass that makes room uses this.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from madang.core.clearing import (
     wants_whole,
 )
 from madang.core.draft import Draft
-from madang.core.gangs import Terms, terms_of
+from madang.core.gangs import Terms, least_members, terms_of
 from madang.core.live import LiveJob
 from madang.core.model import (
     WHOLE_GPU_MILLI,
@@ -56,36 +57,33 @@ SEATS_ASKED_MAX = 256  # how often `seat` is asked for one job who of many is ne
 CLEARED_PER_TURN_MAX = 64  # a turn stays short; the rest gets its room in the next one
 
 
-def restart_ms(job: Job, allocation: Allocation) -> int:
-    """What a stop and a new start cost: as the job says, else guessed by its size."""
+def restart_ms(job: Job, milli: int) -> int:
+    """What a stop and a new start cost: as the job says, else guessed by the GPUs it holds."""
     if job.restart_ms:
         return job.restart_ms
-    milli = len(allocation.seats) * allocation.shape.milli
     if milli <= WHOLE_GPU_MILLI:
         return RESTART_MS_ONE
     return RESTART_MS_NODE if milli <= GPUS_OF_NODE * WHOLE_GPU_MILLI else RESTART_MS_MORE
 
 
 def lost_ms(snapshot: Snapshot, live: LiveJob, allocation: Allocation) -> int:
-    """Run time that a stop now would throw away: since the last checkpoint seen, or the start.
+    """Run time that a stop now would throw away: since the last checkpoint seen, else the start.
 
-    A job that says it checkpoints, but was never seen to, is believed as far as the policy does.
+    At most: one that saves when it is told to leave loses less.
     """
     if allocation.state is not AllocationState.RUNNING:
         return 0
-    ran_ms = snapshot.now_ms - allocation.running_ms
-    if not live.job.checkpoints:
-        return ran_ms
-    if not live.standing.checkpoint_ms:
-        return min(ran_ms, snapshot.policy.unseen_ms_max)
-    return min(ran_ms, max(0, snapshot.now_ms - live.standing.checkpoint_ms))
+    saved_ms = live.standing.checkpoint_ms if live.job.checkpoints else 0
+    return max(0, snapshot.now_ms - max(allocation.running_ms, saved_ms))
 
 
 def impact_gpu_ms(snapshot: Snapshot, allocation: Allocation) -> int:
     """What it would cost to stop the allocation now, in GPU·ms of its whole gang: the bill."""
     live = snapshot.jobs[allocation.job]
-    cost_ms = lost_ms(snapshot, live, allocation) + restart_ms(live.job, allocation)
-    return cost_ms * len(allocation.seats) * allocation.shape.milli // WHOLE_GPU_MILLI
+    shape = allocation.shape
+    milli = len(allocation.seats) * shape.gpus * shape.gpu_milli
+    cost_ms = lost_ms(snapshot, live, allocation) + restart_ms(live.job, milli)
+    return cost_ms * milli // WHOLE_GPU_MILLI
 
 
 def serves(job: Job) -> bool:
@@ -96,26 +94,25 @@ def serves(job: Job) -> bool:
 def cost_of(policy: Policy, live: LiveJob, bill_gpu_ms: int) -> int:
     """What victims are chosen by: the bill, weighed; at least 1, at most COST_MAX."""
     cost = bill_gpu_ms * (1 + live.standing.preemptions)
-    if serves(live.job):
+    if live.job.category is Category.SERVING and serves(live.job):
         cost *= policy.serving_weight
-    return min(max(cost, 1), COST_MAX)
+    return min(cost, COST_MAX) or 1
 
 
-@dataclass(frozen=True, slots=True)
-class Victim:
-    """A running allocation that may be asked to leave. `members` are those up under `budget`."""
+class Victim(NamedTuple):
+    """A running allocation that may be asked to leave. `members` are those up under `budget`.
+
+    A tuple: thousands are made in a turn.
+    """
 
     allocation: Allocation
-    places: tuple[Place, ...]
+    shape: Shape
+    places: Sequence[Place]
     cost: int
     bill_gpu_ms: int
     grace_ms: int
     budget: str = ""
     members: int = 0
-
-    @property
-    def shape(self) -> Shape:
-        return self.allocation.shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,28 +149,24 @@ def cheapest_room(draft: Draft, job: Job, victims: Iterable[Allocation]) -> Room
     The caller says who may be displaced; least run times and budgets are looked at here. Nothing is
     decided: see `Clearing.clear`.
     """
-    return Clearing(draft, victims).room_for(job)
+    stoppable = [victim for victim in victims if may_be_stopped(draft, victim)]
+    return Clearing(draft, stoppable).room_for(job)
 
 
 class Clearing:
-    """Everybody who may be stopped in this draft, laid out once and asked for many jobs."""
+    """Everybody who may be stopped in this draft, laid out once and asked for many jobs.
 
-    def __init__(
-        self,
-        draft: Draft,
-        allocations: Iterable[Allocation],
-        weights: Mapping[str, int] | None = None,
-    ) -> None:
-        """`weights`: what the cost of an allocation is multiplied by; 1 where nothing is said."""
+    `victims` are in the order given; of those who cost the same the first are chosen.
+    """
+
+    def __init__(self, draft: Draft, stoppable: Iterable[Allocation]) -> None:
+        """`stoppable`: allocations that `may_be_stopped`."""
         self.draft = draft
-        self._weights = weights or {}
         self.allowance = Allowance(draft.snapshot, draft.releasing)
-        self.victims = [
-            self._victim(allocation)
-            for allocation in allocations
-            if may_be_stopped(draft, allocation)
-        ]
+        self.victims = [self._victim(allocation) for allocation in stoppable]
         self.field = Field(self.victims)
+        held = [len(one.places) * one.shape.milli for one in self.victims]
+        self._milli = np.array(held, np.int64)
         self._cleared = 0
         self._stays = np.ones(len(self.victims), np.bool_)
         self._counts: dict[str, Ints] = {}
@@ -188,15 +181,14 @@ class Clearing:
         bill = impact_gpu_ms(snapshot, allocation)
         budget = self.allowance.budget(live.job)
         return Victim(
-            allocation=allocation,
-            places=tuple(self.draft.held_places(allocation)),
-            cost=min(
-                cost_of(snapshot.policy, live, bill) * self._weights.get(allocation.id, 1), COST_MAX
-            ),
-            bill_gpu_ms=bill,
-            grace_ms=live.job.grace_ms,
-            budget=budget,
-            members=up_of(allocation) if budget else 0,
+            allocation,
+            allocation.shape,
+            self.draft.held_places(allocation),
+            cost_of(snapshot.policy, live, bill),
+            bill,
+            live.job.grace_ms,
+            budget,
+            up_of(allocation) if budget else 0,
         )
 
     def room_for(
@@ -214,7 +206,7 @@ class Clearing:
         if isinstance(seated, Seated):
             return Room(seated, ())
         active = self._stays if displaceable is None else self._stays & displaceable
-        if not active.any():
+        if not active.any() or not self._could_suffice(job, active, pool):
             return None
         for shape in job.shapes:
             alone = replace(job, shape=shape, fallbacks=()) if job.fallbacks else job
@@ -222,6 +214,12 @@ class Clearing:
             if room is not None:
                 return room
         return None
+
+    def _could_suffice(self, job: Job, active: Bools, pool: Pool) -> bool:
+        """False iff even all GPUs of all active victims are too few: seen at once."""
+        least = min(shape.milli for shape in job.shapes) * least_members(job)
+        free = int(pool.gpu_free[pool.open].sum())
+        return bool(free + int(self._milli[active].sum()) >= least)
 
     def clear(self, job: Job, room: Room, reason: ReleaseReason = ReleaseReason.PREEMPTED) -> None:
         """Decide it: the victims are asked to leave and told for whom and what it costs; the job is

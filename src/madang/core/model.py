@@ -254,7 +254,8 @@ class Allocation:
 
     `started` and `ended` are bit sets over ranks. A member that ended holds nothing any more.
     `exits` grows in the order the ends were observed: (rank, exit). `cells` names the promised cell
-    that each seat stands in (`project:a/node`); empty if in none.
+    that each seat stands in (`project:a/node`); empty if in none. If it was asked to end for
+    somebody, `released_for` names the job or the cause, `bill_gpu_ms` is the work that cost.
     """
 
     id: str
@@ -273,6 +274,8 @@ class Allocation:
     ended: int = 0
     exits: tuple[tuple[int, Exit], ...] = ()
     cells: tuple[str, ...] = ()
+    released_for: str = ""
+    bill_gpu_ms: int = 0
 
     @property
     def all_ranks(self) -> int:

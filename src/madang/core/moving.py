@@ -78,6 +78,8 @@ def _may_move(snapshot: Snapshot, allocation: Allocation) -> bool:
     job, moved_ms = live.job, live.standing.moved_ms
     if allocation.ended or not job.checkpoints or not job.preemptible or not job.shape.gpus:
         return False
+    if allocation.cells or job.reservation:
+        return False  # it sits in what was promised to its tenant, or kept in the calendar
     return not moved_ms or snapshot.now_ms - moved_ms >= snapshot.policy.move_rest_ms
 
 

@@ -7,6 +7,7 @@ from madang.core.policy import Policy
 
 DAY_MS = 86_400_000
 NEVER_MS = -1
+DEFRAGMENT = "defragment"  # in whose name ReleaseAsked moves a job at night
 
 
 def has_night(policy: Policy) -> bool:

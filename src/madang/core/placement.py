@@ -32,9 +32,11 @@ def place(
     Args:
         eligible: (N,) rows that may be used at all (model, group); None means every row.
     """
+    fits = room_for_one(pool, shape, eligible)
     if members == 1:
-        return place_one(pool, shape, eligible)
-    room = members_room(pool, shape, eligible)
+        row = _fullest(pool, np.flatnonzero(fits))
+        return Unplaced(0, 0) if row < 0 else (seats_on(pool, row, 1, shape)[0],)
+    room = members_room(pool, shape, eligible, fits)
     np.minimum(room, members, out=room)
     total = int(room.sum())
     if total < members:
@@ -43,22 +45,6 @@ def place(
     for row, count in _fewest_nodes(pool, room, members):
         places += seats_on(pool, row, count, shape)
     return tuple(places)
-
-
-def place_one(
-    pool: Pool, shape: Shape, eligible: Bools | None = None, turns: Ints | None = None
-) -> tuple[Place, ...] | Unplaced:
-    """Where one member sits, or why not.
-
-    Args:
-        turns: (N,) rows of a smaller turn are taken first; None if no row is better.
-    """
-    rows = np.flatnonzero(room_for_one(pool, shape, eligible))
-    if turns is not None and len(rows):
-        here = turns[rows]
-        rows = rows[here == here.min()]
-    row = _fullest(pool, rows)
-    return Unplaced(0, 0) if row < 0 else (seats_on(pool, row, 1, shape)[0],)
 
 
 def spread(

@@ -26,6 +26,7 @@ class Victims(StrEnum):
     """Who of those that a waiting job may displace is moved aside for it."""
 
     CHEAPEST = "cheapest"  # the set that costs the least work (impact.py)
+    CHEAPEST_OF_LAST = "cheapest-of-last"  # the same, among the last of the order that suffice
     LAST = "last"  # the last of the order first, whatever it costs
 
 
@@ -57,9 +58,8 @@ class Policy:
 
     `placement` names how one member chooses among nodes (scoring/); data that a node lacks counts
     in steps of `fetch_step_mib`, before that.
-    `victims` says how those are chosen that are moved aside. Under CHEAPEST one who serves users
-    counts `serving_weight` times what its stop costs; one that says it checkpoints, but was never
-    seen to, is counted as losing at most `unseen_ms_max` of work.
+    `victims` says how those are chosen that are moved aside. Of the cheapest, one who serves users
+    counts `serving_weight` times what its stop costs.
 
     From `night_begin_ms` to `night_end_ms` after midnight, `utc_offset_ms` east of UTC, jobs are
     moved to make room (equal: never): looked for every `night_every_ms`, `moves_at_once` at most
@@ -91,7 +91,6 @@ class Policy:
     fetch_step_mib: int = 1024
     victims: Victims = Victims.CHEAPEST
     serving_weight: int = 10
-    unseen_ms_max: int = 0
     utc_offset_ms: int = 0
     night_begin_ms: int = 0
     night_end_ms: int = 0
@@ -99,7 +98,7 @@ class Policy:
     night_gpu_ms: int = 200 * _HOUR_MS
     moves_at_once: int = 8
     move_rest_ms: int = 20 * _HOUR_MS
-    move_gain_pct: int = 200
+    move_gain_pct: int = 400
     move_horizon_ms: int = 8 * _HOUR_MS
     idle_rules: tuple[IdleRule, ...] = IDLE_RULES
     idle_young_ms: int = 1_800_000

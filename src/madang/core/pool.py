@@ -23,6 +23,7 @@ Place = tuple[int, tuple[int, ...]]  # a node's row and the devices taken there,
 MOVING = ("gpu_free", "whole_free", "cpu_free", "memory_free", "tenants")
 SUSPICION_MAX = 1 << 12  # suspicion beyond it counts as much
 DOUBT_MAX = 255  # of a domain all of whose nodes are suspects
+CHANGES_MAX = 1 << 15  # beyond it a follower reads all rows anew, which costs it no more
 SOLE = 1 << 20  # what a member that wants its node for its job alone counts among the tenants
 
 
@@ -41,6 +42,28 @@ class Taken:
         self.tenants += SOLE if shape.exclusive else 1
         for gpu in gpus:
             self.gpu_milli[gpu] = self.gpu_milli.get(gpu, 0) + shape.gpu_milli
+
+
+@dataclass(slots=True)
+class Changes:
+    """Which rows of a pool were written, in order, and what others keep that is derived of rows.
+
+    Whoever reads `rows` remembers how far it came, and in which `round`: beyond `CHANGES_MAX` the
+    list begins anew. `base` is the pool that this one was a copy of when `base.changes` stood at
+    `base_at` (round, rows).
+    """
+
+    rows: list[int] = field(default_factory=list)
+    round: int = 0
+    kept: dict[Any, Any] = field(default_factory=dict)
+    base: "Pool | None" = None
+    base_at: tuple[int, int] = (0, 0)
+
+    def note(self, row: int) -> None:
+        if len(self.rows) >= CHANGES_MAX:
+            self.rows.clear()
+            self.round += 1
+        self.rows.append(row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +89,9 @@ class Pool:
     `suspicion` (N,) int32: what speaks against the node, 0 is nothing; `avoid` (N,) int32 the same
     with what speaks against its domains, the more the later it is taken.
     `tenants` (N,) int32: members there, each of an exclusive job counted as `SOLE`.
+    `changes`: what was written, where somebody follows it; None elsewhere. Only `take`, `give`,
+    `block` and `write_row` tell it, so a pool whose arrays are written otherwise must have None.
+    `open_to_all`: what `open` is without the rows that were closed to somebody; None if it is that.
     `domains` (N, D) int32: codes of its network domains from the root down, -1 where it has none;
     D is the depth of the deepest tree, at least 1.
     """
@@ -86,6 +112,8 @@ class Pool:
     domains: SmallInts
     avoid: SmallInts
     tenants: SmallInts
+    changes: Changes | None = None
+    open_to_all: Bools | None = None
 
     @property
     def nodes(self) -> int:
@@ -93,27 +121,40 @@ class Pool:
 
     def rows(self, nodes: int) -> "Pool":
         """The first rows, as views of the same arrays."""
-        return Pool(**{name: getattr(self, name)[:nodes] for name in _ARRAYS})
+        return Pool(**{name: getattr(self, name)[:nodes] for name in ARRAYS})
 
     def scratch(self) -> "Pool":
         """A copy that may be written to: what moves is copied, what stands still is shared."""
-        copies = {name: getattr(self, name).copy() for name in MOVING}
-        return replace(self, **copies)
+        moving = {name: getattr(self, name).copy() for name in MOVING}
+        return replace(self, changes=None, **moving)
+
+    def followed(self, base: "Pool | None" = None) -> "Pool":
+        """The same arrays, and from now on a note of every row that is written.
+
+        Args:
+            base: the pool that this is a fresh copy of, if that is followed, too.
+        """
+        changes = Changes()
+        if base is not None and base.changes is not None:
+            changes.base = base
+            changes.base_at = (base.changes.round, len(base.changes.rows))
+        return replace(self, changes=changes)
 
     def with_open(self, rows: Bools) -> "Pool":
         """The same pool with only these rows taking new members; all else is shared."""
-        return replace(self, open=rows)
+        everyone = self.open if self.open_to_all is None else self.open_to_all
+        return replace(self, open=rows, open_to_all=everyone)
 
     def frozen(self) -> "Pool":
         """A read-only copy: what happens to this pool does not show there."""
-        return Pool(**{name: getattr(self, name).copy() for name in _ARRAYS}).read_only()
+        return Pool(**{name: getattr(self, name).copy() for name in ARRAYS}).read_only().followed()
 
     def read_only(self) -> "Pool":
         """The same arrays, in the hands of someone who may not write to them."""
-        views: dict[str, Any] = {name: getattr(self, name).view() for name in _ARRAYS}
+        views: dict[str, Any] = {name: getattr(self, name).view() for name in ARRAYS}
         for array in views.values():
             array.flags.writeable = False
-        return Pool(**views)
+        return Pool(**views, changes=self.changes)
 
     def take(self, places: Sequence[Place], shape: Shape) -> None:
         """Take the places in this pool, which must be a scratch or the state's own."""
@@ -129,6 +170,8 @@ class Pool:
             self.cpu_free[row] -= shape.cpu_milli
             self.memory_free[row] -= shape.memory_mib
             self.tenants[row] += tenant
+            if self.changes is not None:
+                self.changes.note(row)
 
     def block(self, places: Sequence[Place], shape: Shape) -> None:
         """Take of the places what is free of them: a promise that is not all there yet.
@@ -144,6 +187,8 @@ class Pool:
             self.cpu_free[row] = max(0, self.cpu_free.item(row) - shape.cpu_milli)
             self.memory_free[row] = max(0, self.memory_free.item(row) - shape.memory_mib)
             self.tenants[row] += tenant
+            if self.changes is not None:
+                self.changes.note(row)
 
     def need_of(self, places: Sequence[Place], shape: Shape) -> Need:
         """The places as arrays, for whoever blocks them many times."""
@@ -162,7 +207,8 @@ class Pool:
         return need
 
     def block_all(self, needs: Sequence[Need]) -> None:
-        """`block` each of the needs; their order does not matter."""
+        """`block` each of the needs; their order does not matter. Nobody may follow this pool."""
+        assert self.changes is None, "rows were written that those who follow the pool do not see"
         for need in needs:
             np.subtract(self.gpu_free, need.gpu_milli, out=self.gpu_free)
             np.subtract(self.cpu_free, need.cpu_milli, out=self.cpu_free)
@@ -213,6 +259,8 @@ class Pool:
         self.cpu_free[row] += shape.cpu_milli
         self.memory_free[row] += shape.memory_mib
         self.tenants[row] -= SOLE if shape.exclusive else 1
+        if self.changes is not None:
+            self.changes.note(row)
 
     def write_row(self, row: int, node: Node, taken: Taken) -> None:
         """A node's capacity, less what is taken of it; a device that is not usable stays at 0."""
@@ -228,6 +276,8 @@ class Pool:
         self.cpu_free[row] = node.cpu_milli - taken.cpu_milli
         self.memory_free[row] = node.memory_mib - taken.memory_mib
         self.tenants[row] = taken.tenants
+        if self.changes is not None:
+            self.changes.note(row)
 
 
 def avoided(pool: Pool) -> SmallInts:
@@ -249,7 +299,8 @@ def avoided(pool: Pool) -> SmallInts:
     return avoid
 
 
-_ARRAYS = tuple(Pool.__dataclass_fields__)
+_BESIDES = ("changes", "open_to_all")
+ARRAYS = tuple(name for name in Pool.__dataclass_fields__ if name not in _BESIDES)
 
 
 def empty_pool() -> Pool:
@@ -278,7 +329,7 @@ def widened(pool: Pool, *, nodes: int, gpus: int, levels: int) -> Pool:
     """The pool with room for more nodes, wider ones or a deeper tree; new cells are empty."""
     arrays: dict[str, Any] = {}
     widths = {"gpu_free": gpus, "domains": levels}
-    for name in _ARRAYS:
+    for name in ARRAYS:
         old = getattr(pool, name)
         shape = (nodes, widths[name]) if name in widths else (nodes,)
         new = np.full(shape, -1 if name == "domains" else 0, old.dtype)

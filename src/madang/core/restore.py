@@ -13,6 +13,7 @@ from madang.core.live import LiveJob, LiveNode
 from madang.core.model import (
     Allocation,
     AllocationState,
+    Job,
     NodeState,
     Project,
     ReleaseReason,
@@ -65,6 +66,20 @@ def restored(
     for live in state.jobs.values():
         if live.allocation is None and live.standing.stop_asked:
             state.unsettled[live.job.id] = None
+    for learned in state.settings.learned.values():
+        state.learner.restore(learned, state.models)
+    return state
+
+
+def with_recent(state: State, recent: Iterable[Job]) -> State:
+    """The state, once placement has seen the jobs that came since it last wrote what it learned.
+
+    Args:
+        recent: in order, ended ones too; older ones may be among them.
+    """
+    for job in recent:
+        if job.seq > state.learner.seq:
+            state.learn(job)
     return state
 
 

@@ -19,17 +19,17 @@ from madang.core.placement import (
     could_hold,
     eligible_rows,
     members_room,
-    place_one,
     room_on,
     spread,
 )
 from madang.core.pool import Bools, Ints, Place, Pool
+from madang.core.ranking import best
 from madang.core.snapshot import Snapshot
 from madang.core.zones import access
 
 SERVING_NODES = 3  # a service spreads over so many nodes unless it says otherwise
 CIRCLES_MAX = 4  # of ever more rows, in which a gang looks for room one after the other
-_AVOID_BITS, _FETCH_BITS = 24, 24
+_FETCH_BITS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,20 +168,23 @@ def turns_of(snapshot: Snapshot, pool: Pool, job: Job) -> Ints | None:
     """(N,) which rows the job should take first: smaller first; None when none is better.
 
     First whether anything speaks against the node or its domains, then whose zone it is in, then
-    how much of the job's data it lacks, in steps of the policy's size.
+    how much of the job's data it lacks, in steps of the policy's size; and last whether it has
+    GPUs, for a job that needs none.
     """
     allowed = access(snapshot, job)
     mixed = allowed is not None and bool(allowed.own) and bool(allowed.public)
-    if not snapshot.suspects and not mixed and not job.data:
+    if not snapshot.suspects and not mixed and not job.data and job.shape.gpus:
         return None
-    turns = pool.avoid.astype(np.int64) << _FETCH_BITS + 1
+    turns = pool.avoid.astype(np.int64) << _FETCH_BITS + 2
     if mixed:
         assert allowed is not None, "some zones are its own"
         for code in allowed.public:
-            turns |= (pool.zone == code).astype(np.int64) << _FETCH_BITS
+            turns |= (pool.zone == code).astype(np.int64) << _FETCH_BITS + 1
     if job.data:
         steps = fetch_mib(snapshot, pool, job) // max(1, snapshot.policy.fetch_step_mib)
-        turns |= np.minimum(steps, (1 << _FETCH_BITS) - 1)
+        turns |= np.minimum(steps, (1 << _FETCH_BITS) - 1) << 1
+    if not job.shape.gpus:
+        turns |= pool.gpu_count > 0
     return turns
 
 
@@ -199,7 +202,8 @@ def _placed(
     """The places of all members in one shape, in the best circle of rows that holds them."""
     turns = turns_of(snapshot, pool, job)
     if job.members == 1:
-        return place_one(pool, shape, rows, turns)
+        place = best(pool, snapshot.scorer, snapshot.models, shape, rows, turns)
+        return Unplaced(0, 0) if place is None else (place,)
     if turns is not None:
         for circle in _circles(pool, turns, rows):
             places = _inside(snapshot, pool, job, shape, circle)

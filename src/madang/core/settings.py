@@ -165,6 +165,23 @@ class Used:
         return self.project
 
 
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What placement has learned of the requests up to job number `seq` (learning.py), as text.
+
+    Kept by the fold, not set by operators; the one of its kind.
+    """
+
+    id: str
+    seq: int
+    mix: str
+    tables: str
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+
 Setting = (
     Workspace
     | Quota
@@ -177,6 +194,7 @@ Setting = (
     | Topology
     | Hole
     | Night
+    | Learned
 )
 
 
@@ -195,6 +213,7 @@ class Settings:
     topologies: dict[str, Topology] = field(default_factory=dict)
     holes: dict[str, Hole] = field(default_factory=dict)
     nights: dict[str, Night] = field(default_factory=dict)
+    learned: dict[str, Learned] = field(default_factory=dict)
 
     def put(self, setting: Setting) -> bool:
         """True iff it was news."""
@@ -238,6 +257,7 @@ KINDS: dict[str, type] = {
     "topologies": Topology,
     "holes": Hole,
     "nights": Night,
+    "learned": Learned,
 }
 KIND_OF: dict[type, str] = {type_: kind for kind, type_ in KINDS.items()}
 assert tuple(KINDS) == tuple(one.name for one in fields(Settings)), "a mapping for each kind"

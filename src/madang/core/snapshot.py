@@ -5,6 +5,7 @@ Arrays and mappings are read-only views of the state, which nothing writes to wh
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 from madang.core.cells.book import CellBook
@@ -14,6 +15,7 @@ from madang.core.live import Lane, LiveJob, LiveNode, QueueKey
 from madang.core.model import Allocation, Job, NodeState, Project, ReleaseReason, Seat, Standing
 from madang.core.policy import Policy
 from madang.core.pool import Pool
+from madang.core.scoring import Policy as PlacementPolicy
 from madang.core.settings import Settings
 from madang.core.topology import depth_of
 
@@ -31,8 +33,9 @@ class Snapshot:
     `idle` are jobs whose last measurement calls for something; `planned_ms` is when the last plan
     was made (0: none since the start), by which passes that look now and then know if it is time.
     `short` are the running allocations of elastic gangs that could do with more members.
-    `suspects` are the nodes that something speaks against; `cached` maps an image or data set to
-    the rows that have it. `cells` is who holds what of promised cells, None if none are promised.
+    `scorer` says how good a node is for one member. `suspects` are the nodes that something speaks
+    against; `cached` maps an image or data set to the rows that have it. `cells` is who holds what
+    of promised cells, None if none are promised.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
@@ -65,6 +68,7 @@ class Snapshot:
     short: Mapping[str, None]
     line: Line
     sinks: Sequence[tuple[int, str]]
+    scorer: PlacementPolicy
     suspects: Mapping[str, None]
     cached: Mapping[str, Mapping[int, None]]
     cells: CellBook | None = None
@@ -128,6 +132,7 @@ class Snapshot:
             domains=dict(self.domains),
             held_milli=dict(self.held_milli),
             measured=dict(self.measured),
+            scorer=copy(self.scorer),
             idle=dict(self.idle),
             short=dict(self.short),
             suspects=dict(self.suspects),

@@ -89,6 +89,7 @@ class State(NodeFold, UpkeepFold):
             cells=self.book,
             line=self.line,
             sinks=self.sinks,
+            scorer=self.learner.policy(self.policy.placement, self.pool, self.models),
             suspects=self.suspects,
             cached=self.cached,
         )
@@ -125,6 +126,7 @@ class State(NodeFold, UpkeepFold):
             return False
         live = self.jobs[job.id] = LiveJob(job, Standing())
         self._enqueue(live)
+        self.learn(job)
         self.changed.jobs[job.id] = None
         return True
 
@@ -334,7 +336,14 @@ class State(NodeFold, UpkeepFold):
         if allocation is None or allocation.state not in LIVELY:
             return True
         allocation = moved(allocation, AllocationState.RELEASING, now_ms)
-        self._put(replace(allocation, release_reason=event.reason))
+        self._put(
+            replace(
+                allocation,
+                release_reason=event.reason,
+                released_for=event.by,
+                bill_gpu_ms=event.bill_gpu_ms,
+            )
+        )
         self._drop_deadline(allocation)
         if event.reason is ReleaseReason.MOVED:
             self.count_move(allocation.job, event, now_ms)
@@ -510,6 +519,8 @@ class State(NodeFold, UpkeepFold):
         if self.policy == policy:
             return False
         self._settle_uses()
+        if policy.placement != self.policy.placement:
+            self.keep_learned(self.learner.restart())
         self.policy = policy
         self._book_is_stale = True
         self._settle_uses()

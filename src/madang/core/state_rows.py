@@ -10,6 +10,7 @@ from madang.core.cells.promises import book_of
 from madang.core.fair import used_at
 from madang.core.hypernodes import TREE, Placer
 from madang.core.keys import sinks_ms
+from madang.core.learning import LEARNING, Learner
 from madang.core.line import Ask, Line, drop
 from madang.core.live import Changed, Lane, LiveJob, LiveNode, QueueKey
 from madang.core.model import (
@@ -26,7 +27,7 @@ from madang.core.policy import DEFAULT, Policy
 from madang.core.pool import Pool, Taken, avoided, empty_pool, widened
 from madang.core.quotas import Book, HeldKey
 from madang.core.seating import likeness
-from madang.core.settings import KIND_OF, Settings, Used
+from madang.core.settings import KIND_OF, Learned, Settings, Used
 
 SINKS_AHEAD_MS_MAX = 400 * 86_400_000  # levels further off matter to nobody
 
@@ -41,7 +42,7 @@ class StateRows:
 
     def __init__(self) -> None:
         self._roomy: Pool = empty_pool()  # the arrays, with rows to spare for nodes to come
-        self.pool: Pool = self._roomy  # views of the rows there are
+        self.pool: Pool = self._roomy.followed()  # views of the rows there are
         self._read_only: Pool | None = None  # the same arrays for passes, made when first asked for
         self.jobs: dict[str, LiveJob] = {}
         self.allocations: dict[str, Allocation] = {}
@@ -79,6 +80,7 @@ class StateRows:
         self.domains: dict[tuple[str, ...], int] = {}
         # GPU-milli by project, machine group and provisioning; the parts of `usage_milli`.
         self.held_milli: dict[HeldKey, int] = {}
+        self.learner = Learner()
         self.short: dict[str, None] = {}  # running gangs that would start anew with more members
         # Who holds what of promised cells, None if none are promised; while it is stale, what the
         # fold keeps up is nothing, and it is made anew of the rows when it is next asked for.
@@ -185,6 +187,18 @@ class StateRows:
             self.held_milli[key] = self.held_milli.get(key, 0) + milli
             self.usage_milli[job.project] = self.usage_milli.get(job.project, 0) + milli
 
+    def learn(self, job: Job) -> None:
+        """Placement learns of a job that was submitted."""
+        if self.policy.placement not in LEARNING:
+            self.learner.seen = job.seq
+        elif self.learner.observe(job):
+            self.keep_learned(self.learner.refresh(self.pool, self.models))
+
+    def keep_learned(self, learned: Learned) -> None:
+        """What was learned becomes a row."""
+        self.settings.put(learned)
+        self.changed.settings[KIND_OF[Learned], learned.key] = None
+
     # -- rows of the pool ----------------------------------------------------------------------
 
     def grow(self, *, nodes: int, gpus: int, levels: int = 1) -> None:
@@ -198,7 +212,7 @@ class StateRows:
             )
         elif nodes == self.pool.nodes:
             return
-        self.pool, self._read_only = self._roomy.rows(nodes), None
+        self.pool, self._read_only = self._roomy.rows(nodes).followed(), None
 
     def write_row(self, live: LiveNode, taken: Taken) -> None:
         """Write the node's row of the pool, given what its members hold."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from madang.core import events as ev
 from madang.core import idle
-from madang.core.night import NEVER_MS, night_begin_ms
+from madang.core.night import DEFRAGMENT, NEVER_MS, night_begin_ms
 from madang.core.settings import KIND_OF, Hole, Night
 from madang.core.state_rows import StateRows
 
@@ -43,7 +43,7 @@ class UpkeepFold(StateRows):
         live.standing = replace(live.standing, moved_ms=now_ms)
         self.changed.jobs[job] = None
         begin_ms = night_begin_ms(self.policy, now_ms)
-        if event.by in self.settings.holes or begin_ms == NEVER_MS:
+        if event.by != DEFRAGMENT or begin_ms == NEVER_MS:
             return
         night = self.settings.nights.get(event.by)
         if night is None or night.begin_ms != begin_ms:

@@ -28,7 +28,7 @@ from madang.core.events import (
 from madang.core.explain import guide
 from madang.core.model import Allocation, AllocationState, Job, grace_ms_of
 from madang.core.policy import Policy
-from madang.core.restore import restored
+from madang.core.restore import restored, with_recent
 from madang.core.snapshot import Snapshot
 from madang.core.state import State
 from madang.daemon.inbox import Ask, Inbox, Note, Request, Submit
@@ -309,6 +309,7 @@ class TurnLoop:
             loaded.nominations,
             loaded.settings,
         )
+        with_recent(state, loaded.recent)
         self._controller = Controller(state)
         self._next_n = loaded.next_n
         self.last_seq = loaded.last_seq

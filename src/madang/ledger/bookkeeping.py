@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Iterator
 from madang.core.codec import decode_event
 from madang.core.events import Event
 from madang.core.usage.books import KINDS_READ, Books
+from madang.core.usage.idleness import KINDS as KINDS_OF_IDLENESS
+from madang.core.usage.idleness import Idleness
 from madang.ledger.ledger import Ledger
 
 PAGE = 1_000  # some 15 ms of work
@@ -75,6 +77,31 @@ class Bookkeeper:
             ends = self._books.held.table()[:, 2]
             self._books.forget(int(ends[len(ends) // 4]))
         return self._books
+
+
+class IdleKeeper:
+    """What was idle and what was taken back, kept up in the same way."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._idleness = Idleness()
+        self._seq = 0
+
+    def idleness(self) -> Idleness:
+        """Up to the last committed event.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        last = self._ledger.journal_span()[1]
+        for seq, at_ms, event in journal_of(self._ledger, self._seq, KINDS_OF_IDLENESS):
+            self._idleness.apply(event, at_ms)
+            self._seq = seq
+        self._seq = max(self._seq, last)
+        if self._idleness.rows() > ROWS_MAX:
+            ends = sorted(row[2] for row in self._idleness.idle)
+            self._idleness.forget(ends[len(ends) // 4])
+        return self._idleness
 
 
 def _let_others() -> None:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from madang.core.live import LiveJob, LiveNode
 from madang.core.model import Allocation, Job, Node, NodeState, Phase, Project, Seat, Standing
 from madang.core.policy import Policy
-from madang.core.settings import KINDS
+from madang.core.settings import KINDS, Learned, Setting
 from madang.ledger.coding import allocation_of, of_body
 from madang.ledger.schema import (
     allocations,
@@ -79,6 +79,14 @@ _NODES = sa.select(
     nodes.c.row, nodes.c.state, nodes.c.cordoned, nodes.c.suspicion, nodes.c.body
 ).order_by(nodes.c.row)
 _SETTINGS = sa.select(settings.c.kind, settings.c.body).order_by(settings.c.name)
+# What placement has not learned from yet; `madang.core.learning` asks for fewer.
+RECENT_JOBS_MAX = 4_096
+_RECENT = (
+    sa.select(jobs.c.job)
+    .where(jobs.c.n > sa.bindparam("after"))
+    .order_by(jobs.c.n.desc())
+    .limit(RECENT_JOBS_MAX)
+)
 _PROJECTS = sa.select(projects.c.body).order_by(projects.c.id)
 _LIVE_JOBS = (
     sa.select(jobs.c.job, jobs.c.standing, jobs.c.allocation, jobs.c.attached, jobs.c.nominated)
@@ -113,6 +121,11 @@ def load(connection: sa.Connection) -> Loaded:
         )
         for row in connection.execute(_LIVE_JOBS)
     ]
+    made: tuple[Setting | Policy, ...] = tuple(
+        of_body(_SETTING_KINDS[row.kind], row.body) for row in connection.execute(_SETTINGS)
+    )
+    after = max((setting.seq for setting in made if isinstance(setting, Learned)), default=0)
+    recent = [of_body(Job, row.job) for row in connection.execute(_RECENT, {"after": after})]
     return Loaded(
         nodes=tuple(
             LiveNode(
@@ -135,9 +148,8 @@ def load(connection: sa.Connection) -> Loaded:
         next_n=counters.last_n + 1,
         last_seq=counters.last_seq,
         last_ms=counters.last_ms,
-        settings=tuple(
-            of_body(_SETTING_KINDS[row.kind], row.body) for row in connection.execute(_SETTINGS)
-        ),
+        settings=made,
+        recent=tuple(reversed(recent)),
     )
 
 

@@ -98,7 +98,8 @@ class Loaded:
     bound; among these are those that a lost node may still hold though their job left them.
     `nominations` are (job, the seats promised to it). `next_n` is the next job's number; numbers of
     rejected jobs are not used again. `last_ms` is the time of the last turn: a clock that was set
-    back must not run behind it.
+    back must not run behind it. `recent` are the jobs, ended ones too, that were submitted since
+    placement last wrote what it learned; never more than it learns from at once.
     """
 
     nodes: tuple[LiveNode, ...]
@@ -110,6 +111,7 @@ class Loaded:
     last_seq: int
     last_ms: int
     settings: tuple[Setting | Policy, ...] = ()
+    recent: tuple[Job, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,8 @@ _REPLAYED = (
     ev.ReservationSet,
     ev.BudgetSet,
     ev.PolicySet,
+    ev.TopologySet,
+    ev.HoleAsked,
     ev.SettingDropped,
     ev.ProjectMeasured,
     ev.JobSubmitted,

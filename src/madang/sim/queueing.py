@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from madang.core.controller import Controller
+from madang.core.estimates import NEVER_MS
 from madang.core.events import (
     Fact,
     JobSubmitted,
@@ -18,6 +19,8 @@ from madang.core.events import (
     ProjectSet,
     ReleaseAsked,
 )
+from madang.core.forecast import MEDIAN_PERMILLE, expected_start
+from madang.core.history import guess
 from madang.core.model import WHOLE_GPU_MILLI, Allocation, Exit, Job, Node, Project, Shape
 from madang.core.policy import Policy
 from madang.sim.stage import Stage
@@ -105,6 +108,7 @@ class Replay(Stage):
         self.jobs = jobs
         self.ask_every = ask_every
         self._asked = 0
+        self._fresh: tuple[range, int] = (range(0), 0)  # who came last, and when
         self.per_node = per_node
         super().__init__(Controller())
         self.controller.state.policy = policy
@@ -124,10 +128,31 @@ class Replay(Stage):
             AssertionError: a job never ends, or turns do not come to rest: a bug of ours.
         """
         self.play()
+        self._ask()
         self.outcome.turns = self.turns
         live = self.controller.state.jobs
         assert not live, f"never end: {list(live)[:10]}"
         return self.outcome
+
+    def _ask(self) -> None:
+        """What those who came last would be told: how long they run and when they start."""
+        numbers, at_ms = self._fresh
+        self._fresh = (range(0), at_ms)
+        state, outcome = self.controller.state, self.outcome
+        for number in numbers if self.ask_every else ():
+            live = state.jobs.get(f"j-{number}")
+            if live is not None:
+                guessed = guess(state.settings.runs, live.job, MEDIAN_PERMILLE)
+                if guessed is not None:
+                    outcome.guessed_ms[number] = guessed.ms
+            if number in outcome.first_start_ms:
+                outcome.expected_ms[number] = at_ms
+                continue
+            self._asked += 1
+            if self._asked % self.ask_every == 0:
+                expected = expected_start(state.view(at_ms), f"j-{number}")
+                known = expected.is_known
+                outcome.expected_ms[number] = expected.start_ms if known else NEVER_MS
 
     def next_ms(self, now_ms: int) -> int | None:
         """When something happens next; None once there is nothing left to happen."""
@@ -144,7 +169,11 @@ class Replay(Stage):
         return min(times) if times else None
 
     def happened(self, now_ms: int) -> list[Fact]:
-        return [*self._ended(now_ms), *self._arrived(now_ms)]
+        self._ask()  # nothing has happened since those before came to rest
+        first = self._next
+        facts = [*self._ended(now_ms), *self._arrived(now_ms)]
+        self._fresh = (range(first, self._next), now_ms)
+        return facts
 
     def _is_stale(self, end: tuple[int, int, str]) -> bool:
         return self.progress[end[1]].allocation != end[2]

@@ -10,14 +10,17 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from math import isfinite
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from madang.core.estimates import NEVER_MS
 from madang.core.policies import POLICIES
+from madang.core.policy import Policy
 from madang.sim.plot import Chart, Series, page
 from madang.sim.queueing import Outcome, Replay, TraceJob, members_of
 from madang.sim.traces import TraceError, rows_of, write_text
@@ -45,8 +48,27 @@ WAIT_TICKS = (
     (86_400.0, "1 d"),
     (864_000.0, "10 d"),
 )
+ERROR_TICKS = (
+    (1.0, "1 %"),
+    (10.0, "10 %"),
+    (25.0, "25 %"),
+    (50.0, "50 %"),
+    (100.0, "100 %"),
+    (1_000.0, "10 ×"),
+    (10_000.0, "100 ×"),
+)
+ERROR_PCT_MAX = 10_000.0
+AT_ONCE_S = 1.0  # who starts within a second of its submission does not wait
+END_PERMILLE, STAY_PERMILLE = 500, 900  # what a policy plans by that says nothing of the history
 SECONDS_MAX = 10**10  # three centuries: a mistaken column must not overflow a clock in ms
 NEEDS_ESTIMATES = frozenset({"sjf", "ssf", "srtf", "easy", "conservative"})
+
+
+class Knows(StrEnum):
+    """What a replay tells its policy of durations."""
+
+    DURATIONS = "durations"  # the true ones: an oracle
+    PAST = "past"  # what it has itself seen of the trace so far
 
 
 def read_trace(path: Path) -> list[TraceJob]:
@@ -73,7 +95,8 @@ def _job(path: Path, line: int, row: dict[str, str]) -> TraceJob:
             f"{path}, line {line}: seconds from 0 to {SECONDS_MAX} and at least 1 GPU expected, "
             f"got {row}"
         )
-    return TraceJob(round(submit_s * 1000), round(duration_s * 1000), gpus)
+    owner = row.get("vc") or ""
+    return TraceJob(round(submit_s * 1000), round(duration_s * 1000), gpus, owner=owner)
 
 
 def cluster_of(text: str) -> tuple[int, int]:
@@ -94,13 +117,17 @@ def run(
     cluster: str,
     policy: str = DEFAULT_POLICY,
     *,
-    oracle: bool = False,
+    knows: Knows | None = None,
+    eta_every: int = 0,
     plot: Path | None = None,
 ) -> dict[str, Any]:
     """Replay and measure: the metrics under the keys of `madang sim replay --json`.
 
     Args:
-        oracle: tell the scheduler the true durations; the textbook policies always are.
+        knows: what the scheduler knows of durations; nothing if left out. The textbook policies
+            that cannot do without are always told.
+        eta_every: of the jobs that wait, ask every so many when it will start, as it is submitted,
+            and measure the error (0: nobody; asking changes nothing).
         plot: where to write the page of waits and utilisation, if anywhere.
 
     Raises:
@@ -111,16 +138,28 @@ def run(
     nodes, per_node = cluster_of(cluster)
     jobs = read_trace(Path(trace))
     _check_sizes(jobs, nodes, per_node)
-    if oracle or policy in NEEDS_ESTIMATES:
+    if knows is Knows.DURATIONS or policy in NEEDS_ESTIMATES:
         jobs = [replace(job, estimate_ms=max(job.duration_ms, 1)) for job in jobs]
     began_s = time.perf_counter()
-    outcome = Replay(jobs, nodes, per_node, POLICIES[policy]).run()
+    rules = _predicting(POLICIES[policy], knows is Knows.PAST)
+    outcome = Replay(jobs, nodes, per_node, rules, ask_every=eta_every).run()
     wall_s = time.perf_counter() - began_s
     measured = _measured(jobs, outcome, nodes * per_node)
     result = {"policy": policy, "jobs": len(jobs), **measured, "wall_s": round(wall_s, 2)}
+    if eta_every:
+        result |= {"eta": eta_of(jobs, outcome), "prediction": prediction_of(jobs, outcome)}
     if plot is not None:
         write_text(plot, plotted(jobs, outcome, nodes * per_node, result))
     return result
+
+
+def _predicting(policy: Policy, predict: bool) -> Policy:
+    """The policy with the history in its plans, or without."""
+    if not predict:
+        return replace(policy, end_permille=0, stay_permille=0)
+    if policy.end_permille:
+        return policy
+    return replace(policy, end_permille=END_PERMILLE, stay_permille=STAY_PERMILLE)
 
 
 def _check_sizes(jobs: Sequence[TraceJob], nodes: int, per_node: int) -> None:
@@ -185,8 +224,118 @@ def plotted(jobs: Sequence[TraceJob], outcome: Outcome, gpus: int, result: dict[
             y_max=100,
         ),
     ]
+    if outcome.expected_ms:
+        charts.append(_eta_chart(jobs, outcome))
     about = f"{len(jobs)} jobs on {gpus} GPUs"
     return page(f"Queueing: {result['policy']}", about, result, charts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a job was told at its submission and what came of it, in seconds from then."""
+
+    gpus: int
+    told_s: float  # inf: nobody could say
+    waited_s: float
+
+    @property
+    def is_right_away(self) -> bool:
+        return max(self.told_s, self.waited_s) <= AT_ONCE_S
+
+
+def _told(jobs: Sequence[TraceJob], outcome: Outcome) -> list[_Told]:
+    told = []
+    for number, at_ms in sorted(outcome.expected_ms.items()):
+        job, started_ms = jobs[number], outcome.first_start_ms[number]
+        told_s = inf if at_ms == NEVER_MS else (at_ms - job.submit_ms) / 1000
+        told.append(_Told(job.gpus, told_s, (started_ms - job.submit_ms) / 1000))
+    return told
+
+
+def eta_of(jobs: Sequence[TraceJob], outcome: Outcome) -> dict[str, dict[str, Any]]:
+    """How wrong the start that was told at submission was, by size of the job.
+
+    Of those that waited, or were told so: medians of the real wait, of what was told, of the
+    absolute error in seconds and in percent of the real wait (of a second at least).
+    """
+    told = _told(jobs, outcome)
+    rows = {"all": told}
+    rows |= {
+        name: [one for one in told if least <= one.gpus <= most]
+        for name, least, most in SIZE_CLASSES
+    }
+    return {name: _eta_row(of) for name, of in rows.items() if of}
+
+
+def _eta_row(told: Sequence[_Told]) -> dict[str, Any]:
+    waited = [one for one in told if not one.is_right_away]
+    row: dict[str, Any] = {
+        "asked": len(told),
+        "right_away_pct": round(100 * (len(told) - len(waited)) / len(told), 1),
+        "waited": len(waited),
+        "unknown": sum(one.told_s == inf for one in waited),
+    }
+    if not waited:
+        return row
+    errors = [abs(one.told_s - one.waited_s) for one in waited]
+    parts = [
+        100 * error / max(one.waited_s, 1.0) for one, error in zip(waited, errors, strict=True)
+    ]
+    medians = {
+        "wait_s": [one.waited_s for one in waited],
+        "told_s": [one.told_s for one in waited],
+        "error_s": errors,
+        "error_pct": parts,
+    }
+    for name, values in medians.items():
+        # An answer that could not be given is as wrong as can be; the median bears some of them.
+        middle = float(np.quantile(values, 0.5, method="inverted_cdf"))
+        row[f"median_{name}"] = round(middle, 1) if isfinite(middle) else None
+    return row
+
+
+def prediction_of(jobs: Sequence[TraceJob], outcome: Outcome) -> dict[str, Any]:
+    """How wrong the median of the history was about the run time, as the job came."""
+    pairs = [(guessed, jobs[n].duration_ms) for n, guessed in sorted(outcome.guessed_ms.items())]
+    if not pairs:
+        return {"guessed": 0}
+    ratios = [max(guessed, 1) / max(ran, 1) for guessed, ran in pairs]
+    off = [max(ratio, 1 / ratio) for ratio in ratios]
+    return {
+        "guessed": len(pairs),
+        "median_factor_off": round(float(np.median(off)), 2),
+        "too_short_pct": round(100 * sum(ratio < 1 for ratio in ratios) / len(ratios), 1),
+    }
+
+
+def _eta_chart(jobs: Sequence[TraceJob], outcome: Outcome) -> Chart:
+    """How far off the told starts were, for each size: error in percent of the real wait."""
+    curves = []
+    for name, least, most in SIZE_CLASSES:
+        off = sorted(
+            100 * abs(one.told_s - one.waited_s) / max(one.waited_s, 1.0)
+            for one in _told(jobs, outcome)
+            if least <= one.gpus <= most and not one.is_right_away
+        )
+        points = [
+            (min(max(error, 1.0), ERROR_PCT_MAX), 100 * rank / len(off))
+            for rank, error in enumerate(off, start=1)
+        ]
+        if points:
+            step = max(1, len(points) // PLOT_POINTS)
+            shown = (*points[::step], points[-1])
+            curves.append(Series(f"{name} ({len(off)} that waited)", shown, in_steps=True))
+    return Chart(
+        title="Error of the start that was told at submission",
+        about="Of the jobs that waited or were told so: |told − real| in percent of the real wait. "
+        f"Errors under 1 % stand at 1 %, over {ERROR_PCT_MAX:g} % or unknown there.",
+        x_label="off by at most",
+        y_label="% of the jobs of that size",
+        series=tuple(curves),
+        x_ticks=ERROR_TICKS,
+        x_is_log=True,
+        y_max=100,
+    )
 
 
 def _waits_s(jobs: Sequence[TraceJob], outcome: Outcome, least: int, most: int) -> list[float]:
@@ -232,6 +381,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", required=True, help="NODESxGPUS, for example 78x8")
     parser.add_argument("--policy", default=DEFAULT_POLICY, help=", ".join(POLICIES))
     parser.add_argument("--oracle", action="store_true", help="tell the policy true durations")
+    parser.add_argument(
+        "--predict",
+        action="store_true",
+        help="plan by the run times learned so far from the trace; reported with their error",
+    )
+    parser.add_argument(
+        "--eta",
+        type=int,
+        nargs="?",
+        const=1,
+        default=0,
+        metavar="N",
+        help="ask (every N-th of) the jobs that wait when they start, and report the error",
+    )
     parser.add_argument("--plot", help="write waits and utilisation there: one HTML file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -241,8 +404,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_arguments(parser)
     asked = parser.parse_args(arguments)
     plot = Path(asked.plot) if asked.plot else None
+    knows = Knows.DURATIONS if asked.oracle else Knows.PAST if asked.predict else None
     try:
-        result = run(asked.trace, asked.nodes, asked.policy, oracle=asked.oracle, plot=plot)
+        result = run(
+            asked.trace,
+            asked.nodes,
+            asked.policy,
+            knows=knows,
+            eta_every=max(0, asked.eta),
+            plot=plot,
+        )
     except TraceError as wrong:
         print(f"madang sim replay: {wrong}", file=sys.stderr)
         return 2

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from madang.core.events import (
     AllocationBound,
     Event,
+    HoleAsked,
     HoleDropped,
     HoleMade,
     JobRequeued,
@@ -17,8 +18,7 @@ from madang.core.events import (
 )
 from madang.core.idle import NoRule, rule_of
 from madang.core.model import Allocation, ReleaseReason, Seat
-from madang.core.night import NEVER_MS, night_begin_ms
-from madang.core.passes.defragment import DEFRAGMENT
+from madang.core.night import DEFRAGMENT, NEVER_MS, night_begin_ms
 from madang.core.state import State
 from madang.engines.virtual import FleetModel
 
@@ -37,6 +37,7 @@ class Upkeep:
         self._spent: dict[int, int] = {}
         self._warned_ms: dict[str, int] = {}
         self._kept: dict[str, tuple[Seat, ...]] = {}
+        self._holes: set[str] = set()
 
     def look(self, now_ms: int, events: Sequence[Event], state: State) -> None:
         """After each turn, with what it changed."""
@@ -52,6 +53,8 @@ class Upkeep:
                     self._warned_ms[job] = now_ms
                 case JobRequeued(job=job):
                     self._warned_ms.pop(job, None)
+                case HoleAsked(hole=asked):
+                    self._holes.add(asked.id)
                 case HoleMade(hole=hole, seats=seats):
                     self.holes += 1
                     self._kept[hole] = seats
@@ -61,6 +64,8 @@ class Upkeep:
             del self._kept[hole]
 
     def _look_at_move(self, now_ms: int, event: ReleaseAsked, state: State) -> None:
+        if event.by != DEFRAGMENT and event.by not in self._holes:
+            return  # an elastic gang that grows starts anew where it can
         self.moves += 1
         allocation, policy = state.allocations[event.allocation], state.policy
         job = state.jobs[allocation.job].job

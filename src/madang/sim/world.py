@@ -13,7 +13,8 @@ from madang.core.controller import Controller, Step
 from madang.core.events import AllocationBound, Event, Fact, ReleaseAsked
 from madang.core.live import LiveJob, LiveNode
 from madang.core.model import Allocation, AllocationState, Job, Node, Project, Standing
-from madang.core.restore import restored
+from madang.core.pool import ARRAYS
+from madang.core.restore import restored, with_recent
 from madang.core.state import State
 from madang.engines.base import Launch
 from madang.engines.measuring import Meter
@@ -84,7 +85,7 @@ class World:
         seen = sample(self.model, self.now_ms)
         allocations = self.state.allocations.values()
         measured = self._meter.look(seen, allocations, self.now_ms, window_ms)
-        self.channel.send([*measured], self.now_ms)
+        self.channel.send([*self._meter.checkpoints(seen), *measured], self.now_ms)
 
     def resync(self) -> None:
         """The fleet tells again what it knows of its nodes and of all live allocations."""
@@ -110,7 +111,7 @@ class World:
 
 def restored_from_rows(state: State) -> State:
     """The state as it is read back from rows: values through JSON, derived data made anew."""
-    return restored(
+    again = restored(
         [
             LiveNode(_copy(Node, live.node), live.state, live.row, live.cordoned, live.suspicion)
             for live in state.nodes.values()
@@ -124,6 +125,7 @@ def restored_from_rows(state: State) -> State:
         list(state.nominations.items()),
         [_copy(type(setting), setting) for setting in (*state.settings, state.policy)],
     )
+    return with_recent(again, [_copy(Job, job) for job in state.learner.since])
 
 
 def replayed(journal: list[tuple[int, Event]]) -> State:
@@ -137,7 +139,7 @@ def replayed(journal: list[tuple[int, Event]]) -> State:
 def picture(state: State) -> tuple[object, ...]:
     """What must be equal in two states that are the same: rows and derived data, in order."""
     pool = state.pool
-    arrays = [(name, getattr(pool, name).tolist()) for name in pool.__dataclass_fields__]
+    arrays = [(name, getattr(pool, name).tolist()) for name in ARRAYS]
     return (
         sorted((id, live.job, live.standing, live.allocation) for id, live in state.jobs.items()),
         sorted(state.allocations.items()),

@@ -6,14 +6,14 @@ from dataclasses import replace
 from madang.core import events as ev
 from madang.core.controller import Controller, Step
 from madang.core.model import Allocation, Exit, Job, Node, Project, Shape
-from madang.core.restore import restored
+from madang.core.restore import restored, with_recent
 from madang.core.state import State
 from madang.ledger import Ledger, Loaded, NewJob, turn_of
 
 
 def state_of(loaded: Loaded) -> State:
     """The state of what a ledger has."""
-    return restored(
+    state = restored(
         loaded.nodes,
         loaded.projects,
         loaded.jobs,
@@ -21,6 +21,7 @@ def state_of(loaded: Loaded) -> State:
         loaded.nominations,
         loaded.settings,
     )
+    return with_recent(state, loaded.recent)
 
 
 class Yard:

@@ -189,3 +189,36 @@ def _csv(cells: list[Any]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue()
+
+
+class ReclaimedView(BaseModel):
+    """GPUs that were taken because they were idle."""
+
+    job: str
+    gpus: float
+    idle_since_ms: int
+    warned_ms: int
+    taken_ms: int
+
+
+class IdleProjectView(BaseModel):
+    """A project's window. `wasted` is work that was thrown away for others or by a lost node."""
+
+    project: str
+    asked_gpu_h: float = Field(description="Held, and wished for while waiting.")
+    held_gpu_h: float
+    measured_gpu_h: float = Field(description="Of what was held, as far as sensors spoke.")
+    used_gpu_h: float
+    idle_gpu_h: float = Field(description="Measured with the busiest GPU of the job under 5 %.")
+    wasted_gpu_h: float
+    warned: int
+    reclaimed: list[ReclaimedView]
+
+
+class IdleReportView(BaseModel):
+    """What projects asked for and did not use, the most idle first."""
+
+    since_ms: int
+    until_ms: int
+    begins_ms: int = Field(description="When the records begin, if later than the window.")
+    projects: list[IdleProjectView]

@@ -14,9 +14,10 @@ from madang.api.desk import Desk, Route, answer, router_of
 from madang.api.identity import now_ms
 from madang.api.problems import Problem
 from madang.core.usage.books import Books
+from madang.core.usage.idleness import evaluations
 from madang.core.usage.pooling import SHARE_PCT, TARGET_MS, advise
 from madang.core.usage.report import BY, BadWindow, report
-from madang.ledger.bookkeeping import Bookkeeper
+from madang.ledger.bookkeeping import Bookkeeper, IdleKeeper
 from madang.wire import reports as wire
 from madang.wire.jobs import duration_ms
 
@@ -31,6 +32,7 @@ class Reports:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._keeper = Bookkeeper(desk.yard.ledger)
+        self._idle_keeper = IdleKeeper(desk.yard.ledger)
 
     async def usage(
         self,
@@ -59,6 +61,21 @@ class Reports:
         except BadWindow as wrong:
             given = f"since {window[0]}, until {window[1]}, by {','.join(by)}"
             raise Problem(422, "invalid", str(wrong), given=given, allowed=", ".join(BY)) from None
+
+    async def idle(self, since: Moment = wire.SINCE_DEFAULT, until: Moment = "") -> Response:
+        """Per project: GPU·hours asked, held, used, idle, wasted; who was warned, what was taken.
+
+        Idle is what was measured with its busiest GPU under 5 %; `since` and `until` as for usage.
+        """
+        return answer(await self._desk.books.read(self._idle, _window(since, until)))
+
+    def _idle(self, window: tuple[int, int]) -> wire.IdleReportView:
+        try:
+            usage = report(self._keeper.books(), *window, ("project",))
+        except BadWindow as wrong:
+            given = f"since {window[0]}, until {window[1]}"
+            raise Problem(422, "invalid", str(wrong), given=given) from None
+        return report_views.idle_view(usage, evaluations(usage, self._idle_keeper.idleness()))
 
     async def pool(
         self,
@@ -121,6 +138,7 @@ def reports_router(desk: Desk) -> APIRouter:
         "reports",
         [
             Route("GET", "/v1/reports/usage", reports.usage, usage, 200, (422, 503)),
+            Route("GET", "/v1/reports/idle", reports.idle, wire.IdleReportView, 200, (422, 503)),
             Route("GET", "/v1/reports/pool", reports.pool, pool, 200, (422, 503)),
             Route("GET", "/v1/journal", reports.journal, wire.JournalPage, 200, (422, 503)),
         ],

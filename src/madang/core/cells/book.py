@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang.core.cells.forest import CellId, Forest, whole_cells
-from madang.core.model import Project, Shape
+from madang.core.model import WHOLE_GPU_MILLI, Project, Shape
 from madang.core.pool import Place
 
 OwnerLevel = tuple[str, int, int]  # owner, chain, level
@@ -225,8 +225,11 @@ class CellBook:
     def _hold(
         self, row: int, gpus: Sequence[int], shape: Shape, sign: int, *, outside: bool
     ) -> None:
-        for gpu in gpus:
-            self.firm[row, gpu] += sign * shape.gpu_milli
+        held, milli = gpus, shape.gpu_milli
+        if shape.exclusive:  # what it leaves free of its node nobody else may take
+            held, milli = range(self.forest.gpus[row]), WHOLE_GPU_MILLI
+        for gpu in held:
+            self.firm[row, gpu] += sign * milli
             assert self.firm.item(row, gpu) >= 0, f"gave what was not taken: {row}/{gpu}"
         if outside:
             self.host_cpu[row] += sign * shape.cpu_milli

@@ -38,6 +38,8 @@ def may_claim(book: CellBook | None, project: Project, job: Job) -> tuple[str, .
     """The owners whose promised cells the job may claim; none if it may claim nothing."""
     if book is None or job.provisioning is not Provisioning.RESERVED or not job.shape.gpus:
         return ()
+    if job.exclusive:
+        return ()  # it wants more of a node than a cell gives
     return book.owners(project)
 
 

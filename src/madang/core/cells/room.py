@@ -43,7 +43,7 @@ def breaks(book: CellBook, places: Sequence[Place], shape: Shape) -> tuple[int, 
     for row, gpus in places:
         if row < len(book.forest.chain_of) and book.forest.chain_of[row] >= 0:
             taken, members = rows.get(row, (0, 0))
-            for gpu in gpus:
+            for gpu in range(book.forest.gpus[row]) if shape.exclusive else gpus:
                 taken |= 1 << gpu
             rows[row] = (taken, members + 1)
     goods = {}
@@ -133,6 +133,7 @@ def without_loose(book: CellBook, pool: Pool) -> Pool:
     view.whole_free[:] = (view.gpu_free == WHOLE_GPU_MILLI).sum(axis=1)
     view.cpu_free[:] = view.cpu_total
     view.memory_free[:] = view.memory_total
+    view.tenants[:] = 0
     return view
 
 

@@ -16,14 +16,13 @@ from madang.core.draft import Draft
 from madang.core.holes import give
 from madang.core.model import WHOLE_GPU_MILLI, AllocationState, ReleaseReason, Shape
 from madang.core.moving import Move, Mover, carry_out, destinations, movers, shut
-from madang.core.night import is_due, night_begin_ms
+from madang.core.night import DEFRAGMENT, is_due, night_begin_ms
 from madang.core.placement import eligible_rows, room_for_one
 from madang.core.pool import SmallInts
 from madang.core.scoring.fragmentation import Typical
 from madang.core.seating import model_codes
 from madang.core.typical import typical_requests, unusable
 
-DEFRAGMENT = "defragment"  # in whose name ReleaseAsked moves a job
 TRIED_MAX = 48  # sets of moves that are worked out in full, a turn: some ten milliseconds
 SETS_MAX = 20_000  # sets that are weighed roughly before
 

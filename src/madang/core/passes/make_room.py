@@ -1,16 +1,17 @@
 """Make room: holes that operators asked for are made, kept, and given to the job they are for.
 
 A hole is for the first job in the queue's order that asks for all of its GPUs (of its project, if
-it names one). Until then nobody else gets its devices; at its deadline it is void.
+it names one). Until then nobody else gets its devices, save who claims cells that were promised to
+its tenant; at its deadline it is void.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from madang.core.draft import Draft
-from madang.core.events import HoleDropped, HoleMade
+from madang.core.events import AllocationBound, HoleDropped, HoleMade, JobNominated
 from madang.core.holes import NoHole, plan_hole
 from madang.core.model import WHOLE_GPU_MILLI, AllocationState, Job, Seat
 from madang.core.moving import carry_out
@@ -20,19 +21,23 @@ from madang.core.pool import Place, Pool
 from madang.core.seating import seat
 from madang.core.settings import Hole
 
-EXPIRED, BROKEN, TAKEN = "expired", "broken", "taken"
+EXPIRED, BROKEN, CLAIMED, TAKEN = "expired", "broken", "claimed", "taken"
+Device = tuple[str, int]
 
 
 def make_room(draft: Draft) -> None:
     """Emit HoleMade and its moves, AllocationBound or JobNominated for who takes a hole, and
     HoleDropped; block what is kept."""
-    holes = draft.snapshot.settings.holes
-    for hole in sorted(holes.values(), key=lambda hole: hole.key) if holes else ():
+    if not draft.snapshot.settings.holes:
+        return
+    holes = sorted(draft.snapshot.settings.holes.values(), key=lambda hole: hole.key)
+    given = _given(draft)
+    for hole in holes:
         if hole.until_ms <= draft.snapshot.now_ms:
             draft.add(HoleDropped(hole.id, EXPIRED))
         elif hole.seats:
-            _keep(draft, hole)
-    for hole in sorted(holes.values(), key=lambda hole: hole.key) if holes else ():
+            _keep(draft, hole, given)
+    for hole in holes:
         if hole.until_ms > draft.snapshot.now_ms and not hole.seats:
             _make(draft, hole)
 
@@ -60,10 +65,29 @@ def _make(draft: Draft, hole: Hole) -> None:
     carry_out(draft, plan.moves, hole.id)
 
 
-def _keep(draft: Draft, hole: Hole) -> None:
+def _given(draft: Draft) -> set[Device]:
+    """What this plan has given or promised so far: claims on promised cells go before holes."""
+    given: set[Device] = set()
+    for decision in draft.decisions:
+        match decision:
+            case AllocationBound(allocation):
+                given |= devices_of(allocation.seats)
+            case JobNominated(seats=seats):
+                given |= devices_of(seats)
+    return given
+
+
+def devices_of(seats: Iterable[Seat]) -> set[Device]:
+    """The devices that these seats name."""
+    return {(seat.node, gpu) for seat in seats for gpu in seat.gpus}
+
+
+def _keep(draft: Draft, hole: Hole, given: set[Device]) -> None:
     places = draft.places_of(hole.seats)
     if not draft.view.could_ever_hold(places, hole.shape):
         draft.add(HoleDropped(hole.id, BROKEN))
+    elif not given.isdisjoint(devices_of(hole.seats)):
+        draft.add(HoleDropped(hole.id, CLAIMED))
     elif job_id := _taken(draft, hole, places):
         draft.add(HoleDropped(hole.id, TAKEN, job_id))
     else:

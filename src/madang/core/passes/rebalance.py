@@ -9,7 +9,7 @@ costs, and the hole is promised in the same plan.
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, groupby
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from madang.core.budgets import Allowance
 from madang.core.draft import Draft
 from madang.core.impact import Clearing, impact_gpu_ms, may_be_stopped
 from madang.core.model import Allocation, ReleaseReason
-from madang.core.ordering import Key, Turns, key_of
+from madang.core.ordering import Key, Turns
 from madang.core.placement import Unplaced, room_on, seats_on
 from madang.core.policy import Victims
 from madang.core.pool import Bools, Pool
@@ -35,11 +35,10 @@ def rebalance(draft: Draft) -> None:
     snapshot, rights = draft.snapshot, Rights.of(draft)
     if not snapshot.queue or not rights.any_preemption():
         return
-    movable = _movable(draft)
+    movable = _movable(draft, rights)
     if not movable:
         return
-    last = snapshot.policy.victims is Victims.LAST
-    way = _LastFirst(draft, movable) if last else _CheapestFirst(draft, movable)
+    way = _way(draft, movable)
     failed: set[object] = set()
     for job_id in chain(_entitled(draft), _in_turn(draft)):
         job = snapshot.jobs[job_id].job
@@ -54,6 +53,13 @@ def rebalance(draft: Draft) -> None:
             failed.add(ask)
         if way.is_done or len(failed) == TRIED_PER_TURN_MAX:
             return
+
+
+def _way(draft: Draft, movable: list[Movable]) -> "_CheapestFirst | _LastFirst":
+    victims = draft.snapshot.policy.victims
+    if victims is Victims.LAST:
+        return _LastFirst(draft, movable)
+    return _CheapestFirst(draft, movable, in_ranks=victims is Victims.CHEAPEST_OF_LAST)
 
 
 def _entitled(draft: Draft) -> list[str]:
@@ -73,11 +79,11 @@ def _in_turn(draft: Draft) -> Iterator[str]:
         yield from Turns(draft.snapshot, draft.usage_milli)
 
 
-def _movable(draft: Draft) -> list[Movable]:
+def _movable(draft: Draft, rights: Rights) -> list[Movable]:
     """(key, allocation) of the running jobs that have run their least time, in order."""
     snapshot = draft.snapshot
     movable = [
-        (key_of(snapshot, snapshot.jobs[allocation.job]), allocation)
+        (rights.key_of(snapshot.jobs[allocation.job]), allocation)
         for allocation in snapshot.allocations.values()
         if may_be_stopped(draft, allocation)
     ]
@@ -96,39 +102,65 @@ def _allowed(draft: Draft, claim: Claim, pool: Pool) -> Pool:
 
 
 class _CheapestFirst:
-    """Those are moved aside who cost the least work.
+    """Those are moved aside who cost the least work; of those who cost the same, the last in order.
 
-    Who is not the last of the order will soon take somebody else's place in turn, so he counts once
-    more for each rank behind him. Of those who cost the same the last of the order goes first.
+    In ranks: only if the last rank of the order does not suffice, the one before is looked at too.
+    Whoever is displaced from the middle of an order soon displaces somebody behind him in turn.
     """
 
-    def __init__(self, draft: Draft, movable: list[Movable]) -> None:
+    def __init__(self, draft: Draft, movable: list[Movable], *, in_ranks: bool) -> None:
         self.draft = draft
-        movable = movable[::-1]
-        ranks = {
-            rank: at for at, rank in enumerate(dict.fromkeys(_rank(key) for key, _ in movable))
-        }
-        weights = {allocation.id: 1 + ranks[_rank(key)] for key, allocation in movable}
-        self.clearing = Clearing(draft, [allocation for _, allocation in movable], weights)
-        self.last_key = movable[0][0]
+        self.movable = movable[::-1]
+        self.last_key = self.movable[0][0]
+        self._in_ranks = in_ranks
+        self._clearing: Clearing | None = None
+
+    @property
+    def clearing(self) -> Clearing:
+        """Made when somebody first has a right over anybody."""
+        if self._clearing is None:
+            self._clearing = Clearing(self.draft, [allocation for _, allocation in self.movable])
+        return self._clearing
 
     @property
     def is_done(self) -> bool:
         """True iff nobody is left to be moved aside."""
-        return self.clearing.is_done
+        return self._clearing is not None and self._clearing.is_done
 
     def make_room(self, claim: Claim) -> bool:
         """Promise the job a place, victims and all, or change nothing. False iff there is none."""
+        displaceable = self._displaceable(claim)
+        if not displaceable.any():
+            return False
         clearing, job = self.clearing, claim.waiting
         pool = _allowed(self.draft, claim, self.draft.view)
-        room = clearing.room_for(job, self._displaceable(claim), pool)
-        if room is not None and room.victims:
-            clearing.clear(job, room)
-        return room is not None
+        for among in self._ranks(displaceable):
+            room = clearing.room_for(job, among, pool)
+            if room is not None:
+                if room.victims:
+                    clearing.clear(job, room)
+                return True
+        return False
 
     def _displaceable(self, claim: Claim) -> Bools:
-        found = [bool(claim.over(victim.allocation)) for victim in self.clearing.victims]
-        return np.array(found, np.bool_)
+        """(V,) of those who are movable."""
+        found = np.zeros(len(self.movable), np.bool_)
+        for number, (key, allocation) in enumerate(self.movable):
+            if not claim.groups and key <= claim.key:
+                break  # nobody has a right over those before him, guarantees aside
+            found[number] = bool(claim.over(allocation))
+        return found
+
+    def _ranks(self, displaceable: Bools) -> Iterator[Bools]:
+        """(V,) the displaceable of the last rank, of the last two, and so on."""
+        if not self._in_ranks:
+            yield displaceable
+            return
+        numbers = np.flatnonzero(displaceable).tolist()
+        among = np.zeros_like(displaceable)
+        for _, rank in groupby(numbers, key=lambda number: _rank(self.movable[number][0])):
+            among[list(rank)] = True
+            yield among.copy()
 
 
 def _rank(key: Key) -> Key:

@@ -23,6 +23,7 @@ from madang.core.scoring.best_fit import BestFit
 from madang.core.scoring.dot_product import DotProduct
 from madang.core.scoring.fgd import Fgd, fgd_of
 from madang.core.scoring.fragmentation import Typical, fragmentation, typical_of
+from madang.core.scoring.fullest import Fullest
 from madang.core.scoring.madang import Madang
 from madang.core.scoring.most_allocated import MostAllocated
 from madang.core.scoring.packing import Packing
@@ -43,6 +44,7 @@ __all__ = [
     "Board",
     "DotProduct",
     "Fgd",
+    "Fullest",
     "Madang",
     "MostAllocated",
     "Packing",
