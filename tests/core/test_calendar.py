@@ -3,10 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from madang.core import events as ev
+from madang.core.draft import Draft
 from madang.core.model import Project, Shape
-from madang.core.passes.calendar import windows_ms
+from madang.core.passes.calendar import calendar, windows_ms
 from madang.core.policies import MADANG, POLICIES
 from madang.core.policy import DEFAULT
 from madang.core.reserving import refusal
@@ -271,3 +274,55 @@ def test_who_is_moved_aside_for_its_turn_does_not_sit_where_a_window_opens():
     yard.submit("young: 4").turn()
 
     assert "nominate young" not in yard.decisions()
+
+
+JOBS = st.lists(
+    st.tuples(
+        st.integers(0, 900),  # submitted, s
+        st.integers(1, 1500),  # runs, s
+        st.sampled_from(("1", "2", "3", "4", "2x2", "2x4")),
+        st.booleans(),  # nobody knows how long
+    ),
+    min_size=1,
+    max_size=14,
+)
+
+
+@given(JOBS, st.sampled_from(("1x4", "2x3", "3x1", "2x4")), st.sampled_from(range(3)))
+@settings(max_examples=120)
+def test_a_window_has_its_devices_as_it_opens_if_estimates_hold(jobs, size, number):
+    """Nobody may be stopped, everybody runs as long as was said: nothing is late."""
+    policy = (DEFAULT, POLICIES["fifo-skip"], POLICIES["conservative"])[number]
+    yard = reserved("n1: ....\nn2: ....\nn3: ....", window(1000, 500, size), policy)
+    ends: list[tuple[int, str]] = []
+    arrivals = sorted(
+        (START_MS + at * 1000, n, ran, size, dark) for n, (at, ran, size, dark) in enumerate(jobs)
+    )
+    opens_ms = START_MS + 1_000_000
+    runs_ms: dict[str, int] = {}
+    while True:
+        now_ms = min([opens_ms, *[at for at, *_ in arrivals], *[at for at, _ in ends]])
+        for _, n, ran, asked, dark in [one for one in arrivals if one[0] <= now_ms]:
+            said = "" if dark else f" estimate_s={ran}"
+            job = yard.job(f"j{n}: {asked}{said}")
+            yard.fact(ev.JobSubmitted(replace(job, preemptible=False)))
+            runs_ms[f"j{n}"] = ran * 1000
+        arrivals = [one for one in arrivals if one[0] > now_ms]
+        for _, id in [one for one in ends if one[0] <= now_ms]:
+            yard.ended(id)
+        ends = [one for one in ends if one[0] > now_ms]
+        yard.turn(wait_ms=max(0, now_ms - yard.now_ms))
+        for one in yard.last.decisions:
+            if isinstance(one, ev.AllocationBound):
+                yard.started(one.allocation.id)
+                ends.append((now_ms + runs_ms[one.allocation.job], one.allocation.id))
+        yard.turn(wait_ms=0)
+        if now_ms >= opens_ms:
+            break
+    draft = Draft(yard.state.snapshot(yard.now_ms))
+    calendar(draft)
+
+    kept = [gpu for (row, gpus), _ in draft.kept["r"] for gpu in gpus]
+    members, gpus = map(int, size.split("x"))
+    assert len(kept) == members * gpus
+    assert not draft.releasing
