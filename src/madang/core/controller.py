@@ -9,7 +9,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from madang.core.admission import Rejected, judge
-from madang.core.events import Decision, Event, Fact, JobRejected, JobSubmitted, ReservationSet
+from madang.core.cells.promises import judge_quota
+from madang.core.events import (
+    Decision,
+    Event,
+    Fact,
+    JobRejected,
+    JobSubmitted,
+    QuotaSet,
+    ReservationSet,
+)
 from madang.core.model import Job
 from madang.core.night import has_night, next_look_ms
 from madang.core.ordering import next_change_ms
@@ -49,6 +58,8 @@ class Controller:
             if isinstance(fact, JobSubmitted) and (rejection := self._rejection(fact)):
                 rejections.append(rejection)
                 events.append(rejection)
+            elif isinstance(fact, QuotaSet) and judge_quota(self.state, fact.quota) is not None:
+                continue  # it lost a race against another promise of cells
             elif isinstance(fact, ReservationSet) and self.refusal(fact.reservation, now_ms):
                 continue  # what cannot coexist is no news; who asked is told why
             elif self.state.apply(fact, now_ms):

@@ -8,6 +8,7 @@ then the layout, then the size. Words are made in explain.py.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from madang.core.draft import Draft
 from madang.core.gangs import segments_nest
@@ -67,7 +68,7 @@ def _if_starts(turn: Turn, option: str, value: str, job: Job) -> Iterator[Change
 
 def _of_place(turn: Turn, job: Job) -> Iterator[Change]:
     """Without one of its wishes about where to be; without all of them if one is not enough."""
-    wishes = {
+    wishes: dict[str, dict[str, Any]] = {
         "--within any": {"within": ANYWHERE, "within_soft": False},
         "--switches": {"switches": 0, "switches_wait_ms": 0},
         "segments": {"segments": ()},
@@ -86,13 +87,13 @@ def _of_place(turn: Turn, job: Job) -> Iterator[Change]:
     asked = [option for option in wishes if has[option]]
     any_found = False
     for option in asked:
-        for change in _if_starts(turn, option, "", replace(job, **wishes[option])):  # type: ignore[arg-type]
+        for change in _if_starts(turn, option, "", replace(job, **wishes[option])):
             any_found = True
             yield change
     if len(asked) > 1 and not any_found:
         bare = job
         for option in asked:
-            bare = replace(bare, **wishes[option])  # type: ignore[arg-type]
+            bare = replace(bare, **wishes[option])
         yield from _if_starts(turn, "all", ", ".join(asked), bare)
 
 

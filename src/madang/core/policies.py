@@ -40,19 +40,23 @@ MADANG = Policy(
     victims=Victims.CHEAPEST_OF_LAST,
 )
 
+PACKED = "fullest"
+
 POLICIES: dict[str, Policy] = {
     policy.name: policy
     for policy in (
-        Policy("fifo", order=(), misfit=Misfit.STOP),
-        Policy("fifo-skip", order=(), misfit=Misfit.SKIP),
-        Policy("sjf", order=("estimate",), misfit=Misfit.SKIP),
-        Policy("ssf", order=("service",), misfit=Misfit.SKIP),
+        # The literature's, each member on the fullest node, as theirs do.
+        Policy("fifo", order=(), misfit=Misfit.STOP, placement=PACKED),
+        Policy("fifo-skip", order=(), misfit=Misfit.SKIP, placement=PACKED),
+        Policy("sjf", order=("estimate",), misfit=Misfit.SKIP, placement=PACKED),
+        Policy("ssf", order=("service",), misfit=Misfit.SKIP, placement=PACKED),
         Policy(
             "srtf",
             order=("remaining",),
             misfit=Misfit.SKIP,
             preempts=True,
             victims=Victims.LAST,
+            placement=PACKED,
         ),
         Policy(
             "tiresias",
@@ -62,9 +66,10 @@ POLICIES: dict[str, Policy] = {
             level_ms=18_000_000,
             levels_max=1,
             victims=Victims.LAST,
+            placement=PACKED,
         ),
-        Policy("easy", order=(), misfit=Misfit.RESERVE, reservations=1),
-        Policy("conservative", order=(), misfit=Misfit.RESERVE, reservations=16),
+        Policy("easy", order=(), misfit=Misfit.RESERVE, reservations=1, placement=PACKED),
+        Policy("conservative", order=(), misfit=Misfit.RESERVE, reservations=16, placement=PACKED),
         MADANG,
     )
 }
