@@ -10,6 +10,7 @@ from __future__ import annotations
 from madang.cli.words import Argument, Option, Verb
 
 TENANCY = "madang.cli.tenancy"
+RESERVE = "madang.cli.reserve"
 ZONES = "madang.cli.zones"
 NETWORK = "madang.cli.topology"
 TREE_FILE = Argument("FILE", "a topology in YAML, or HyperNodes", complete="file")
@@ -302,6 +303,31 @@ VERBS = (
         "Make a workspace",
         group="Run the yard",
         arguments=(Argument("WORKSPACE", "its name"),),
+    ),
+    Verb("reserve ls", RESERVE, "Calendar reservations", group="Run the yard"),
+    Verb(
+        "reserve add",
+        RESERVE,
+        "Keep GPUs for a project in a window",
+        group="Run the yard",
+        arguments=(Argument("NAME", "its name; an existing one is changed"),),
+        options=(
+            Option("--project", "who it is kept for (default)", complete="project"),
+            Option("--gpus", "whole GPUs of each member (1)", kind="int"),
+            Option("--members", "how many such members (1)", kind="int"),
+            Option("--profile", "GPU model (any)"),
+            Option("--begin", "now, +2h, or 2026-11-22T02:00 in local time", meta="WHEN"),
+            Option("--for", "how long: 90m, 6h, 2d", meta="TIME"),
+            Option("--end", "when it ends, as --begin; instead of --for", meta="WHEN"),
+        ),
+        note="What cannot be kept is refused, with what would work.",
+    ),
+    Verb(
+        "reserve rm",
+        RESERVE,
+        "Take a reservation away; its jobs go on as ordinary ones",
+        group="Run the yard",
+        arguments=(Argument("NAME", "as `madang reserve ls` shows it"),),
     ),
     Verb("profiles", ZONES, "The GPUs there are to ask for", group="See"),
     Verb("zone ls", ZONES, "Zones, whom they take, what is free", group="Run the yard"),

@@ -362,6 +362,18 @@ class Client:
         """Forget the declared tree: nodes lie where they say themselves."""
         return self._document("DELETE", "/v1/topology")
 
+    def reservations(self) -> list[Document]:
+        """Calendar reservations, by when they begin."""
+        return list(self._document("GET", "/v1/reservations")["reservations"])
+
+    def set_reservation(self, reservation: Document) -> Document:
+        """Make or change a reservation; see the body of `PUT /v1/reservations`."""
+        return self._document("PUT", "/v1/reservations", _encoded(reservation))
+
+    def drop_reservation(self, id: str) -> Document:
+        """Take a reservation away; jobs inside it go on as ordinary ones."""
+        return self._document("DELETE", f"/v1/reservations/{quoted(id)}")
+
     def quotas(self) -> list[Document]:
         """What owners may hold, what they can always have back, and what they hold."""
         return list(self._document("GET", "/v1/quotas")["quotas"])
