@@ -20,6 +20,7 @@ from madang.core.explain_network import (
     network_guide,
 )
 from madang.core.explain_order import gpus_word, holders_word, limit_words, turn_words
+from madang.core.explain_places import ZONE_CODES, besides, zone_guide
 from madang.core.explain_time import RESERVATION_CODES, inside_guide
 from madang.core.lanes import Lanes
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
@@ -119,6 +120,8 @@ def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
             tries = _lighter(n)
         case code if code in NETWORK_CODES:
             text, tries = network_guide(job, rejected, asked)
+        case code if code in ZONE_CODES:
+            text, tries = zone_guide(job, rejected.numbers)
         case code if code in RESERVATION_CODES:
             text, tries = inside_guide(job, rejected, asked)
         case _:
@@ -298,7 +301,7 @@ def _no_room(
         text = f"needs {size(job.members, job.shape)}; {free} of {total} such GPUs are free"
         if free >= job.shape.gpus:
             text += f", at most {most} on one node"
-        if members_room(pool, _without_host(job.shape), eligible).sum() >= job.members:
+        if members_room(pool, _without_host(job.shapes[0]), eligible).sum() >= job.members:
             text += f"; with {_host(job.shape)} for each member, too few of them can be used"
     else:
         text = (
@@ -308,6 +311,7 @@ def _no_room(
         )
     if job.members > 1:
         text += f": room for {placed.room} of {job.members} members"
+    text += besides(snapshot, pool, job)
     if ahead:
         text += f"; {ahead} ahead of it"
     text += _closed(int(np.count_nonzero(~pool.open)))

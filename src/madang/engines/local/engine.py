@@ -415,6 +415,7 @@ class LocalEngine:
             model=self._devices.model,
             healthy=healthy,
             gpu_memory_mib=self._devices.memory_mib,
+            mig=self._devices.mig,
         )
         return NodeSeen(node, tuple(self._crew.holds()))
 
