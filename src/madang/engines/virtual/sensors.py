@@ -11,7 +11,6 @@ from madang.core.model import WHOLE_GPU_MILLI, Node
 from madang.engines.base import GpuSample, MemberSample, NodeSample, Sample
 from madang.engines.virtual.chance import chance
 from madang.engines.virtual.model import FleetModel, Member, Stay
-from madang.engines.virtual.story import last_checkpoint_ms
 
 IDLE_W, IDLE_C, IDLE_MIB = 72.0, 31.0, 4
 _MAX_W = {"H100": 700.0, "H200": 700.0, "B200": 1000.0, "A100": 400.0, "L40S": 350.0, "T4": 70.0}
@@ -71,7 +70,7 @@ def _member_load(model: FleetModel, stay: Stay, member: Member, now_ms: int) -> 
         member.rank,
         cpu_percent=round(100 * share * max(shape.cpu_milli, 1000) / 1000, 1),
         memory_mib=int((shape.memory_mib or 8_192) * (0.4 + 0.3 * share)),
-        checkpoint_ms=last_checkpoint_ms(stay, member, now_ms),
+        checkpoint_ms=None if member.rank else stay.saved_ms or None,
     )
 
 

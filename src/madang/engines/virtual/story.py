@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from madang.engines.virtual.chance import chance, normal
 from madang.engines.virtual.model import Member, Stay
 
-CHECKPOINTS = 5  # in a whole run
 WARMUP_SHARE = 0.03
 
 
@@ -29,17 +28,6 @@ def reports_of(stay: Stay, member: Member, seed: int, now_ms: int) -> bytes:
         values = {"t_ms": at_ms, "step": step, **curve(seed, stay, step)}
         lines.append(json.dumps(values, separators=(",", ":")) + "\n")
     return "".join(lines).encode()
-
-
-def last_checkpoint_ms(stay: Stay, member: Member, now_ms: int) -> int | None:
-    """When it last wrote a checkpoint, as its log tells it: rank 0 writes for the gang."""
-    steps = stay.script.steps
-    if member.rank or not member.starts or not steps:
-        return None
-    run_ms, every = stay.script.run_ms / stay.speed, max(1, steps // CHECKPOINTS)
-    done = min(steps, int((now_ms - member.started_ms) * steps / max(run_ms, 1)))
-    saved = done - done % every
-    return member.started_ms + int(run_ms * saved / steps) if saved > 0 else None
 
 
 def curve(seed: int, stay: Stay, step: int) -> dict[str, float]:
@@ -88,7 +76,7 @@ def _log_lines(stay: Stay, member: Member, seed: int, now_ms: int) -> Iterator[s
     yield f"{begun} virtual member {member.rank} of {world}: {member.node}, GPUs {gpus}"
     yield f"{begun} $ {command}"
     steps = stay.script.steps
-    every = max(1, steps // CHECKPOINTS)
+    every = stay.script.save_every
     told_stop = False
     for step, at_ms in _steps(stay, member, now_ms):
         if member.stop_ms and at_ms > member.stop_ms and not told_stop:
@@ -99,7 +87,7 @@ def _log_lines(stay: Stay, member: Member, seed: int, now_ms: int) -> Iterator[s
             f"{_clock(at_ms)} step {step}/{steps} loss {values['loss']:.4f} "
             f"lr {values['learning_rate']:.2e} {values['steps_per_s']:.3g} steps/s"
         )
-        if step % every == 0 and member.rank == 0:
+        if every and step % every == 0 and member.rank == 0:
             yield f"{_clock(at_ms)} checkpoint written at step {step}"
     if member.stop_ms and not told_stop:
         yield f"{_clock(member.stop_ms)} SIGTERM: a stop is coming"
