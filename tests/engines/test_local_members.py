@@ -362,6 +362,7 @@ while True: pass
 def test_a_word_for_the_members_is_where_they_look_for_it(world: LocalWorld, watch: Watch):
     text = """
 import os, pathlib, time
+print("begun", flush=True)
 path = pathlib.Path(os.environ["MADANG_WARNING_FILE"])
 while not path.exists(): time.sleep(0.01)
 print(path.read_text(), flush=True)
