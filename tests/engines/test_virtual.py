@@ -507,7 +507,7 @@ def test_a_wrong_fleet_file_is_told_what_is_wrong(values, words):
 
 def test_sensors_tell_of_the_checkpoints_that_the_log_tells_of():
     fleet = model()
-    fleet.start(launch(seconds="100", steps="50", members=2))
+    fleet.start(launch(seconds="100", steps="50", members=2, saves="5"))
     fleet.advance(75_010)
     stay = fleet.stays["a.1"]
     shown = {one.rank: one.checkpoint_ms for one in sample(fleet, 75_010).members}
