@@ -21,6 +21,7 @@ def yard_of(picture: str, *, checkpoints: str = "abcdefghij", policy: Policy | N
     yard = Yard(picture)
     for id, live in yard.state.jobs.items():
         live.job = replace(live.job, checkpoints=id in checkpoints)
+        live.standing = replace(live.standing, checkpoint_ms=yard.now_ms)
     if policy is not None:
         yard.state.policy = policy
     return yard

@@ -40,6 +40,7 @@ from madang.api.routes.tenancy import tenancy_router
 from madang.api.routes.terminal import terminal_router
 from madang.api.routes.topology import topology_router
 from madang.api.routes.yard import yard_router
+from madang.api.routes.zones import zones_router
 from madang.api.settings import ApiSettings
 from madang.api.yard import Yard
 
@@ -91,6 +92,7 @@ def _app(desk: Desk) -> FastAPI:
         holes_router(desk),
         yard_router(desk),
         tenancy_router(desk),
+        zones_router(desk),
         topology_router(desk),
         reports_router(desk),
         login_router(desk),

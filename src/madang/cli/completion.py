@@ -7,9 +7,9 @@ one answers at once. Nothing is ever printed on an error: a shell's line must st
 from __future__ import annotations
 
 from madang.cli.desk import Desk
-from madang.cli.grammar import Argument, Option, Verb
 from madang.cli.parse import Given
 from madang.cli.table import BY_NAME, FAMILIES
+from madang.cli.words import Argument, Option, Verb
 from madang.client.errors import MadangError
 
 DAEMON_S = 1.0

@@ -7,9 +7,10 @@ under a millisecond, and a verb's own module is imported when the verb runs.
 
 from __future__ import annotations
 
-from madang.cli.grammar import Argument, Option, Verb
+from madang.cli.words import Argument, Option, Verb
 
 TENANCY = "madang.cli.tenancy"
+ZONES = "madang.cli.zones"
 NETWORK = "madang.cli.topology"
 TREE_FILE = Argument("FILE", "a topology in YAML, or HyperNodes", complete="file")
 OWNER = Argument("OWNER", "project:NAME or workspace:NAME")
@@ -303,11 +304,31 @@ VERBS = (
         group="Run the yard",
         arguments=(Argument("WORKSPACE", "its name"),),
     ),
+    Verb("profiles", ZONES, "The GPUs there are to ask for", group="See"),
+    Verb("zone ls", ZONES, "Zones, whom they take, what is free", group="Run the yard"),
+    Verb(
+        "zone set",
+        ZONES,
+        "Make or change a zone",
+        group="Run the yard",
+        arguments=(Argument("ZONE", "its name, as nodes say it; `public`: of those who do not"),),
+        options=(
+            Option("--owners", "whose jobs it takes: project:a,workspace:b; or everyone"),
+            Option("--sizes", "GPUs of the jobs it takes: 1-8, 16- or any", meta="FROM-TO"),
+        ),
+    ),
+    Verb(
+        "zone rm",
+        ZONES,
+        "Let a zone take everyone",
+        group="Run the yard",
+        arguments=(Argument("ZONE", "its name"),),
+    ),
     Verb("quota ls", TENANCY, "Guarantees, limits and use", group="Run the yard"),
     Verb(
         "quota set",
         TENANCY,
-        "Make or change a guarantee, a limit, a weight",
+        "Make or change a guarantee, a limit, a weight, cells",
         group="Run the yard",
         arguments=(OWNER,),
         options=(
@@ -315,7 +336,15 @@ VERBS = (
             Option("--guaranteed", "GPUs it can always have back", kind="number", meta="GPUS"),
             Option("--limit", "GPUs it holds at most, or none", meta="GPUS|none"),
             Option("--weight", "its part of what others leave idle (1)", kind="int"),
+            Option("--cells", "whole cells promised to reserved work", meta="LEVEL=N,…|none"),
         ),
+    ),
+    Verb(
+        "quota show",
+        TENANCY,
+        "An owner's quotas, and how its promised cells stand",
+        group="Run the yard",
+        arguments=(OWNER,),
     ),
     Verb(
         "quota rm",

@@ -375,6 +375,22 @@ class Client:
         where = f"owner={quoted(owner)}&group={quoted(group)}&provisioning={quoted(provisioning)}"
         return self._document("DELETE", f"/v1/quotas?{where}")
 
+    def zones(self) -> list[Document]:
+        """Zones, whom and what they take, and what is free in them."""
+        return list(self._document("GET", "/v1/zones")["zones"])
+
+    def set_zone(self, zone: str, rules: Document) -> Document:
+        """Make or change a zone; see the body of `PUT /v1/zones/{id}`."""
+        return self._document("PUT", f"/v1/zones/{quoted(zone)}", _encoded(rules))
+
+    def drop_zone(self, zone: str) -> Document:
+        """Take a zone's rules away."""
+        return self._document("DELETE", f"/v1/zones/{quoted(zone)}")
+
+    def profiles(self) -> list[Document]:
+        """Machine profiles, what comes with a GPU of each, and what is free."""
+        return list(self._document("GET", "/v1/profiles")["profiles"])
+
     def workspaces(self) -> list[Document]:
         """Workspaces, their projects and what these hold together."""
         return list(self._document("GET", "/v1/workspaces")["workspaces"])

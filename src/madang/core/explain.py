@@ -12,6 +12,7 @@ import numpy as np
 from madang.core import explain_upkeep
 from madang.core.admission import Numbers, Rejected
 from madang.core.draft import Draft
+from madang.core.explain_cells import claim_words, held_back_by_cells
 from madang.core.explain_network import (
     NETWORK_CODES,
     binds_now,
@@ -19,6 +20,7 @@ from madang.core.explain_network import (
     network_guide,
 )
 from madang.core.explain_order import gpus_word, holders_word, limit_words, turn_words
+from madang.core.explain_time import RESERVATION_CODES, inside_guide
 from madang.core.lanes import Lanes
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
 from madang.core.nearest import Change, Turn, nearest
@@ -28,7 +30,7 @@ from madang.core.passes.make_room import keep_holes
 from madang.core.passes.start import walk
 from madang.core.placement import Unplaced, members_room, room_when_empty
 from madang.core.pool import Place, Pool
-from madang.core.seating import fits_when_empty, rows_for, seat
+from madang.core.seating import fits_when_empty, likeness_in, rows_for, seat
 from madang.core.snapshot import Snapshot
 
 NODES_SHOWN_MAX = 8
@@ -117,6 +119,8 @@ def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
             tries = _lighter(n)
         case code if code in NETWORK_CODES:
             text, tries = network_guide(job, rejected, asked)
+        case code if code in RESERVATION_CODES:
+            text, tries = inside_guide(job, rejected, asked)
         case _:
             text = f"{asked} asked, but all nodes together hold {n['members_max']} such members"
             tries = _smaller(job, int(n["members_max"]))
@@ -211,6 +215,9 @@ def _blocked(snapshot: Snapshot, job: Job) -> Why:
     count = _count_ahead(snapshot, job.id, lanes, mine) if ahead else 0
     earliest_ms, basis = _earliest(snapshot, job)
     if isinstance(placed, Unplaced):
+        if (cells := held_back_by_cells(snapshot, draft.room_for(job), job)) is not None:
+            text = f"needs {size(job.members, job.shape)}: {cells[0]}"
+            return Why("cells", text, (*cells[1], ("ahead", count)), earliest_ms, basis)
         if (bound := binds_now(snapshot, draft.view, job)) is not None:
             words, figures = bound
             text = f"needs {size(job.members, job.shape)}: {words}"
@@ -247,6 +254,8 @@ def _short_of_quota(snapshot: Snapshot, job: Job) -> Why | None:
 def _in_turn(snapshot: Snapshot, job: Job, why: Why) -> Why:
     """The same, with its guarantee and its place in turn."""
     words, numbers = turn_words(snapshot, job)
+    if (cells := claim_words(snapshot, job)) is not None:
+        words, numbers = f"{words}; {cells[0]}", (*numbers, *cells[1])
     return replace(why, text=why.text + words, numbers=(*why.numbers, *numbers))
 
 
@@ -333,6 +342,7 @@ def _closed(nodes: int) -> str:
 def _count_ahead(snapshot: Snapshot, until: str, lanes: Lanes, mine: int) -> int:
     """How many jobs whose turn is before that one's could go and compete for the same devices."""
     count = 0
+    fits: dict[object, bool] = {}  # by likeness: equal jobs fit or do not
     for job_id in Turns(snapshot):
         if job_id == until:
             break
@@ -341,8 +351,12 @@ def _count_ahead(snapshot: Snapshot, until: str, lanes: Lanes, mine: int) -> int
             continue
         if not lanes.of(live.job) & mine:
             continue
-        if _short_of_quota(snapshot, live.job) is None and fits_when_empty(snapshot, live.job):
-            count += 1
+        if _short_of_quota(snapshot, live.job) is not None:
+            continue
+        alike = likeness_in(snapshot, live.job)
+        if alike not in fits:
+            fits[alike] = fits_when_empty(snapshot, live.job)
+        count += fits[alike]
     return count
 
 

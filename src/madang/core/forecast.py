@@ -11,7 +11,7 @@ import heapq
 from dataclasses import dataclass, field
 
 from madang.core.controller import Controller
-from madang.core.estimates import NEVER_MS, UNKNOWN, Estimate, left
+from madang.core.estimates import MOVED, NEVER_MS, UNKNOWN, Ending, Estimate, Expected, left
 from madang.core.events import (
     AllocationBound,
     Decision,
@@ -31,33 +31,7 @@ TURNS_MAX = 1_000  # a forecast that has not come to it by then says "not before
 TOGETHER_MS = 1_000  # ends this close are one turn; further ahead a share of the time looked ahead
 TOGETHER_SHARE = 64
 MEDIAN_PERMILLE = 500  # half of the jobs are expected to have ended: what one would bet on
-MOVED = "moved aside"
 _DONE, _MOVED = Exit(0), Exit(0, signal=15)
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """A job that gives devices back before the one that was asked for starts, and why then."""
-
-    job: str
-    at_ms: int
-    estimate: Estimate
-
-    @property
-    def is_moved(self) -> bool:
-        return self.estimate.source == MOVED
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """When a job starts: at `start_ms` if `is_known`, else at any time from then on.
-
-    `after` are the jobs whose devices it gets, the last to leave first.
-    """
-
-    start_ms: int
-    is_known: bool
-    after: tuple[Ending, ...] = ()
 
 
 def expected_start(snapshot: Snapshot, job_id: str, permille: int = MEDIAN_PERMILLE) -> Expected:

@@ -6,7 +6,7 @@ disruption budgets bind on top of any right and are looked at there.
 
 - A job within a guarantee may take what no guarantee covers from other projects, and spot from
   anyone, whatever their class: what was borrowed is given back.
-- What a guarantee covers is taken by nobody of another project.
+- What a guarantee covers, or stands in promised cells, is taken by nobody of another project.
 - A job of a higher priority may take from a lower one that its class lets be preempted.
 - A job whose turn comes first may take from one of no higher priority that checkpoints.
 """
@@ -93,7 +93,7 @@ class Claim:
             return Cause.NONE
         theirs, policy = live.job, self.snapshot.policy
         same_project = theirs.project == self.waiting.project
-        if victim.id in self._rights.covered and not same_project:
+        if (victim.id in self._rights.covered or victim.cells) and not same_project:
             return Cause.NONE
         if self._is_of_use(victim) and (not same_project or _is_spot(theirs)):
             return Cause.GUARANTEE

@@ -1,4 +1,5 @@
-"""Looks at the sensors now and then, and tells the turn loop how busy jobs keep their GPUs.
+"""Looks at the sensors now and then, and tells the turn loop how busy jobs keep their GPUs, and
+when they were last seen to have saved a checkpoint.
 
 In a thread of its own, so that no turn waits for a sensor; never more than a twentieth of the time,
 and at most one window of each running job on its way. What cannot be told is dropped: it is missing
@@ -9,6 +10,7 @@ import logging
 import threading
 import time
 
+from madang.core.events import Fact
 from madang.daemon.loop import TurnLoop
 from madang.engines.base import EngineError
 from madang.engines.measuring import Meter
@@ -60,5 +62,6 @@ class Measurer:
             return
         now_ms = self._loop.clock()
         measured = self._meter.look(sample, self._loop.allocations(), now_ms, window_ms)
-        if measured:
-            self._loop.tell(measured)
+        facts: list[Fact] = [*self._meter.checkpoints(sample), *measured]
+        if facts:
+            self._loop.tell(facts)

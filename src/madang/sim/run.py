@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from random import Random
 
 from madang.core import events as ev
-from madang.core.check import InvariantBroken, check, check_binding, check_quota
+from madang.core.check import (
+    InvariantBroken,
+    check,
+    check_binding,
+    check_budgets,
+    check_quota,
+)
 from madang.core.codec import encode_event
 from madang.core.controller import Controller
 from madang.core.model import NodeState, Project, ReleaseReason
@@ -167,6 +173,7 @@ class _Play:
         for event in step.events:
             if isinstance(event, ev.AllocationBound):
                 check_binding(world.state, event.allocation)
+        check_budgets(world.state, step.decisions)
         self._check_quota(step.events)
         self.truth.look(step.events, world.state)
         self.upkeep.look(world.now_ms, step.events, world.state)

@@ -12,6 +12,7 @@ from madang.core.policy import DEFAULT, Policy
 from madang.core.settings import Hole
 from madang.engines.base import Launch
 from madang.engines.virtual import Faults, Fleet, Times
+from madang.sim.disruption import disruption
 from madang.sim.faults import Chaos
 from madang.sim.networks import network
 from madang.sim.tenancy import Tenancy, tenancy
@@ -63,12 +64,13 @@ def scenario(seed: int) -> Scenario:
     wired = network(seed, len(fleet.nodes), LENGTH_MS)
     fleet = replace(fleet, nodes=wired.placed(fleet.nodes))
     owned = tenancy(seed, PROJECTS, LENGTH_MS)
+    stops = disruption(seed, PROJECTS, LENGTH_MS)
     asks = [Ask(0, ev.ProjectSet(Project(project))) for project in PROJECTS]
-    asks += [Ask(at_ms, fact) for at_ms, fact in (*owned.facts, *wired.facts)]
+    asks += [Ask(at_ms, fact) for at_ms, fact in (*owned.facts, *wired.facts, *stops.facts)]
     env: dict[str, tuple[tuple[str, str], ...]] = {}
     for number in range(1, random.randint(10, 40)):
-        job = wired.near(owned.classed(_job(random, number)))
-        env[job.id] = _behaviour(random)
+        job = stops.counted(wired.near(owned.classed(_job(random, number))))
+        env[job.id] = stops.saving(_behaviour(random))
         asks.append(Ask(job.submitted_ms, ev.JobSubmitted(job)))
         asks += _second_thoughts(random, job)
     asks += _operators(random, fleet)

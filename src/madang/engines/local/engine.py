@@ -19,16 +19,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from madang.core.events import Fact, MemberEnded, NodeSeen
 from madang.core.model import Allocation, Exit, Node
-from madang.engines.base import Action, EngineError, Launch, Sample, Start, Stop
+from madang.engines.base import Action, EngineError, Launch, MemberSample, Sample, Start, Stop
 from madang.engines.code_store import CodeStore
 from madang.engines.local import devices as machine
 from madang.engines.local import environment, images, proc, records, retention, traces
+from madang.engines.local.checkpoints import saved_ms
 from madang.engines.local.crew import Crew, Seen, Stay
 from madang.engines.local.devices import Devices
 from madang.engines.local.keeping import KeeperLink
@@ -194,7 +196,17 @@ class LocalEngine:
                 for rank, member in stay.members.items()
                 if member.seen is Seen.RUNNING and member.shim_pid
             }
-        return self._sensors.sample(shims)
+        sample = self._sensors.sample(shims)
+        now_ms = time.time_ns() // 1_000_000
+        members = [self._with_checkpoint(member, now_ms) for member in sample.members]
+        return replace(sample, members=tuple(members))
+
+    def _with_checkpoint(self, member: MemberSample, now_ms: int) -> MemberSample:
+        """Ranks share the directory: the first speaks for all."""
+        if member.rank:
+            return member
+        directory = self._places.checkpoint(member.allocation.rpartition(".")[0])
+        return replace(member, checkpoint_ms=saved_ms(directory, now_ms))
 
     @property
     def keeper_pid(self) -> int:

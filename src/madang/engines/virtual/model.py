@@ -12,7 +12,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
-from madang.core.events import Fact, MemberEnded, MemberStarted, NodeLost, NodeSeen
+from madang.core.events import (
+    CheckpointSaved,
+    Fact,
+    MemberEnded,
+    MemberStarted,
+    NodeLost,
+    NodeSeen,
+)
 from madang.core.model import Allocation, Exit, Node
 from madang.engines.base import Launch
 from madang.engines.virtual.chance import between, chance, exponential
@@ -55,6 +62,7 @@ class Stay:
     members: list[Member]
     kill_ms: int = 0
     stop_ms: int = 0
+    saved_ms: int = 0  # its newest checkpoint, which rank 0 saves for all
 
 
 @dataclass(slots=True)
@@ -172,6 +180,8 @@ class FleetModel:
                 if member.starts:
                     fact = MemberStarted(allocation.id, member.rank, member.started_ms)
                     self._tell_from(place, fact)
+                if stay.saved_ms and not member.rank:
+                    self._tell_from(place, CheckpointSaved(allocation.job, stay.saved_ms))
                 if member.exit is not None:
                     end = MemberEnded(allocation.id, member.rank, member.exit, member.ended_ms)
                     self._tell_from(place, end)
@@ -235,6 +245,25 @@ class FleetModel:
         if member.rank == script.crashes:
             run_ms, member.end = script.crash_ms, Exit(1)
         self._end_later(stay, member, now_ms + int(run_ms / stay.speed))
+        if not member.rank and script.save_every:
+            self._save_later(stay, member, script.save_every)
+
+    def _save_later(self, stay: Stay, member: Member, step: int) -> None:
+        """A checkpoint with the report of a step, and later the next one."""
+        script = stay.script
+        if step > script.steps:
+            return
+
+        def save(now_ms: int) -> None:
+            if member.exit is not None:
+                return
+            stay.saved_ms = now_ms
+            job = stay.launch.allocation.job
+            self._tell_from(self.places.get(member.node), CheckpointSaved(job, now_ms))
+            self._save_later(stay, member, step + script.save_every)
+
+        at_ms = member.started_ms + int(script.run_ms / stay.speed * step / script.steps)
+        self._at(at_ms, save)
 
     def _end_later(self, stay: Stay, member: Member, at_ms: int) -> None:
         member.end_ms = at_ms

@@ -1,7 +1,4 @@
-"""What a line of the command line's table is made of: options, arguments, verbs.
-
-Plain values only: `table.py` holds them all, and reading it costs under a millisecond.
-"""
+"""What a row of the command line's table is made of: options, arguments, verbs. See table.py."""
 
 from __future__ import annotations
 
