@@ -29,6 +29,7 @@ from madang.api.problems import from_validation, invalid
 from madang.api.pulse import Pulse
 from madang.api.readers import Readers
 from madang.api.reference import reference_page
+from madang.api.routes.budgets import budgets_router
 from madang.api.routes.code import code_router
 from madang.api.routes.holes import holes_router
 from madang.api.routes.jobs import jobs_router
@@ -95,6 +96,7 @@ def _app(desk: Desk) -> FastAPI:
         tenancy_router(desk),
         reservations_router(desk),
         zones_router(desk),
+        budgets_router(desk),
         topology_router(desk),
         reports_router(desk),
         login_router(desk),

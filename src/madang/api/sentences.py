@@ -7,6 +7,7 @@ from typing import Any
 from madang.core import events as ev
 from madang.core.codec import decode_event
 from madang.core.explain import how_it_ended, size
+from madang.core.explain_preempt import bill
 from madang.core.explain_upkeep import hole_size
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Node, ReleaseReason, Seat
 
@@ -115,6 +116,8 @@ def _bound(event: ev.AllocationBound) -> str:
 
 def _release(event: ev.ReleaseAsked) -> str:
     why = _RELEASE_WORDS[event.reason]
+    if event.by and event.reason is ReleaseReason.PREEMPTED:
+        why = f"{event.by} needs its GPUs, {bill(event.bill_gpu_ms)} of work at most is lost"
     grace = f"{event.grace_ms / 1000:g} s"
     return f"{event.allocation} was asked to end{f': {why}' if why else ''} ({grace} of grace)"
 

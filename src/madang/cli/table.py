@@ -380,6 +380,30 @@ VERBS = (
         options=WHERE,
     ),
     Verb(
+        "budget ls",
+        "madang.cli.budgets",
+        "Who may be down at once, and who is",
+        group="Run the yard",
+    ),
+    Verb(
+        "budget set",
+        "madang.cli.budgets",
+        "Make or change a disruption budget",
+        group="Run the yard",
+        arguments=(Argument("BUDGET", "its name; jobs name it with --budget"),),
+        options=(
+            Option("--down-max", "members that may be down at once", kind="int", meta="MEMBERS"),
+            Option("--project", "whose jobs may count under it (default)", complete="project"),
+        ),
+    ),
+    Verb(
+        "budget rm",
+        "madang.cli.budgets",
+        "Take a disruption budget away",
+        group="Run the yard",
+        arguments=(Argument("BUDGET", "its name"),),
+    ),
+    Verb(
         "policy show",
         TENANCY,
         "The policy in force, as TOML",

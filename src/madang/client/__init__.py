@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         Rejected,
         Unreachable,
     )
-    from madang.client.inside import checkpoint_dir, report, should_stop
+    from madang.client.inside import checkpoint_dir, report, should_stop, warning
 
 _HOMES = {
     "Client": "madang.client.api",
@@ -35,6 +35,7 @@ _HOMES = {
     "checkpoint_dir": "madang.client.inside",
     "report": "madang.client.inside",
     "should_stop": "madang.client.inside",
+    "warning": "madang.client.inside",
 }
 __all__ = [
     "ApiError",
@@ -51,6 +52,7 @@ __all__ = [
     "pack",
     "report",
     "should_stop",
+    "warning",
 ]
 
 

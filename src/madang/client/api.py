@@ -403,6 +403,19 @@ class Client:
         """Machine profiles, what comes with a GPU of each, and what is free."""
         return list(self._document("GET", "/v1/profiles")["profiles"])
 
+    def budgets(self) -> list[Document]:
+        """Disruption budgets, and how many of their members are down."""
+        return list(self._document("GET", "/v1/budgets")["budgets"])
+
+    def set_budget(self, budget: str, down_max: int, project: str = "default") -> Document:
+        """Make or change a budget: so many members of the project's jobs may be down at once."""
+        body = _encoded({"project": project, "down_max": down_max})
+        return self._document("PUT", f"/v1/budgets/{quoted(budget)}", body)
+
+    def drop_budget(self, budget: str) -> Document:
+        """Take a budget away."""
+        return self._document("DELETE", f"/v1/budgets/{quoted(budget)}")
+
     def workspaces(self) -> list[Document]:
         """Workspaces, their projects and what these hold together."""
         return list(self._document("GET", "/v1/workspaces")["workspaces"])

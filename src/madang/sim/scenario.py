@@ -70,7 +70,7 @@ def scenario(seed: int) -> Scenario:
     env: dict[str, tuple[tuple[str, str], ...]] = {}
     for number in range(1, random.randint(10, 40)):
         job = stops.counted(wired.near(owned.classed(_job(random, number))))
-        env[job.id] = stops.saving(_behaviour(random))
+        env[job.id] = stops.saving(job, _behaviour(random))
         asks.append(Ask(job.submitted_ms, ev.JobSubmitted(job)))
         asks += _second_thoughts(random, job)
     asks += _operators(random, fleet)

@@ -42,7 +42,7 @@ def rebalance(draft: Draft) -> None:
     failed: set[object] = set()
     for job_id in chain(_entitled(draft), _in_turn(draft)):
         job = snapshot.jobs[job_id].job
-        if not draft.may_start(job_id):
+        if not draft.may_start(job_id) or draft.is_held_back(job):
             continue
         claim = rights.claim(job)
         # What found no room among these victims finds none among fewer.

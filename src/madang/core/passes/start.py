@@ -77,6 +77,7 @@ def walk(draft: Draft, until: str = "") -> Walk:
                 break
         if not until and _alike_fare_alike(draft, job):
             turns.pass_alike()
+    draft.hold_back(lanes, so_far.holders)
     return so_far
 
 
