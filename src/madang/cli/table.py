@@ -305,6 +305,26 @@ VERBS = (
         group="Run the yard",
         arguments=(Argument("WORKSPACE", "its name"),),
     ),
+    Verb("profiles", ZONES, "The GPUs there are to ask for", group="See"),
+    Verb("zone ls", ZONES, "Zones, whom they take, what is free", group="Run the yard"),
+    Verb(
+        "zone set",
+        ZONES,
+        "Make or change a zone",
+        group="Run the yard",
+        arguments=(Argument("ZONE", "its name, as nodes say it; `public`: of those who do not"),),
+        options=(
+            Option("--owners", "whose jobs it takes: project:a,workspace:b; or everyone"),
+            Option("--sizes", "GPUs of the jobs it takes: 1-8, 16- or any", meta="FROM-TO"),
+        ),
+    ),
+    Verb(
+        "zone rm",
+        ZONES,
+        "Let a zone take everyone",
+        group="Run the yard",
+        arguments=(Argument("ZONE", "its name"),),
+    ),
     Verb("reserve ls", RESERVE, "Calendar reservations", group="Run the yard"),
     Verb(
         "reserve add",
@@ -329,26 +349,6 @@ VERBS = (
         "Take a reservation away; its jobs go on as ordinary ones",
         group="Run the yard",
         arguments=(Argument("NAME", "as `madang reserve ls` shows it"),),
-    ),
-    Verb("profiles", ZONES, "The GPUs there are to ask for", group="See"),
-    Verb("zone ls", ZONES, "Zones, whom they take, what is free", group="Run the yard"),
-    Verb(
-        "zone set",
-        ZONES,
-        "Make or change a zone",
-        group="Run the yard",
-        arguments=(Argument("ZONE", "its name, as nodes say it; `public`: of those who do not"),),
-        options=(
-            Option("--owners", "whose jobs it takes: project:a,workspace:b; or everyone"),
-            Option("--sizes", "GPUs of the jobs it takes: 1-8, 16- or any", meta="FROM-TO"),
-        ),
-    ),
-    Verb(
-        "zone rm",
-        ZONES,
-        "Let a zone take everyone",
-        group="Run the yard",
-        arguments=(Argument("ZONE", "its name"),),
     ),
     Verb("quota ls", TENANCY, "Guarantees, limits and use", group="Run the yard"),
     Verb(

@@ -188,6 +188,15 @@ def _why(snapshot: Snapshot, job_id: str) -> Why:
             standing.not_before_ms,
             "the back-off after a failure",
         )
+    window = Draft(snapshot).window_of(job)
+    if window is not None and snapshot.now_ms < window.begin_ms:
+        return Why(
+            "reservation",
+            f"it runs inside reservation {window.id}, which begins later",
+            (("reservation", window.id),),
+            window.begin_ms,
+            "the begin of its reservation",
+        )
     if promised := explain_preempt.promised(snapshot, job_id):
         text, numbers, until_ms = promised
         basis = "their grace to save and leave" if until_ms else ""
