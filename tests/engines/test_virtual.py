@@ -505,23 +505,6 @@ def test_a_wrong_fleet_file_is_told_what_is_wrong(values, words):
         FleetFile.model_validate(values)
 
 
-def test_sensors_tell_of_the_checkpoints_that_the_log_tells_of():
-    fleet = model()
-    fleet.start(launch(seconds="100", steps="50", members=2, saves="5"))
-    fleet.advance(75_010)
-    stay = fleet.stays["a.1"]
-    shown = {one.rank: one.checkpoint_ms for one in sample(fleet, 75_010).members}
-    written = [
-        line
-        for line in log_of(stay, stay.members[0], 1, 75_010).decode().splitlines()
-        if "checkpoint written" in line
-    ]
-
-    assert shown == {0: 10 + 60_000, 1: None}  # every fifth of the run; rank 0 writes for all
-    assert len(written) == 3
-    assert written[-1].startswith("00:01:00.01")
-
-
 def test_a_job_may_say_what_temper_it_has():
     fleet = model()
     fleet.start(launch("lazy", seconds="600", temper="idle"))
