@@ -292,7 +292,18 @@ MUTANTS = [
 
 RUN = {
     "seeds": [sys.executable, "-m", "madang.sim.run", "--seeds", str(SEEDS), "--stop"],
-    "tables": [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "tests/core"],
+    "tables": [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow",
+        "tests/core",
+    ],
 }
 HASHED = "from madang.sim.run import run\nprint(*[run(seed).digest for seed in range(20)])"
 
@@ -300,9 +311,9 @@ HASHED = "from madang.sim.run import run\nprint(*[run(seed).digest for seed in r
 @pytest.fixture
 def copy(tmp_path):
     """A copy of what a mutant and its judges need."""
-    for name in ("src/madang/core", "src/madang/engines", "src/madang/sim", "tests/core"):
-        shutil.copytree(TOP / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "src/madang/__init__.py").write_text("")
+    ignored = shutil.ignore_patterns("__pycache__", "_web")
+    for name in ("src/madang", "tests/core"):
+        shutil.copytree(TOP / name, tmp_path / name, ignore=ignored)
     shutil.copy(TOP / "pyproject.toml", tmp_path)
     return tmp_path
 
