@@ -282,6 +282,20 @@ def _which(name: str) -> str:
     return path if runs else ""
 
 
+# -- warning ---------------------------------------------------------------------------------------
+
+
+def test_warning_is_the_last_word_and_nothing_where_there_is_none(monkeypatch, tmp_path):
+    monkeypatch.delenv("MADANG_WARNING_FILE", raising=False)
+    assert madang.warning() == ""
+
+    monkeypatch.setenv("MADANG_WARNING_FILE", str(tmp_path / "warning"))
+    assert madang.warning() == ""
+
+    (tmp_path / "warning").write_text("its GPUs have been idle for 2 h")
+    assert madang.warning() == "its GPUs have been idle for 2 h"
+
+
 def test_checkpoint_saved_leaves_a_whole_mark_and_nothing_outside_a_job(monkeypatch, tmp_path):
     monkeypatch.delenv("MADANG_CHECKPOINT_DIR", raising=False)
     madang.checkpoint_saved(1)

@@ -165,7 +165,9 @@ def unhonoured(play: Play) -> str:
     for id in [id for _, id in snapshot.queue]:
         job = snapshot.jobs[id].job
         seated = claimed(snapshot, without_loose(book, draft.view), job)
-        if isinstance(seated, Seated):
+        # Neither the nearness of a gang's cells nor cells side by side are promised.
+        lucky = job.members > 1 or (isinstance(seated, Seated) and "," in seated.cells[0])
+        if isinstance(seated, Seated) and not lucky:
             return f"{id} waits, though its promise has room for it: {seated}"
     order = sorted(book.left.items(), key=lambda one: (-one[0][2], one[0]))
     for (owner, at, level), left in order:

@@ -505,6 +505,18 @@ def test_a_wrong_fleet_file_is_told_what_is_wrong(values, words):
         FleetFile.model_validate(values)
 
 
+def test_a_job_may_say_what_temper_it_has():
+    fleet = model()
+    fleet.start(launch("lazy", seconds="600", temper="idle"))
+    fleet.start(launch("odd", seconds="600", temper="furious", node="n1"))
+    fleet.advance(10_000)
+
+    busy = {node.node: node.gpus[0].util_percent for node in sample(fleet, 10_000).nodes}
+    assert busy["n0"] is not None
+    assert busy["n0"] < 5
+    assert "one of steady, bubbly" in fleet.stays["odd.1"].script.error
+
+
 # -- checkpoints -----------------------------------------------------------------------------------
 
 

@@ -37,10 +37,12 @@ from madang.api.routes.login import login_router
 from madang.api.routes.logs import logs_router
 from madang.api.routes.nodes import nodes_router
 from madang.api.routes.reports import reports_router
+from madang.api.routes.reservations import reservations_router
 from madang.api.routes.tenancy import tenancy_router
 from madang.api.routes.terminal import terminal_router
 from madang.api.routes.topology import topology_router
 from madang.api.routes.yard import yard_router
+from madang.api.routes.zones import zones_router
 from madang.api.settings import ApiSettings
 from madang.api.yard import Yard
 
@@ -92,6 +94,8 @@ def _app(desk: Desk) -> FastAPI:
         holes_router(desk),
         yard_router(desk),
         tenancy_router(desk),
+        reservations_router(desk),
+        zones_router(desk),
         budgets_router(desk),
         topology_router(desk),
         reports_router(desk),

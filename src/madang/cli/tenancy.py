@@ -124,14 +124,16 @@ def quota_set_verb(given: Given, desk: Desk) -> int:
     body: Document = {"owner": owner, "group": group, "provisioning": provisioning}
     for known in desk.client.quotas():
         if all(known[key] == body[key] for key in ("owner", "group", "provisioning")):
-            body = {key: value for key, value in known.items() if key != "held_gpus"}
+            seen = ("held_gpus", "cells_now")
+            body = {key: value for key, value in known.items() if key not in seen}
+    cells = given.text("cells").lower()
     guaranteed, limit = given.number("guaranteed"), given.text("limit").lower()
     weight = given.count("weight")
-    if guaranteed is None and not limit and weight is None:
+    if guaranteed is None and not limit and weight is None and not cells:
         raise UsageError(
             "nothing to set",
             code="usage",
-            allowed="--guaranteed GPUS, --limit GPUS (or none), --weight N",
+            allowed="--guaranteed GPUS, --limit GPUS (or none), --weight N, --cells LEVEL=N,…",
         )
     if guaranteed is not None:
         body["guaranteed_gpus"] = guaranteed
@@ -139,6 +141,8 @@ def quota_set_verb(given: Given, desk: Desk) -> int:
         body["limit_gpus"] = None if limit == "none" else _number("--limit", limit)
     if weight is not None:
         body["weight"] = weight
+    if cells:
+        body["cells"] = {} if cells == "none" else _cells(given.text("cells"))
     view = desk.client.set_quota(body)
     desk.answer(view, _quota_table([view]))
     return 0
@@ -151,6 +155,35 @@ def _number(option: str, text: str) -> float:
         raise UsageError(
             f"{option} is not a number", code="usage", given=text, allowed="GPUS, or none"
         ) from None
+
+
+def _cells(text: str) -> dict[str, int]:
+    """`node=2,leaf@H100=1` as levels and counts."""
+    cells: dict[str, int] = {}
+    for part in text.split(","):
+        level, _, count = part.strip().rpartition("=")
+        if not level or not count.isdecimal():
+            raise UsageError(
+                "--cells is not a list of levels and counts",
+                code="usage",
+                given=text,
+                allowed="LEVEL=N,… as node=2,leaf@H100=1, or none",
+            )
+        cells[level] = int(count)
+    return cells
+
+
+def quota_show_verb(given: Given, desk: Desk) -> int:
+    """An owner's quotas, and how the cells stand that it was promised."""
+    owner = given.text("owner")
+    quotas = [each for each in desk.client.quotas() if each["owner"] == owner]
+    if not quotas:
+        raise UsageError(
+            f"{clean(owner)} has no quota", code="not_found", given=owner, tries=["madang quota ls"]
+        )
+    lines = [clean(cells["text"]) for each in quotas for cells in each["cells_now"]]
+    desk.answer({"quotas": quotas}, "\n".join([_quota_table(quotas), *lines]))
+    return 0
 
 
 def quota_rm_verb(given: Given, desk: Desk) -> int:

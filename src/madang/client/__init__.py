@@ -18,7 +18,13 @@ if TYPE_CHECKING:
         Rejected,
         Unreachable,
     )
-    from madang.client.inside import checkpoint_dir, checkpoint_saved, report, should_stop
+    from madang.client.inside import (
+        checkpoint_dir,
+        checkpoint_saved,
+        report,
+        should_stop,
+        warning,
+    )
 
 _HOMES = {
     "Client": "madang.client.api",
@@ -36,6 +42,7 @@ _HOMES = {
     "checkpoint_saved": "madang.client.inside",
     "report": "madang.client.inside",
     "should_stop": "madang.client.inside",
+    "warning": "madang.client.inside",
 }
 __all__ = [
     "ApiError",
@@ -53,6 +60,7 @@ __all__ = [
     "pack",
     "report",
     "should_stop",
+    "warning",
 ]
 
 

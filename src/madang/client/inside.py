@@ -1,5 +1,5 @@
 """What a job says and asks from inside: `report`, `checkpoint_dir`, `checkpoint_saved`,
-`should_stop`.
+`should_stop`, `warning`.
 
 Promises: no call raises into a training for trouble with files, it warns once; a report is one
 `write` of one whole line, so that threads, forks and ranks never mix theirs; outside a job `report`
@@ -179,6 +179,19 @@ def should_stop() -> bool:
         return True
     path = os.environ.get("MADANG_STOP_FILE")
     return bool(path) and os.path.exists(path or "")
+
+
+def warning() -> str:
+    """What Madang last warned this job of, "" if nothing: that its GPUs are idle, and until when
+    it may keep them. It stays after the reason has gone."""
+    path = os.environ.get("MADANG_WARNING_FILE")
+    if not path:
+        return ""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(TEXT_CHARS_MAX)
+    except OSError:
+        return ""
 
 
 def _watch_sigterm() -> None:

@@ -50,6 +50,14 @@ class Tenancy:
         )
 
 
+def _cells(random: Random) -> tuple[tuple[str, int], ...]:
+    """Cells promised by a quota: what cannot be kept is refused, when it is set or by the nodes."""
+    if random.random() < 0.4:
+        return ()
+    levels = random.sample(("gpu", "2gpu", "node", "leaf"), random.randint(1, 2))
+    return tuple([(level, random.randint(1, 2)) for level in levels])
+
+
 def tenancy(seed: int, projects: tuple[str, ...], length_ms: int) -> Tenancy:
     """The owners of a seed: none for two seeds of three."""
     random = Random(f"madang/tenancy/{seed}")
@@ -59,6 +67,7 @@ def tenancy(seed: int, projects: tuple[str, ...], length_ms: int) -> Tenancy:
     for project in projects:
         workspace = random.choice(("lab", "default"))
         facts.append((0, ev.ProjectSet(Project(project, workspace))))
+    cells = Random(f"madang/cells/{seed}")
     owners = [f"project:{project}" for project in projects] + ["workspace:lab"]
     for _ in range(random.randint(1, 6)):
         quota = Quota(
@@ -69,6 +78,7 @@ def tenancy(seed: int, projects: tuple[str, ...], length_ms: int) -> Tenancy:
             limit_milli=random.choice((UNLIMITED, UNLIMITED, 2_000, 8_000)),
             weight=random.choice((0, 1, 1, 3)),
         )
+        quota = replace(quota, cells=_cells(cells))
         at_ms = random.choice((0, random.randint(0, length_ms)))
         facts.append((at_ms, ev.QuotaSet(quota)))
         if random.random() < 0.3:

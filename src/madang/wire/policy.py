@@ -99,6 +99,12 @@ ClockMs = Annotated[
 ]
 
 
+# As core.learning.PLACEMENTS; a test holds the two together.
+Placement = Literal[
+    "best-fit", "dot-product", "fgd", "fullest", "madang", "most-allocated", "packing"
+]
+
+
 class IdleFile(BaseModel):
     """Which jobs count as idle, and what follows. The first row that is for a job decides."""
 
@@ -194,19 +200,27 @@ class PolicyFile(BaseModel):
     fair_util_pct: int | None = Field(
         None, ge=0, le=1_000, description="How much idle GPUs of past jobs add to usage."
     )
-    placement: str | None = Field(
+    placement: Placement | None = Field(
         None,
-        pattern=NAME,
-        description="How one member chooses among nodes: madang, most-allocated.",
+        description="How one member chooses among nodes.",
     )
     fetch_step_mib: int | None = Field(
         None, ge=1, le=1 << 40, description="Data that a node lacks counts in steps of so much."
     )
-    victims: Literal["cheapest", "last"] | None = Field(
+    victims: Literal["cheapest", "cheapest-of-last", "last"] | None = Field(
         None, description="Who is moved aside: the set that costs the least, or the last in order."
     )
     serving_weight: int | None = Field(
         None, ge=1, le=1_000_000, description="How much dearer it is to stop who serves users."
+    )
+    reserve_gpus_min: int | None = Field(
+        None, ge=0, le=1_000_000, description="Gangs of so many GPUs get a start time; 0: none do."
+    )
+    end_permille: int | None = Field(
+        None, ge=0, le=999, description="Share of past runs by whose end running jobs are expected."
+    )
+    stay_permille: int | None = Field(
+        None, ge=0, le=999, description="The same for who wants to pass somebody; 0: no history."
     )
     unseen_max: DurationMs | None = Field(
         None, description="Work believed lost of who checkpoints, but was never seen to, at most."
@@ -383,7 +397,10 @@ class QuotaRequest(BaseModel):
     cells: dict[str, int] = Field(
         default_factory=dict,
         max_length=16,
-        description="Whole domains promised to it: level of the network tree → how many.",
+        description=(
+            "Whole cells promised to its reserved work: level (`gpu`, `2gpu`, `node`, a level of "
+            "the network tree; with `@MODEL` of that model) → how many."
+        ),
     )
 
     @model_validator(mode="after")
@@ -400,12 +417,28 @@ class QuotaRequest(BaseModel):
         return self
 
 
+class CellsView(BaseModel):
+    """How promised cells of one level stand: promised = opened + ready + doomed + occupied."""
+
+    level: str = Field(description="Level of the promised cells, as `node` or `leaf`.")
+    group: str
+    model: str
+    gpus: int = Field(description="GPUs of one such cell.")
+    promised: int
+    opened: int = Field(description="Cells that reserved work of the owner stands in.")
+    ready: int = Field(description="Cells that can be had now, displacing only preemptible work.")
+    doomed: int = Field(description="Cells that hardware cannot honour now.")
+    occupied: int = Field(description="Cells held by work that was there before and must end.")
+    text: str = Field(description="The same in words, with the nodes or jobs that are the cause.")
+
+
 class QuotaView(QuotaRequest):
     """A quota and what is held of it."""
 
     model_config = ConfigDict(title="Quota")
 
     held_gpus: float = 0
+    cells_now: list[CellsView] = Field(default_factory=list)
 
 
 class QuotaListView(BaseModel):

@@ -1,6 +1,6 @@
 """Who may have what: the policy, quotas, workspaces."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Annotated
 
@@ -9,8 +9,11 @@ from starlette.responses import Response
 
 from madang.api.desk import Desk, Route, answer, router_of
 from madang.api.problems import Problem
+from madang.core.cells.promises import judge_quota
+from madang.core.cells.standing import Standing, standings
 from madang.core.classes import class_of
 from madang.core.events import Fact, PolicySet, QuotaSet, SettingDropped, WorkspaceSet
+from madang.core.explain_cells import quota_guide, standing_words
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Category, Provisioning, Purpose
 from madang.core.policies import policy_of, stated_of
 from madang.core.policy import Policy
@@ -60,7 +63,7 @@ class Tenancy:
     async def set_quota(self, body: wire.QuotaRequest) -> Response:
         """Make or change the quota of an owner in a machine group under a provisioning.
 
-        Guarantees that the machines cannot keep all at once are refused.
+        Guarantees and cells that the machines cannot keep all at once are refused.
         """
         quota = Quota(
             owner=body.owner,
@@ -75,7 +78,8 @@ class Tenancy:
         )
         _check_quota(await self._snapshot(), quota)
         await self._yard.ask(QuotaSet(quota))
-        return answer(_quota_view(Book(await self._snapshot()), quota))
+        snapshot = await self._snapshot()
+        return answer(_quota_view(Book(snapshot), quota, standings(snapshot)))
 
     async def drop_quota(
         self, owner: Word, group: Word = ANY, provisioning: Word = ANY
@@ -145,10 +149,11 @@ def policy_view(policy: Policy) -> wire.PolicyView:
 
 def _quotas(snapshot: Snapshot) -> list[wire.QuotaView]:
     book = Book(snapshot)
-    return [_quota_view(book, book.quotas[key]) for key in sorted(book.quotas)]
+    stand = standings(snapshot)
+    return [_quota_view(book, book.quotas[key], stand) for key in sorted(book.quotas)]
 
 
-def _quota_view(book: Book, quota: Quota) -> wire.QuotaView:
+def _quota_view(book: Book, quota: Quota, stand: Sequence[Standing] = ()) -> wire.QuotaView:
     unlimited = quota.limit_milli == UNLIMITED
     return wire.QuotaView(
         owner=quota.owner,
@@ -159,7 +164,32 @@ def _quota_view(book: Book, quota: Quota) -> wire.QuotaView:
         weight=quota.weight,
         cells=dict(quota.cells),
         held_gpus=book.held_of(quota) / WHOLE_GPU_MILLI,
+        cells_now=[
+            wire.CellsView(
+                level=one.level,
+                group=one.group,
+                model=one.model,
+                gpus=one.gpus,
+                promised=one.promised,
+                opened=one.opened,
+                ready=one.ready,
+                doomed=one.doomed,
+                occupied=one.occupied,
+                text=standing_words(one),
+            )
+            for one in stand
+            if quota.cells and one.owner == quota.owner and quota.group in (ANY, one.group)
+        ],
     )
+
+
+def _check_cells(snapshot: Snapshot, quota: Quota) -> None:
+    """Cells that the yard could never keep together promise nothing."""
+    rejected = judge_quota(snapshot, quota)
+    if rejected is not None:
+        text, tries = quota_guide(rejected)
+        given = " ".join(f"{level}={count}" for level, count in quota.cells)
+        raise Problem(409, "conflict", text, given=given, tries=list(tries))
 
 
 def _check_quota(snapshot: Snapshot, quota: Quota) -> None:
@@ -195,6 +225,7 @@ def _check_quota(snapshot: Snapshot, quota: Quota) -> None:
             409, "conflict", "there are too many quotas", given=quota.key, allowed=QUOTAS_MAX
         )
     _check_capacity(snapshot, quota)
+    _check_cells(snapshot, quota)
 
 
 def _check_capacity(snapshot: Snapshot, quota: Quota) -> None:

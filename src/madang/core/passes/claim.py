@@ -6,6 +6,8 @@ preemptible work stands in its way, that is asked to leave and the hole is promi
 plan. What is not inside a promise is left to the queue.
 """
 
+import numpy as np
+
 from madang.core.cells.claims import may_claim
 from madang.core.cells.room import is_firm, without_loose
 from madang.core.draft import Draft
@@ -16,6 +18,8 @@ from madang.core.passes.start import BINDS_PER_TURN_MAX
 from madang.core.placement import Unplaced
 from madang.core.pool import Place, Pool
 from madang.core.seating import Seated, claimed, likeness_in
+
+SPARED_MAX = 64  # so many are tried to be left where they are, one by one: a turn stays short
 
 
 def claim(draft: Draft) -> None:
@@ -57,37 +61,60 @@ def _displace(draft: Draft, job: Job) -> bool:
     seated = claimed(snapshot, without_loose(snapshot.cells, draft.view), job)
     if isinstance(seated, Unplaced):
         return False
-    for victim in _victims(draft, seated):
+    seated, victims = _fewest(draft, job, seated)
+    for victim in victims:
         live = snapshot.jobs[victim.job]
-        draft.release(victim.id, ReleaseReason.PREEMPTED, grace_ms_of(live.job, live.standing))
+        if victim.state in LIVELY and victim.id not in draft.releasing:
+            draft.release(victim.id, ReleaseReason.PREEMPTED, grace_ms_of(live.job, live.standing))
     for other in _promised_there(draft, seated):
         draft.drop_nomination(other)
     draft.nominate(job, seated)
     return True
 
 
-def _victims(draft: Draft, seated: Seated) -> list[Allocation]:
-    """Those beside whom the gang does not fit at these places: who was bound first may stay."""
+def _fewest(draft: Draft, job: Job, seated: Seated) -> tuple[Seated, list[Allocation]]:
+    """The same job on the same nodes, and who must leave: who was bound first stays if it can."""
     snapshot = draft.snapshot
     rows = {row for row, _ in seated.places}
     standing = [one for one in _displaceable(draft) if rows.intersection(_rows_of(draft, one))]
     assert snapshot.cells is not None, "claims are made on promised cells"
     left = without_loose(snapshot.cells, draft.view)
-    left.cpu_free[:] = draft.view.cpu_free
-    left.memory_free[:] = draft.view.memory_free
+    elsewhere = np.ones(left.nodes, np.bool_)
+    elsewhere[list(rows)] = False
+    left.gpu_free[elsewhere], left.whole_free[elsewhere] = 0, 0
+    left.cpu_free[:], left.memory_free[:] = draft.view.cpu_free, draft.view.memory_free
     for allocation in standing:
         for row, _ in draft.held_places(allocation):
             left.cpu_free[row] += allocation.shape.cpu_milli
             left.memory_free[row] += allocation.shape.memory_mib
-    left.take(seated.places, seated.shape)
+    if len(standing) > SPARED_MAX:
+        left.take(seated.places, seated.shape)
     victims = []
     for allocation in standing:
+        beside = left.scratch()
         held = [one for one in draft.held_places(allocation) if one[0] in rows]
-        if all(_stays(left, one, allocation.shape) for one in held):
-            continue
-        if allocation.state in LIVELY and allocation.id not in draft.releasing:
+        stays = all(_stays(beside, one, allocation.shape) for one in held)
+        if stays and len(standing) <= SPARED_MAX:
+            again = claimed(snapshot, beside, job)
+            stays = isinstance(again, Seated)
+            seated = again if isinstance(again, Seated) else seated
+        if stays:
+            left = beside
+        else:
             victims.append(allocation)
-    return victims
+    return seated, victims
+
+
+def _displaceable(draft: Draft) -> list[Allocation]:
+    """What runs and stands in nobody's promised cell by right, in the order it was bound."""
+    snapshot = draft.snapshot
+    found = []
+    for allocation in snapshot.allocations.values():
+        live = snapshot.jobs.get(allocation.job)
+        newest = live is not None and live.allocation == allocation.id
+        if live is not None and newest and not is_firm(live.job) and not allocation.cells:
+            found.append(allocation)
+    return found
 
 
 def _stays(left: Pool, place: Place, shape: Shape) -> bool:
@@ -102,18 +129,6 @@ def _stays(left: Pool, place: Place, shape: Shape) -> bool:
     if fits:
         left.take((place,), shape)
     return fits
-
-
-def _displaceable(draft: Draft) -> list[Allocation]:
-    """What runs and stands in nobody's promised cell by right, in the order it was bound."""
-    snapshot = draft.snapshot
-    found = []
-    for allocation in snapshot.allocations.values():
-        live = snapshot.jobs.get(allocation.job)
-        newest = live is not None and live.allocation == allocation.id
-        if live is not None and newest and not is_firm(live.job) and not allocation.cells:
-            found.append(allocation)
-    return found
 
 
 def _rows_of(draft: Draft, allocation: Allocation) -> list[int]:

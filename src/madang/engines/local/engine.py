@@ -25,7 +25,7 @@ from typing import Any
 
 from madang.core.events import CheckpointSaved, Fact, MemberEnded, NodeSeen
 from madang.core.model import Allocation, Exit, Node
-from madang.engines.base import Action, EngineError, Launch, Sample, Start, Stop
+from madang.engines.base import Action, EngineError, Launch, Sample, Start, Stop, Tell
 from madang.engines.code_store import CodeStore
 from madang.engines.local import devices as machine
 from madang.engines.local import environment, images, proc, records, retention, traces
@@ -135,6 +135,8 @@ class LocalEngine:
                     self._work.append(partial(self._start, launch))
                 case Stop():
                     self._work.append(partial(self._stop, action))
+                case Tell():
+                    self._work.append(partial(self._tell, action))
         self._nudge()
 
     def observe(self, facts_max: int) -> list[Fact]:
@@ -305,6 +307,16 @@ class LocalEngine:
         except EngineError as error:
             _log.error("cannot stop %s: %s", stop.allocation, error)
 
+    def _tell(self, word: Tell) -> None:
+        """`madang.warning()` reads it; one that cannot be written is only lost."""
+        path = self._places.allocation(word.allocation) / records.WARNING
+        try:
+            fresh = path.with_name(f"{records.WARNING}.new")
+            fresh.write_text(word.text)
+            fresh.rename(path)
+        except OSError as error:
+            _log.warning("cannot tell %s: %s", word.allocation, error)
+
     def _nudge(self) -> None:
         try:
             os.eventfd_write(self._work_fd, 1)
@@ -406,6 +418,7 @@ class LocalEngine:
             model=self._devices.model,
             healthy=healthy,
             gpu_memory_mib=self._devices.memory_mib,
+            mig=self._devices.mig,
         )
         return NodeSeen(node, tuple(self._crew.holds()))
 
