@@ -275,7 +275,8 @@ class Draft:
         for seat in seats:
             live = self.snapshot.nodes[seat.node]
             usable, gpus = live.node.usable, seat.gpus
-            if usable != (1 << live.node.gpus) - 1:
+            # By far the most are on nodes in good health; one may have got smaller.
+            if usable != (1 << live.node.gpus) - 1 or max(gpus, default=-1) >= live.node.gpus:
                 gpus = tuple([gpu for gpu in gpus if usable >> gpu & 1])
             places.append((live.row, gpus))
         return places
