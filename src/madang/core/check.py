@@ -29,6 +29,7 @@ from madang.core.model import (
 )
 from madang.core.pool import SOLE
 from madang.core.quotas import Book, limit_of
+from madang.core.ranking import untrue
 from madang.core.state import State
 from madang.core.state_rows import ask_of
 
@@ -52,6 +53,7 @@ def check(state: State) -> None:
     _attention(state)
     _lingering(state)
     _usage(state)
+    _scores(state)
     _nominations(state)
     _upkeep(state)
     _cells(state)
@@ -101,6 +103,13 @@ def _devices(state: State) -> None:
         away = live.state in (NodeState.LOST, NodeState.REMOVED)
         _require(live.cordoned == marked or away, "cordoned", live)
         _require(state.on_node[id].keys() == on_node[id], "on_node", id, on_node[id])
+
+
+def _scores(state: State) -> None:
+    """What placement keeps of scores is what it would be if made anew."""
+    scorer = state.learner.policy(state.policy.placement, state.pool, state.models)
+    wrong = untrue(state.pool, scorer, state.models)
+    _require(not wrong, "kept scores", wrong)
 
 
 def _exclusive(state: State, on_node: dict[str, set[str]]) -> None:

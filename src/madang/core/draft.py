@@ -101,8 +101,8 @@ class Draft:
 
     def _kept_for(self, job: Job) -> Pool:
         pool = self.view.scratch()
-        for array in (pool.gpu_free, pool.whole_free, pool.cpu_free, pool.memory_free):
-            array[:] = 0
+        pool.gpu_free[:] = 0
+        pool.whole_free[:] = 0
         for place, shape in self.kept.get(job.reservation, ()):
             pool.give(place, shape)
         return pool

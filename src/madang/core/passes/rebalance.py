@@ -97,6 +97,7 @@ def _key_of_movable(one: Movable) -> Key:
 
 def _allowed(draft: Draft, claim: Claim, pool: Pool) -> Pool:
     """Of a what-if what the job's quotas leave open to it, and its guarantee if it is within."""
+    pool = draft.timeline.clear_of(claim.waiting, pool)
     full = draft.book.full_groups(claim.waiting, claim.waiting.milli)
     return open_to(draft.snapshot, pool, full, claim.groups or (ANY,))
 
