@@ -108,15 +108,24 @@ class Night:
         """Samples of every half hour, from the evening on."""
         self._turn(0, [ev.ProjectSet(Project("default")), ev.PolicySet(self.policy)])
         asks: list[tuple[int, Job | None]] = [(job.submitted_ms, job) for job in self.jobs]
-        asks += [(half * HOUR_MS // 2, None) for half in range(40, 2 * ENDS_H + 1)]
+        asks += [(half * HOUR_MS // 2, None) for half in range(4, 2 * ENDS_H + 1)]
         samples = []
         for at_ms, job in sorted(asks, key=lambda ask: ask[0]):
             self._until(at_ms)
             if job is None:
+                self._turn(at_ms, self._saved(at_ms))
                 samples.append(self._sample(at_ms))
             else:
                 self._turn(at_ms, [ev.JobSubmitted(job)])
         return samples
+
+    def _saved(self, at_ms: int) -> list[ev.Fact]:
+        """Who checkpoints does so every half hour, each at a moment of its own."""
+        return [
+            ev.CheckpointSaved(live.job.id, at_ms - live.job.seq * 97 % 1_800 * 1_000)
+            for live in self.world.state.jobs.values()
+            if live.job.checkpoints and live.standing.running_ms
+        ]
 
     def _until(self, at_ms: int) -> None:
         while (next_ms := self.world.next_ms()) is not None and next_ms < at_ms:
@@ -168,9 +177,11 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.defragment", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--gain", type=int, default=NIGHT.move_gain_pct, help="move_gain_pct")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    runs = {"no night": MADANG, "02:00-06:00": NIGHT}
+    night_policy = replace(NIGHT, move_gain_pct=options.gain)
+    runs = {"no night": MADANG, "02:00-06:00": night_policy}
     found = {}
     for name, policy in runs.items():
         night = Night(policy, options.seed)

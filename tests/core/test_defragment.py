@@ -74,8 +74,8 @@ def test_a_move_is_made_if_more_gpus_can_be_used_after_it(picture, expected):
         ({"night_begin_ms": 23 * HOUR_MS}, ["a→n2"]),  # since yesterday evening
         ({"move_horizon_ms": 1}, []),  # gains that do not last do not pay
         ({"move_gain_pct": 1_000_000_000}, []),
-        ({"night_gpu_ms": 6_999}, []),  # a restart alone costs 7 s
-        ({"night_gpu_ms": 7_000}, ["a→n2"]),
+        ({"night_gpu_ms": 7_009}, []),  # ten ms since the checkpoint, and the restart
+        ({"night_gpu_ms": 7_010}, ["a→n2"]),
         ({"run_ms_min": HOUR_MS}, []),
     ],
 )
@@ -97,7 +97,7 @@ def test_a_job_that_ends_soon_is_not_moved():
 
 
 def test_the_dearer_is_left_where_it_is():
-    yard = yard_of("n1: A...\nn2: B...\nn3: CCCC", policy=replace(NIGHT, unseen_ms_max=0))
+    yard = yard_of("n1: A...\nn2: B...\nn3: CCCC", policy=NIGHT)
     yard.state.jobs["a"].job = replace(yard.state.jobs["a"].job, restart_ms=MINUTE_MS)
 
     assert moves_of(yard.turn()) == ["b→n1"]
@@ -128,12 +128,14 @@ def test_what_a_night_has_cost_is_counted_and_the_next_begins_anew():
     yard = yard_of("n1: A...\nn2: B...\nn3: CCCC", policy=NIGHT).turn()
     begin_ms = yard.now_ms - yard.now_ms % DAY_MS
 
-    assert yard.state.settings.nights[DEFRAGMENT] == Night(DEFRAGMENT, begin_ms, 1, 7_000)
+    assert yard.state.settings.nights[DEFRAGMENT] == Night(DEFRAGMENT, begin_ms, 1, 7_010)
 
     yard = yard_of("n1: A...\nn2: B...\nn3: CCCC", policy=replace(NIGHT, night_gpu_ms=10_000))
-    yard.state.settings.put(Night(DEFRAGMENT, begin_ms, 9, 3_001))
+    yard.state.settings.put(Night(DEFRAGMENT, begin_ms, 9, 2_991))
     assert moves_of(yard.turn()) == []
     yard.now_ms += DAY_MS
+    for id in "abc":
+        yard.fact(ev.CheckpointSaved(id, yard.now_ms))
     assert moves_of(yard.turn()) == ["a→n2"]
 
 

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from madang.core import events as ev
+from madang.core.admission import judge
 from madang.core.check import InvariantBroken, check
+from madang.core.explain import guide, why
 from madang.core.model import Category, Job, Node, Project, Shape
 from madang.core.placement import Unplaced
 from madang.core.seating import Gaps, likeness_in, seat, shape_at, spread_of
@@ -296,6 +298,70 @@ def test_a_job_is_rejected(job, code):
     yard.fact(ev.ZoneSet(Zone("public", gpus_min=1, gpus_max=2))).turn()
 
     assert yard.submit(job).turn().decisions() == [f"reject b {code}"]
+
+
+GUIDES = {
+    "a size that no zone takes": (
+        "b: 4",
+        "4 GPUs asked in all, but zones take other sizes: large 8-, public 1-2, small 0-2 GPUs",
+    ),
+    "a zone for other sizes": (
+        "b: 4 zone=small",
+        "4 GPUs asked in all, but zone small takes other sizes: small 0-2 GPUs",
+    ),
+    "a zone that is not there": (
+        "b: 1 zone=moon",
+        "there is no zone moon; there are: dept lab large public small",
+    ),
+    "somebody else's zone": (
+        "b: 1 zone=lab",
+        "zone lab is private: it takes jobs of project:vision",
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "said"), GUIDES.values(), ids=GUIDES)
+def test_a_rejection_says_what_the_zones_take(line, said):
+    yard = zoned("n1: ........ zone=small")
+    yard.fact(ev.ZoneSet(Zone("public", gpus_min=1, gpus_max=2))).turn()
+    job = yard.job(line)
+    rejected = judge(yard.state.view(yard.now_ms), job)
+
+    assert rejected is not None
+    words = guide(job, rejected)
+    assert words.text == said
+    assert words.tries
+
+
+WAITS = {
+    "for an empty node": (
+        "n1: A...\nn2: D...",
+        "b: 1 exclusive=1",
+        "it wants its nodes for itself, and 0 of them are empty",
+    ),
+    "for one of its profiles": (
+        "n1: AA model=H100\nn2: DD model=L4",
+        "b: 1 model=H100 then=L4",
+        "or L4: 0 free",
+    ),
+    "in the zones that are open to it": (
+        "n1: ........ zone=lab\nn2: AAAAAAAA",
+        "b: 1",
+        "with 1 GPU, project default may use zone public",
+    ),
+    "for a part of a GPU": (
+        "n1: {A}{D}",
+        "b: 1 share=600",
+        "at most 0.5 of one GPU is free",
+    ),
+}
+
+
+@pytest.mark.parametrize(("picture", "line", "said"), WAITS.values(), ids=WAITS)
+def test_why_a_job_waits(picture, line, said):
+    yard = zoned(picture).submit(line).turn()
+
+    assert said in why(yard.state.view(yard.now_ms), "b").text
 
 
 def test_a_job_whose_zone_has_no_nodes_yet_waits():

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import urllib.error
+from typing import Any
 
 import pytest
 
@@ -40,10 +41,9 @@ def yard(tmp_path):
         yield found
 
 
-def submit(yard: LiveYard, name: str, gpus: int, seconds: int = 600, **more: object) -> str:
-    """A job that runs so long; its id, once it runs."""
-    env = {"MADANG_VIRTUAL_SECONDS": str(seconds), "MADANG_VIRTUAL_TEMPER": "steady"}
-    env |= more.pop("env", {})  # type: ignore[arg-type]
+def submit(yard: LiveYard, name: str, gpus: int, temper: str = "steady", **more: Any) -> str:
+    """A job that runs for long and uses its GPUs so; its id, once it runs."""
+    env = {"MADANG_VIRTUAL_SECONDS": "600", "MADANG_VIRTUAL_TEMPER": temper}
     body = {"command": ["train"], "name": name, "gpus": gpus, "env": env, **more}
     job = str(yard.ask("POST", "/v1/jobs", body)["id"])
     yard.wait_running(job)
@@ -138,10 +138,9 @@ def test_room_outlives_the_daemon_and_is_given_up_on_demand(yard):
 
 
 def test_idle_gpus_are_warned_about_and_taken_where_the_policy_says_so(yard):
-    idle = {"env": {"MADANG_VIRTUAL_TEMPER": "idle"}}
-    notebook = submit(yard, "notebook", 1, category="interactive", **idle)
-    sleeper = submit(yard, "sleeper", 1, category="data", **idle)
-    excused = submit(yard, "excused", 1, category="interactive", idle_ok=True, **idle)
+    notebook = submit(yard, "notebook", 1, category="interactive", temper="idle")
+    sleeper = submit(yard, "sleeper", 1, category="data", temper="idle")
+    excused = submit(yard, "excused", 1, category="interactive", idle_ok=True, temper="idle")
     busy = submit(yard, "busy", 1, category="interactive")
 
     yard.wait_until(lambda: bool(yard.ask("GET", f"/v1/jobs/{sleeper}")["warning"]))
@@ -151,6 +150,10 @@ def test_idle_gpus_are_warned_about_and_taken_where_the_policy_says_so(yard):
     )
     assert yard.wait_ended([notebook])[notebook]["reason"] == "reclaimed"
     assert "its GPUs were idle" in words(yard, "events", notebook)
+    (project,) = yard.cli("report", "--idle", "--json")["projects"]
+    assert [taken["job"] for taken in project["reclaimed"]] == [notebook]
+    assert 0 < project["idle_gpu_h"] < project["held_gpu_h"]
+    assert f"{notebook} lost 1 GPUs after" in words(yard, "report", "--idle")
     for job in (sleeper, excused, busy):
         assert yard.ask("GET", f"/v1/jobs/{job}")["phase"] == "running"
     assert yard.ask("GET", f"/v1/jobs/{busy}")["warning"] == ""

@@ -29,6 +29,7 @@ class FakeNvml(ModuleType):
     """NVML as nvidia-ml-py shows it, over a list of GPUs. No GPU is on the machines of CI."""
 
     NVML_TEMPERATURE_GPU = 0
+    NVML_DEVICE_MIG_ENABLE = 1
 
     class NVMLError(Exception):
         """As the library's own."""
@@ -60,6 +61,9 @@ class FakeNvml(ModuleType):
     def nvmlDeviceGetName(self, index: int) -> str:
         return self.models[index]
 
+    def nvmlDeviceGetMigMode(self, index: int) -> tuple[int, int]:
+        raise self.NVMLError("Not Supported")
+
     def nvmlDeviceGetMemoryInfo(self, index: int) -> Any:
         return SimpleNamespace(total=80 << 30, used=3 << 30)
 
@@ -81,7 +85,67 @@ class FakeNvml(ModuleType):
         return self._sensor(55)
 
 
+class FakeMigNvml(FakeNvml):
+    """GPUs of which some are cut into MIG devices: `parts[gpu]` are the profiles of each."""
+
+    def __init__(self, models: list[str], parts: dict[int, list[str]]) -> None:
+        super().__init__(models)
+        self.parts = parts
+
+    def nvmlDeviceGetMigMode(self, index: int) -> tuple[int, int]:
+        return (int(index in self.parts),) * 2
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, index: int) -> int:
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, index: int, part: int) -> Any:
+        if part >= len(self.parts[index]):
+            raise self.NVMLError("Not Found")
+        return (index, part)
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Any:
+        if uuid.startswith("MIG-"):
+            return tuple(int(word) for word in uuid.split("-")[1:])
+        return super().nvmlDeviceGetHandleByUUID(uuid)
+
+    def nvmlDeviceGetUUID(self, index: Any) -> str:
+        return f"MIG-{index[0]}-{index[1]}" if isinstance(index, tuple) else f"GPU-{index}"
+
+    def nvmlDeviceGetName(self, index: Any) -> str:
+        if isinstance(index, tuple):
+            return f"{self.models[index[0]]} MIG {self.parts[index[0]][index[1]]}"
+        return self.models[index]
+
+    def nvmlDeviceGetMemoryInfo(self, index: Any) -> Any:
+        return SimpleNamespace(total=(5 if isinstance(index, tuple) else 40) << 30, used=0)
+
+
 H100 = "NVIDIA H100 80GB HBM3"
+A100 = "NVIDIA A100-SXM4-40GB"
+
+
+def test_a_gpu_that_is_cut_is_offered_as_its_mig_devices():
+    nvml = FakeMigNvml([A100, A100], {0: ["1g.5gb"] * 7, 1: ["1g.5gb"] * 3})
+    found = devices.found(None, {}, nvml)
+
+    assert (found.count, found.model, found.mig) == (10, f"{A100}:1g.5gb", "1g.5gb")
+    assert found.memory_mib == 5 << 10
+    assert found.names((0, 7)) == ("MIG-0-0", "MIG-1-0")
+    assert found.healthy() == (1 << 10) - 1
+    assert found.samples()[9].index == 9
+
+
+def test_a_node_offers_one_kind_of_device_and_says_what_it_leaves_out(caplog):
+    found = devices.found(None, {}, FakeMigNvml([A100, A100], {1: ["1g.5gb", "3g.20gb"]}))
+
+    assert (found.count, found.model, found.mig) == (1, A100, "")
+    assert "left out" in caplog.text
+
+
+def test_a_gpu_that_may_be_cut_but_is_not_is_whole():
+    found = devices.found(None, {}, FakeMigNvml([H100], {}))
+
+    assert (found.count, found.model, found.names((0,))) == (1, H100, ("0",))
 
 
 def test_gpus_are_offered_with_model_memory_and_the_names_that_cuda_uses():

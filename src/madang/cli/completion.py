@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from madang.cli.desk import Desk
 from madang.cli.parse import Given
-from madang.cli.table import BY_NAME, FAMILIES, Argument, Option, Verb
+from madang.cli.table import BY_NAME, FAMILIES
+from madang.cli.words import Argument, Option, Verb
 from madang.client.errors import MadangError
 
 DAEMON_S = 1.0

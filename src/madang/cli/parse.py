@@ -9,7 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from madang.cli.table import BY_NAME, COMMON, COMPLETE, FAMILIES, Argument, Option, Verb
+from madang.cli.table import BY_NAME, COMPLETE, FAMILIES
+from madang.cli.words import COMMON, Argument, Option, Verb
 from madang.client.errors import MadangError
 
 TYPE_CHECKING = False  # typing's own constant costs an import of 10 ms

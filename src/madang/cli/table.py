@@ -7,122 +7,11 @@ under a millisecond, and a verb's own module is imported when the verb runs.
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # typing's own constant costs an import of 10 ms
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-
-class Option:
-    """One option. `kind`: flag, text, int, number, many (repeatable text).
-
-    `field` is the JobRequest's field that it sets; `value` is what a flag sets it to. `complete`
-    names what a shell offers for its value: file, dir, project, node, or one of `choices`.
-    """
-
-    __slots__ = ("choices", "complete", "field", "help", "kind", "meta", "names", "value")
-
-    def __init__(
-        self,
-        names: str,
-        help: str,
-        *,
-        kind: str = "text",
-        meta: str = "",
-        field: str = "",
-        value: str = "",
-        choices: Sequence[str] = (),
-        complete: str = "",
-    ) -> None:
-        self.names = names.split()
-        self.help = help
-        self.kind = "flag" if value else kind
-        self.meta = meta or self.long.lstrip("-").upper().replace("-", "_")
-        self.field = field
-        self.value = value
-        self.choices = tuple(choices)
-        self.complete = complete
-
-    @property
-    def long(self) -> str:
-        """The name that people read: the longest."""
-        return max(self.names, key=len)
-
-    @property
-    def key(self) -> str:
-        """Its name in the parsed values."""
-        return self.long.lstrip("-").replace("-", "_")
-
-
-class Argument:
-    """One positional argument; optional if `default` is given. `many`: all that are left."""
-
-    __slots__ = ("choices", "complete", "default", "help", "many", "name")
-
-    def __init__(
-        self,
-        name: str,
-        help: str,
-        *,
-        default: str | None = None,
-        many: bool = False,
-        choices: Sequence[str] = (),
-        complete: str = "",
-    ) -> None:
-        self.name = name
-        self.help = help
-        self.default = default
-        self.many = many
-        self.choices = tuple(choices)
-        self.complete = complete
-
-    @property
-    def key(self) -> str:
-        """Its name in the parsed values."""
-        return self.name.lower()
-
-
-class Verb:
-    """One verb. `home` is the module with its function, named like the verb.
-
-    `command`: "" takes none; "after" takes one after `--`; "inline" also without the dashes.
-    """
-
-    __slots__ = ("arguments", "command", "group", "home", "name", "note", "options", "summary")
-
-    def __init__(
-        self,
-        name: str,
-        home: str,
-        summary: str,
-        *,
-        group: str,
-        arguments: Sequence[Argument] = (),
-        options: Sequence[Option] = (),
-        command: str = "",
-        note: str = "",
-    ) -> None:
-        self.name = name
-        self.home = home
-        self.summary = summary
-        self.group = group
-        self.arguments = tuple(arguments)
-        self.options = (*options, *COMMON)
-        self.command = command
-        self.note = note
-
-    @property
-    def function(self) -> str:
-        """The name of its function in `home`."""
-        return self.name.replace(" ", "_").replace("-", "_") + "_verb"
-
-
-COMMON = (
-    Option("--json", "one JSON document on standard output", kind="flag"),
-    Option("--url", "the daemon's address (else MADANG_URL, else the one on this machine)"),
-    Option("--state", "state directory (else MADANG_STATE)", meta="DIR", complete="dir"),
-)
+from madang.cli.words import Argument, Option, Verb
 
 TENANCY = "madang.cli.tenancy"
+RESERVE = "madang.cli.reserve"
+ZONES = "madang.cli.zones"
 NETWORK = "madang.cli.topology"
 TREE_FILE = Argument("FILE", "a topology in YAML, or HyperNodes", complete="file")
 OWNER = Argument("OWNER", "project:NAME or workspace:NAME")
@@ -134,6 +23,7 @@ WHERE = (
         choices=("reserved", "on_demand", "spot"),
     ),
 )
+
 JOB = Argument("JOB", "id (digits-42), number (42), or name: its newest job", complete="job")
 NODE = Argument("NODE", "a node's id", complete="node")
 FOLLOW = Option("-f --follow", "go on until the end, or Ctrl-C", kind="flag")
@@ -415,6 +305,51 @@ VERBS = (
         group="Run the yard",
         arguments=(Argument("WORKSPACE", "its name"),),
     ),
+    Verb("profiles", ZONES, "The GPUs there are to ask for", group="See"),
+    Verb("zone ls", ZONES, "Zones, whom they take, what is free", group="Run the yard"),
+    Verb(
+        "zone set",
+        ZONES,
+        "Make or change a zone",
+        group="Run the yard",
+        arguments=(Argument("ZONE", "its name, as nodes say it; `public`: of those who do not"),),
+        options=(
+            Option("--owners", "whose jobs it takes: project:a,workspace:b; or everyone"),
+            Option("--sizes", "GPUs of the jobs it takes: 1-8, 16- or any", meta="FROM-TO"),
+        ),
+    ),
+    Verb(
+        "zone rm",
+        ZONES,
+        "Let a zone take everyone",
+        group="Run the yard",
+        arguments=(Argument("ZONE", "its name"),),
+    ),
+    Verb("reserve ls", RESERVE, "Calendar reservations", group="Run the yard"),
+    Verb(
+        "reserve add",
+        RESERVE,
+        "Keep GPUs for a project in a window",
+        group="Run the yard",
+        arguments=(Argument("NAME", "its name; an existing one is changed"),),
+        options=(
+            Option("--project", "who it is kept for (default)", complete="project"),
+            Option("--gpus", "whole GPUs of each member (1)", kind="int"),
+            Option("--members", "how many such members (1)", kind="int"),
+            Option("--profile", "GPU model (any)"),
+            Option("--begin", "now, +2h, or 2026-11-22T02:00 in local time", meta="WHEN"),
+            Option("--for", "how long: 90m, 6h, 2d", meta="TIME"),
+            Option("--end", "when it ends, as --begin; instead of --for", meta="WHEN"),
+        ),
+        note="What cannot be kept is refused, with what would work.",
+    ),
+    Verb(
+        "reserve rm",
+        RESERVE,
+        "Take a reservation away; its jobs go on as ordinary ones",
+        group="Run the yard",
+        arguments=(Argument("NAME", "as `madang reserve ls` shows it"),),
+    ),
     Verb("quota ls", TENANCY, "Guarantees, limits and use", group="Run the yard"),
     Verb(
         "quota set",
@@ -444,6 +379,30 @@ VERBS = (
         group="Run the yard",
         arguments=(OWNER,),
         options=WHERE,
+    ),
+    Verb(
+        "budget ls",
+        "madang.cli.budgets",
+        "Who may be down at once, and who is",
+        group="Run the yard",
+    ),
+    Verb(
+        "budget set",
+        "madang.cli.budgets",
+        "Make or change a disruption budget",
+        group="Run the yard",
+        arguments=(Argument("BUDGET", "its name; jobs name it with --budget"),),
+        options=(
+            Option("--down-max", "members that may be down at once", kind="int", meta="MEMBERS"),
+            Option("--project", "whose jobs may count under it (default)", complete="project"),
+        ),
+    ),
+    Verb(
+        "budget rm",
+        "madang.cli.budgets",
+        "Take a disruption budget away",
+        group="Run the yard",
+        arguments=(Argument("BUDGET", "its name"),),
     ),
     Verb(
         "policy show",

@@ -56,7 +56,7 @@ def judge(snapshot: Snapshot, job: Job) -> Rejected | None:
                 ("project", project.id),
             ),
         )
-    barred = _terms(snapshot, job) or _barred(snapshot, job)
+    barred = _terms(snapshot, job) or _outside(snapshot, job) or _barred(snapshot, job)
     if barred is not None or not snapshot.pool.nodes:
         return barred
     refused = [_refused(snapshot, job, shape) for shape in job.shapes]
@@ -78,6 +78,29 @@ def _terms(snapshot: Snapshot, job: Job) -> Rejected | None:
         if level_of(levels, len(levels), name) == UNKNOWN_LEVEL:
             known = " ".join((ANYWHERE, *levels, NODE))
             return Rejected("unknown_level", (("asked", name), ("known", known)))
+    return None
+
+
+def _outside(snapshot: Snapshot, job: Job) -> Rejected | None:
+    """Why a job can never run inside the reservation it names."""
+    if not job.reservation:
+        return None
+    known = snapshot.settings.reservations
+    found = known.get(job.reservation)
+    if found is None or found.end_ms <= max(snapshot.now_ms, job.submitted_ms):
+        mine = [one.id for one in known.values() if one.project == job.project]
+        return Rejected(
+            "unknown_reservation",
+            (("asked", job.reservation), ("known", " ".join(sorted(mine)) or "none")),
+        )
+    if found.project != job.project:
+        return Rejected("reservation_of_other", (("asked", found.id), ("project", found.project)))
+    held_milli = found.members * found.shape.milli
+    if job.milli > held_milli:
+        return Rejected(
+            "reservation_too_small",
+            (("asked", found.id), ("asked_milli", job.milli), ("held_milli", held_milli)),
+        )
     return None
 
 

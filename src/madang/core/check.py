@@ -3,12 +3,14 @@
 Derived data are computed again from the allocations alone and compared with what the fold kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from madang.core.budgets import BY_CHOICE, budget_of, down_by_budget
 from madang.core.cells.promises import book_of
+from madang.core.events import Decision, ReleaseAsked
 from madang.core.gangs import keeps_terms, least_members
 from madang.core.keys import queue_key
 from madang.core.lifecycle import LIVELY, phase_of
@@ -27,6 +29,7 @@ from madang.core.model import (
 )
 from madang.core.pool import SOLE
 from madang.core.quotas import Book, limit_of
+from madang.core.ranking import untrue
 from madang.core.state import State
 from madang.core.state_rows import ask_of
 
@@ -50,6 +53,7 @@ def check(state: State) -> None:
     _attention(state)
     _lingering(state)
     _usage(state)
+    _scores(state)
     _nominations(state)
     _upkeep(state)
     _cells(state)
@@ -99,6 +103,13 @@ def _devices(state: State) -> None:
         away = live.state in (NodeState.LOST, NodeState.REMOVED)
         _require(live.cordoned == marked or away, "cordoned", live)
         _require(state.on_node[id].keys() == on_node[id], "on_node", id, on_node[id])
+
+
+def _scores(state: State) -> None:
+    """What placement keeps of scores is what it would be if made anew."""
+    scorer = state.learner.policy(state.policy.placement, state.pool, state.models)
+    wrong = untrue(state.pool, scorer, state.models)
+    _require(not wrong, "kept scores", wrong)
 
 
 def _exclusive(state: State, on_node: dict[str, set[str]]) -> None:
@@ -315,6 +326,33 @@ def _nominations(state: State) -> None:
         _require(len(hole.seats) in (0, hole.members), "hole is not whole", hole)
         _promise(state, promised, hole.shape, hole.seats)
     _require_none(promised > WHOLE_GPU_MILLI, "a GPU is promised twice", state)
+    if not state.nominations:
+        return
+    for allocation in state.allocations.values():
+        if allocation.state in LIVELY:
+            for rank, seat in enumerate(allocation.seats):
+                if allocation.holds(rank):
+                    row = state.nodes[seat.node].row
+                    promised[row, list(seat.gpus)] += allocation.shape.gpu_milli
+    _require_none(promised > WHOLE_GPU_MILLI, "promised, and held by one who stays", state)
+
+
+def check_budgets(state: State, decisions: Iterable[Decision]) -> None:
+    """Whoever was ended by choice in this turn, no budget has more down now than it allows."""
+    budgets = state.settings.budgets
+    if not budgets:
+        return
+    down: dict[str, int] | None = None
+    for one in decisions:
+        if not isinstance(one, ReleaseAsked) or one.reason not in BY_CHOICE:
+            continue
+        allocation = state.allocations.get(one.allocation)
+        live = state.jobs.get(allocation.job) if allocation is not None else None
+        if live is None or not (id := budget_of(budgets, live.job)):
+            continue
+        if down is None:
+            down = down_by_budget(budgets, state.jobs.values(), state.allocations)
+        _require(down[id] <= budgets[id].down_max, "budget", budgets[id], down[id], one)
 
 
 def _promise(

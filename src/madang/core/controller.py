@@ -10,7 +10,15 @@ from dataclasses import dataclass
 
 from madang.core.admission import Rejected, judge
 from madang.core.cells.promises import judge_quota
-from madang.core.events import Decision, Event, Fact, JobRejected, JobSubmitted, QuotaSet
+from madang.core.events import (
+    Decision,
+    Event,
+    Fact,
+    JobRejected,
+    JobSubmitted,
+    QuotaSet,
+    ReservationSet,
+)
 from madang.core.model import Job
 from madang.core.night import has_night, next_look_ms
 from madang.core.ordering import next_change_ms
@@ -18,6 +26,8 @@ from madang.core.passes.calendar import windows_ms
 from madang.core.passes.grow import worth_from_ms
 from madang.core.passes.start import BINDS_PER_TURN_MAX
 from madang.core.plan import plan
+from madang.core.reserving import refusal
+from madang.core.settings import Reservation
 from madang.core.state import State
 
 _NEVER_PLANNED = -1
@@ -50,6 +60,8 @@ class Controller:
                 events.append(rejection)
             elif isinstance(fact, QuotaSet) and judge_quota(self.state, fact.quota) is not None:
                 continue  # it lost a race against another promise of cells
+            elif isinstance(fact, ReservationSet) and self.refusal(fact.reservation, now_ms):
+                continue  # what cannot coexist is no news; who asked is told why
             elif self.state.apply(fact, now_ms):
                 events.append(fact)
         decisions = self._plan(now_ms)
@@ -103,6 +115,10 @@ class Controller:
         self._planned_ms = now_ms
         state.planned(now_ms)
         return decisions
+
+    def refusal(self, reservation: Reservation, now_ms: int) -> Rejected | None:
+        """Why the reservation cannot be made; None if it can."""
+        return refusal(self.state.view(now_ms), reservation)
 
     def judge(self, job: Job) -> Rejected | None:
         """Why the job could never run here; None if it may wait its turn."""

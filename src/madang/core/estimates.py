@@ -16,6 +16,7 @@ NEVER_MS = np.iinfo(np.int64).max
 OVERDUE_FACTOR = 2
 
 SAID, HISTORY, LIMIT, UNKNOWN = "said", "history", "limit", ""
+MOVED = "moved aside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,31 @@ class Estimate:
     def end_ms(self, now_ms: int) -> int:
         """When it ends, NEVER_MS if nobody knows."""
         return NEVER_MS if self.left_ms >= NEVER_MS - now_ms else now_ms + self.left_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A job that gives devices back before the one that was asked for starts, and why then."""
+
+    job: str
+    at_ms: int
+    estimate: Estimate
+
+    @property
+    def is_moved(self) -> bool:
+        return self.estimate.source == MOVED
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """When a job starts: at `start_ms` if `is_known`, else at any time from then on.
+
+    `after` are the jobs whose devices it gets, the last to leave first.
+    """
+
+    start_ms: int
+    is_known: bool
+    after: tuple[Ending, ...] = ()
 
 
 NOBODY_KNOWS = Estimate(NEVER_MS, UNKNOWN)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from madang.core import explain_upkeep
+from madang.core import explain_preempt, explain_upkeep
 from madang.core.admission import Numbers, Rejected
 from madang.core.draft import Draft
 from madang.core.explain_cells import claim_words, held_back_by_cells
@@ -20,6 +20,8 @@ from madang.core.explain_network import (
     network_guide,
 )
 from madang.core.explain_order import gpus_word, holders_word, limit_words, turn_words
+from madang.core.explain_places import ZONE_CODES, besides, zone_guide
+from madang.core.explain_time import RESERVATION_CODES, inside_guide
 from madang.core.lanes import Lanes
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
 from madang.core.nearest import Change, Turn, nearest
@@ -29,7 +31,7 @@ from madang.core.passes.make_room import keep_holes
 from madang.core.passes.start import walk
 from madang.core.placement import Unplaced, members_room, room_when_empty
 from madang.core.pool import Place, Pool
-from madang.core.seating import fits_when_empty, rows_for, seat
+from madang.core.seating import fits_when_empty, likeness_in, rows_for, seat
 from madang.core.snapshot import Snapshot
 
 NODES_SHOWN_MAX = 8
@@ -118,6 +120,10 @@ def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
             tries = _lighter(n)
         case code if code in NETWORK_CODES:
             text, tries = network_guide(job, rejected, asked)
+        case code if code in ZONE_CODES:
+            text, tries = zone_guide(job, rejected.numbers)
+        case code if code in RESERVATION_CODES:
+            text, tries = inside_guide(job, rejected, asked)
         case _:
             text = f"{asked} asked, but all nodes together hold {n['members_max']} such members"
             tries = _smaller(job, int(n["members_max"]))
@@ -168,6 +174,8 @@ def _why(snapshot: Snapshot, job_id: str) -> Why:
         return Why("moving", moves)
     if idles := explain_upkeep.idle_why(snapshot, job_id):
         return Why("idle", idles)
+    if leaves := explain_preempt.moved(snapshot, job_id):
+        return Why("preempted", leaves)
     if standing.phase is not Phase.WAITING:
         return Why(standing.phase, f"it does not wait: it is {standing.phase}")
     if standing.not_before_ms > snapshot.now_ms:
@@ -180,6 +188,19 @@ def _why(snapshot: Snapshot, job_id: str) -> Why:
             standing.not_before_ms,
             "the back-off after a failure",
         )
+    window = Draft(snapshot).window_of(job)
+    if window is not None and snapshot.now_ms < window.begin_ms:
+        return Why(
+            "reservation",
+            f"it runs inside reservation {window.id}, which begins later",
+            (("reservation", window.id),),
+            window.begin_ms,
+            "the begin of its reservation",
+        )
+    if promised := explain_preempt.promised(snapshot, job_id):
+        text, numbers, until_ms = promised
+        basis = "their grace to save and leave" if until_ms else ""
+        return Why("promised", text, numbers, until_ms, basis)
     lingering = snapshot.still_runs(job_id)
     if lingering:
         nodes = dict.fromkeys(seat.node for seat in snapshot.allocations[lingering].seats)
@@ -295,7 +316,7 @@ def _no_room(
         text = f"needs {size(job.members, job.shape)}; {free} of {total} such GPUs are free"
         if free >= job.shape.gpus:
             text += f", at most {most} on one node"
-        if members_room(pool, _without_host(job.shape), eligible).sum() >= job.members:
+        if members_room(pool, _without_host(job.shapes[0]), eligible).sum() >= job.members:
             text += f"; with {_host(job.shape)} for each member, too few of them can be used"
     else:
         text = (
@@ -305,6 +326,7 @@ def _no_room(
         )
     if job.members > 1:
         text += f": room for {placed.room} of {job.members} members"
+    text += besides(snapshot, pool, job)
     if ahead:
         text += f"; {ahead} ahead of it"
     text += _closed(int(np.count_nonzero(~pool.open)))
@@ -339,6 +361,7 @@ def _closed(nodes: int) -> str:
 def _count_ahead(snapshot: Snapshot, until: str, lanes: Lanes, mine: int) -> int:
     """How many jobs whose turn is before that one's could go and compete for the same devices."""
     count = 0
+    fits: dict[object, bool] = {}  # by likeness: equal jobs fit or do not
     for job_id in Turns(snapshot):
         if job_id == until:
             break
@@ -347,8 +370,12 @@ def _count_ahead(snapshot: Snapshot, until: str, lanes: Lanes, mine: int) -> int
             continue
         if not lanes.of(live.job) & mine:
             continue
-        if _short_of_quota(snapshot, live.job) is None and fits_when_empty(snapshot, live.job):
-            count += 1
+        if _short_of_quota(snapshot, live.job) is not None:
+            continue
+        alike = likeness_in(snapshot, live.job)
+        if alike not in fits:
+            fits[alike] = fits_when_empty(snapshot, live.job)
+        count += fits[alike]
     return count
 
 

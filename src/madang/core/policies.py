@@ -34,22 +34,29 @@ MADANG = Policy(
     fair_lag_ms=24 * _HOUR_MS,
     fair_month_pct=25,
     fair_util_pct=50,
+    reserve_gpus_min=16,
+    end_permille=500,
+    stay_permille=900,
     victims=Victims.CHEAPEST_OF_LAST,
 )
+
+PACKED = "fullest"
 
 POLICIES: dict[str, Policy] = {
     policy.name: policy
     for policy in (
-        Policy("fifo", order=(), misfit=Misfit.STOP),
-        Policy("fifo-skip", order=(), misfit=Misfit.SKIP),
-        Policy("sjf", order=("estimate",), misfit=Misfit.SKIP),
-        Policy("ssf", order=("service",), misfit=Misfit.SKIP),
+        # The literature's, each member on the fullest node, as theirs do.
+        Policy("fifo", order=(), misfit=Misfit.STOP, placement=PACKED),
+        Policy("fifo-skip", order=(), misfit=Misfit.SKIP, placement=PACKED),
+        Policy("sjf", order=("estimate",), misfit=Misfit.SKIP, placement=PACKED),
+        Policy("ssf", order=("service",), misfit=Misfit.SKIP, placement=PACKED),
         Policy(
             "srtf",
             order=("remaining",),
             misfit=Misfit.SKIP,
             preempts=True,
             victims=Victims.LAST,
+            placement=PACKED,
         ),
         Policy(
             "tiresias",
@@ -59,9 +66,10 @@ POLICIES: dict[str, Policy] = {
             level_ms=18_000_000,
             levels_max=1,
             victims=Victims.LAST,
+            placement=PACKED,
         ),
-        Policy("easy", order=(), misfit=Misfit.RESERVE, reservations=1),
-        Policy("conservative", order=(), misfit=Misfit.RESERVE, reservations=16),
+        Policy("easy", order=(), misfit=Misfit.RESERVE, reservations=1, placement=PACKED),
+        Policy("conservative", order=(), misfit=Misfit.RESERVE, reservations=16, placement=PACKED),
         MADANG,
     )
 }

@@ -98,7 +98,7 @@ class Policy:
     night_gpu_ms: int = 200 * _HOUR_MS
     moves_at_once: int = 8
     move_rest_ms: int = 20 * _HOUR_MS
-    move_gain_pct: int = 200
+    move_gain_pct: int = 400
     move_horizon_ms: int = 8 * _HOUR_MS
     idle_rules: tuple[IdleRule, ...] = IDLE_RULES
     idle_young_ms: int = 1_800_000

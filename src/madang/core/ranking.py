@@ -16,6 +16,7 @@ from madang.core.pool import SOLE, Bools, Changes, Ints, Place, Pool
 from madang.core.scoring import ANY_MODEL, MODELS_MAX, NEVER, Policy
 from madang.core.scoring._base import Scores, scores_for
 
+UNTRUE_SHAPES_MAX = 8  # looked at by `untrue`: it scores every row
 KEPT_MAX = 256  # shapes kept for a pool, the longest unused goes first; 10 bytes a node each
 
 
@@ -72,6 +73,25 @@ def best(
     if shape.gpus == 1 and shape.gpu_milli < WHOLE_GPU_MILLI:
         return (row, (device.item(row),))
     return seats_on(pool, row, 1, shape)[0]
+
+
+def untrue(pool: Pool, policy: Policy, models: Mapping[str, int]) -> list[tuple[Shape, int]]:
+    """Kept scores that are not what they would be if made anew: (shape, row); always a bug of ours.
+
+    Of the shapes used last; rows that were written since a shape was asked for are not due yet.
+    """
+    changes, found = pool.changes, []
+    if changes is None:
+        return []
+    for shape, kept in list(changes.kept.items())[-UNTRUE_SHAPES_MAX:]:
+        if kept.truth != (policy.name, policy.epoch, len(models)) or kept.round != changes.round:
+            continue
+        fresh = scores_for(pool.nodes)
+        _score(_own(pool), policy, shape, kept.vector, np.arange(pool.nodes), fresh)
+        wrong = (fresh.value != kept.scores.value) | (fresh.device != kept.scores.device)
+        wrong[changes.rows[kept.read :]] = False
+        found += [(shape, row) for row in np.flatnonzero(wrong).tolist()]
+    return found
 
 
 def _kept(

@@ -1,4 +1,5 @@
-"""Looks at the sensors now and then, and tells the turn loop how busy jobs keep their GPUs.
+"""Looks at the sensors now and then, and tells the turn loop how busy jobs keep their GPUs, and
+when they were last seen to have saved a checkpoint.
 
 In a thread of its own, so that no turn waits for a sensor; never more than a twentieth of the time,
 and at most one window of each running job on its way. What cannot be told is dropped: it is missing

@@ -63,7 +63,15 @@ class Stop:
     reason: str = ""
 
 
-Action = Start | Stop
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """A word for the members of an allocation, in place of the last one; they may not read it."""
+
+    allocation: str
+    text: str
+
+
+Action = Start | Stop | Tell
 
 
 # -- what sensors say; None is "no sensor" --------------------------------------------------------

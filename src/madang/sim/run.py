@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from random import Random
 
 from madang.core import events as ev
-from madang.core.check import InvariantBroken, check, check_binding, check_quota
+from madang.core.check import (
+    InvariantBroken,
+    check,
+    check_binding,
+    check_budgets,
+    check_quota,
+)
 from madang.core.codec import encode_event
 from madang.core.controller import Controller
 from madang.core.model import NodeState, Project, ReleaseReason
@@ -107,6 +113,8 @@ class _Play:
         asks: list[ev.Fact] = [ev.NodeCordoned(id, False) for id in world.state.nodes]
         asks += [ev.ProjectSet(Project(project)) for project in PROJECTS]
         asks += [ev.SettingDropped("quotas", key) for key in sorted(world.state.settings.quotas)]
+        windows = sorted(world.state.settings.reservations)
+        asks += [ev.SettingDropped("reservations", key) for key in windows]
         self._turn(now_ms, asks)
         until_ms = now_ms + CALM_MS_MAX
         while world.state.jobs or world.state.allocations or self._lost_nodes():
@@ -167,6 +175,7 @@ class _Play:
         for event in step.events:
             if isinstance(event, ev.AllocationBound):
                 check_binding(world.state, event.allocation)
+        check_budgets(world.state, step.decisions)
         self._check_quota(step.events)
         self.truth.look(step.events, world.state)
         self.upkeep.look(world.now_ms, step.events, world.state)

@@ -58,6 +58,21 @@ class NodesOfFleet(BaseModel):
     cpus: int = Field(32, ge=1, le=4096)
     memory_mib: int = Field(262_144, ge=1)
     group: str = Field("default", max_length=64, description="Machine group.")
+    zone: str = Field(
+        "",
+        pattern=r"^([a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?)?$",
+        description="Zone that these nodes are in; default: the public one.",
+    )
+    mig: str = Field(
+        "",
+        pattern=r"^([1-9]g\.[0-9]{1,3}gb)?$",
+        description="MIG profile of its devices, e.g. 1g.5gb; `gpus` counts these then.",
+    )
+    cached: list[str] = Field(
+        default_factory=list,
+        max_length=1_000,
+        description="Images and data sets that these nodes have.",
+    )
     blocks: int = Field(1, ge=1, description="Network blocks that these nodes are spread over.")
     nodes_per_leaf: int = Field(8, ge=1, description="Nodes under one leaf switch.")
     labels: dict[str, str] = Field(

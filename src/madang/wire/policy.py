@@ -99,6 +99,12 @@ ClockMs = Annotated[
 ]
 
 
+# As core.learning.PLACEMENTS; a test holds the two together.
+Placement = Literal[
+    "best-fit", "dot-product", "fgd", "fullest", "madang", "most-allocated", "packing"
+]
+
+
 class IdleFile(BaseModel):
     """Which jobs count as idle, and what follows. The first row that is for a job decides."""
 
@@ -194,19 +200,27 @@ class PolicyFile(BaseModel):
     fair_util_pct: int | None = Field(
         None, ge=0, le=1_000, description="How much idle GPUs of past jobs add to usage."
     )
-    placement: str | None = Field(
+    placement: Placement | None = Field(
         None,
-        pattern=NAME,
-        description="How one member chooses among nodes: madang, most-allocated.",
+        description="How one member chooses among nodes.",
     )
     fetch_step_mib: int | None = Field(
         None, ge=1, le=1 << 40, description="Data that a node lacks counts in steps of so much."
     )
-    victims: Literal["cheapest", "last"] | None = Field(
+    victims: Literal["cheapest", "cheapest-of-last", "last"] | None = Field(
         None, description="Who is moved aside: the set that costs the least, or the last in order."
     )
     serving_weight: int | None = Field(
         None, ge=1, le=1_000_000, description="How much dearer it is to stop who serves users."
+    )
+    reserve_gpus_min: int | None = Field(
+        None, ge=0, le=1_000_000, description="Gangs of so many GPUs get a start time; 0: none do."
+    )
+    end_permille: int | None = Field(
+        None, ge=0, le=999, description="Share of past runs by whose end running jobs are expected."
+    )
+    stay_permille: int | None = Field(
+        None, ge=0, le=999, description="The same for who wants to pass somebody; 0: no history."
     )
     unseen_max: DurationMs | None = Field(
         None, description="Work believed lost of who checkpoints, but was never seen to, at most."

@@ -77,6 +77,7 @@ def walk(draft: Draft, until: str = "") -> Walk:
                 break
         if not until and _alike_fare_alike(draft, job):
             turns.pass_alike()
+    draft.hold_back(lanes, so_far.holders)
     return so_far
 
 
@@ -117,6 +118,8 @@ def _start_guaranteed(draft: Draft, until: str) -> bool:
 
 def _bound(draft: Draft, job: Job, so_far: Walk) -> bool:
     """Start the job if its quotas and the room beside reservations allow it."""
+    if draft.window_of(job) is not None:
+        return False  # the calendar pass has seen to it
     pool, ask = draft.room_for(job), likeness_in(draft.snapshot, job)
     if pool is not draft.view:
         ask = (job.project, job.provisioning, job.reservation, ask)  # not all is open to it

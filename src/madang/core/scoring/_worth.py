@@ -6,6 +6,8 @@ its room for kinds of several GPUs − what its CPU or memory cannot serve, all 
 `madang` for the terms. A score is worth after − worth before.
 """
 
+from typing import Any
+
 import numpy as np
 
 from madang.core.scoring._accelerate import HAVE_NUMBA, jit
@@ -22,6 +24,8 @@ from madang.core.scoring._base import (
 from madang.core.scoring._mix import SERVED_BITS
 from madang.core.scoring._prices import UNIT
 
+NODES_COMPILED = 256  # a smaller yard is as well off without half a second of numba's import
+ROWS_PLAIN = 6  # so few rows cost NumPy more to set up than to score
 FAR = int(np.iinfo(np.int64).max)
 
 # gpu_free (N, G), cpu_free (N,), memory_free (N,), model (N,), open (N,)
@@ -33,10 +37,23 @@ Values = tuple[Int64s, Int64s, Int64s, Int64s, Int64s, Int64s, Int64s]
 
 def score_nodes(node: NodeArrays, values: Values, shape: Int64s, rows: Int64s, out: Scores) -> None:
     """Writes the score and the device of each of `rows`."""
-    if HAVE_NUMBA:
+    if HAVE_NUMBA and len(node[1]) >= NODES_COMPILED:
         score_nodes_jit(node, values, shape, rows, out.value, out.device)
+    elif not HAVE_NUMBA and len(rows) <= ROWS_PLAIN:
+        _score_plainly(node, values, shape, rows, out)
     else:
         score_nodes_numpy(node, values, shape, rows, out.value, out.device)
+
+
+def _score_plainly(
+    node: NodeArrays, values: Values, shape: Int64s, rows: Int64s, out: Scores
+) -> None:
+    """The kernel as plain Python, which is the fastest for a row or two where numba is absent."""
+    kernel: Any = score_nodes_jit
+    those = [each[rows].tolist() for each in node]
+    score, device = [0] * len(rows), [0] * len(rows)
+    kernel(those, values, shape.tolist(), range(len(rows)), score, device)
+    out.value[:], out.device[:] = score, device
 
 
 @jit

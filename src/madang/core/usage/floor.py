@@ -47,7 +47,8 @@ class Floor:
         self._held = np.zeros((16, 8), np.int32)
         self._usable = np.zeros((16, 8), np.bool_)
         self._rows = 0
-        self._mix: deque[tuple[int, int, int]] = deque(maxlen=MIX_JOBS_MAX)
+        self._mix: deque[tuple[int, int, int]] = deque()  # (gpus, gpu_milli, members), oldest first
+        self._asked: Counter[tuple[int, int]] = Counter()  # its members by (gpus, gpu_milli)
         self._next_ms = 0
         self._stirred = True
 
@@ -125,8 +126,13 @@ class Floor:
 
     def ask(self, shape: Shape, members: int) -> None:
         """Somebody has asked for members like this."""
-        if shape.gpus:
-            self._mix.append((shape.gpus, shape.gpu_milli, members))
+        if not shape.gpus:
+            return
+        self._mix.append((shape.gpus, shape.gpu_milli, members))
+        self._asked[shape.gpus, shape.gpu_milli] += members
+        if len(self._mix) > MIX_JOBS_MAX:
+            gpus, milli, gone = self._mix.popleft()
+            self._asked[gpus, milli] -= gone
 
     # -- samples -------------------------------------------------------------------------------
 
@@ -148,10 +154,7 @@ class Floor:
         return capacity, int(free.sum()), stuck_milli(free, self._kinds())
 
     def _kinds(self) -> list[tuple[int, int, int]]:
-        counts: Counter[tuple[int, int]] = Counter()
-        for gpus, milli, members in self._mix:
-            counts[gpus, milli] += members
-        most = sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:KINDS_MAX]
+        most = sorted(self._asked.items(), key=lambda each: (-each[1], each[0]))[:KINDS_MAX]
         return [(gpus, milli, count) for (gpus, milli), count in most]
 
 

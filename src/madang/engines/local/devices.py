@@ -1,5 +1,8 @@
 """The devices of this machine: NVIDIA GPUs by NVML, or else CPU slots that stand in for them.
 
+A GPU that is cut into MIG devices is these: each is a device of a model of its own, like
+`NVIDIA A100-SXM4-40GB:1g.5gb`, which a job asks for as a profile (MIG user guide).
+
 Everything that a sensor cannot tell is None. NVML calls may hang with a sick driver, so nobody with
 something else to do calls `healthy` or `samples`. Source: NVML API reference guide (nvidia-ml-py).
 """
@@ -33,6 +36,10 @@ class Devices(Protocol):
     @property
     def memory_mib(self) -> int: ...
 
+    @property
+    def mig(self) -> str:
+        """The MIG profile of the devices, `1g.5gb`; empty if they are whole GPUs."""
+
     def names(self, gpus: tuple[int, ...]) -> tuple[str, ...]:
         """What CUDA calls these devices; empty for CPU slots."""
 
@@ -48,6 +55,7 @@ class CpuSlots:
 
     model = "cpu"
     memory_mib = 0
+    mig = ""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -68,10 +76,11 @@ class _Gpu:
     uuid: str
     model: str
     memory_mib: int
+    mig: str = ""
 
 
 class NvidiaGpus:
-    """GPUs of one model by an initialised NVML."""
+    """GPUs of one model, or MIG devices of one profile, by an initialised NVML."""
 
     def __init__(self, nvml: ModuleType, gpus: list[_Gpu]) -> None:
         self._nvml = nvml
@@ -79,13 +88,15 @@ class NvidiaGpus:
         self.count = len(gpus)
         self.model = gpus[0].model
         self.memory_mib = min(gpu.memory_mib for gpu in gpus)
+        self.mig = gpus[0].mig
 
     @property
     def uuids(self) -> tuple[str, ...]:
         return tuple(gpu.uuid for gpu in self._gpus)
 
     def names(self, gpus: tuple[int, ...]) -> tuple[str, ...]:
-        return tuple(str(self._gpus[gpu].nvml_index) for gpu in gpus)
+        named = [self._gpus[gpu] for gpu in gpus]
+        return tuple(gpu.uuid if gpu.mig else str(gpu.nvml_index) for gpu in named)
 
     def healthy(self) -> int:
         bits = 0
@@ -156,10 +167,10 @@ def _nvidia(visible: str | None, nvml: ModuleType | None) -> tuple[ModuleType, l
         return None
     try:
         nvml.nvmlInit()
-        listed = [_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+        listed = [gpu for index in range(nvml.nvmlDeviceGetCount()) for gpu in _gpus(nvml, index)]
     except nvml.NVMLError:
         return None  # no driver, no library, or no device
-    gpus = [gpu for gpu in listed if gpu is not None and _is_visible(gpu, visible)]
+    gpus = [gpu for gpu in listed if _is_visible(gpu, visible)]
     if not gpus:
         return None
     kept = [gpu for gpu in gpus if gpu.model == gpus[0].model]
@@ -168,18 +179,40 @@ def _nvidia(visible: str | None, nvml: ModuleType | None) -> tuple[ModuleType, l
     return nvml, kept
 
 
-def _gpu(nvml: ModuleType, index: int) -> _Gpu | None:
+def _gpus(nvml: ModuleType, index: int) -> list[_Gpu]:
+    """The GPU, or the MIG devices that it is cut into; none if it cannot be read."""
     try:
         device = nvml.nvmlDeviceGetHandleByIndex(index)
-        return _Gpu(
-            index,
-            _text(nvml.nvmlDeviceGetUUID(device)),
-            _text(nvml.nvmlDeviceGetName(device)),
-            int(nvml.nvmlDeviceGetMemoryInfo(device).total) // _MIB,
-        )
+        name = _text(nvml.nvmlDeviceGetName(device))
+        if _is_cut(nvml, device):
+            parts = range(nvml.nvmlDeviceGetMaxMigDeviceCount(device))
+            found = [_mig(nvml, device, part, (index, name)) for part in parts]
+            return [gpu for gpu in found if gpu is not None]
+        uuid = _text(nvml.nvmlDeviceGetUUID(device))
+        return [_Gpu(index, uuid, name, int(nvml.nvmlDeviceGetMemoryInfo(device).total) // _MIB)]
     except nvml.NVMLError as error:
         # It stays out until the next start: without a UUID it could not be told from another.
         _log.error("GPU %d cannot be read and is left out: %s", index, error)
+        return []
+
+
+def _is_cut(nvml: ModuleType, device: Any) -> bool:
+    try:
+        return bool(nvml.nvmlDeviceGetMigMode(device)[0] == nvml.NVML_DEVICE_MIG_ENABLE)
+    except nvml.NVMLError:
+        return False  # before Ampere there is no MIG
+
+
+def _mig(nvml: ModuleType, device: Any, part: int, whole: tuple[int, str]) -> _Gpu | None:
+    """One MIG device; None where none was made. Its name ends in ` MIG 1g.5gb`."""
+    index, model = whole
+    try:
+        mig = nvml.nvmlDeviceGetMigDeviceHandleByIndex(device, part)
+        profile = _text(nvml.nvmlDeviceGetName(mig)).rpartition(" MIG ")[2]
+        memory_mib = int(nvml.nvmlDeviceGetMemoryInfo(mig).total) // _MIB
+        uuid = _text(nvml.nvmlDeviceGetUUID(mig))
+        return _Gpu(index, uuid, f"{model}:{profile}", memory_mib, profile)
+    except nvml.NVMLError:
         return None
 
 

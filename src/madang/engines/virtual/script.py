@@ -3,6 +3,8 @@
 `MADANG_VIRTUAL_SECONDS` is how long it runs, else `sleep N` does as it says, else a seeded
 log-normal decides. `MADANG_VIRTUAL_EXIT` is its exit code (negative: the signal that ends it),
 `MADANG_VIRTUAL_STEPS` how often it reports, `MADANG_VIRTUAL_DEFY=1` makes it deaf to SIGTERM.
+`MADANG_VIRTUAL_SAVES` is how many checkpoints it saves in a whole run, at most one a report (5);
+with `MADANG_VIRTUAL_RESUME=1` its next attempt goes on from the last.
 `MADANG_VIRTUAL_TEMPER` is how it uses its devices (sensors.py), else chance decides.
 A leading `env K=V …` in the command counts as environment.
 """
@@ -15,9 +17,11 @@ from madang.engines.base import Launch
 from madang.engines.virtual.chance import chance, log_normal
 from madang.engines.virtual.fleet import Fleet
 
-SECONDS, EXIT, STEPS, DEFY, TEMPER = (
-    f"MADANG_VIRTUAL_{name}" for name in ("SECONDS", "EXIT", "STEPS", "DEFY", "TEMPER")
+SECONDS, EXIT, STEPS, SAVES, RESUME, DEFY, TEMPER = (
+    f"MADANG_VIRTUAL_{name}"
+    for name in ("SECONDS", "EXIT", "STEPS", "SAVES", "RESUME", "DEFY", "TEMPER")
 )
+SAVES_USUAL = 5
 TEMPERS = (
     ("steady", 0.62),
     ("bubbly", 0.16),
@@ -50,6 +54,13 @@ class Script:
     crash_ms: int = 0
     error: str = ""
     temper: str = TEMPERS[0][0]
+    saves: int = SAVES_USUAL
+    resumes: bool = False
+
+    @property
+    def save_every(self) -> int:
+        """Reports from one checkpoint to the next, 0 if none is ever saved."""
+        return max(1, self.steps // self.saves) if self.saves and self.steps else 0
 
 
 def script_of(fleet: Fleet, launch: Launch) -> Script:
@@ -64,18 +75,31 @@ def script_of(fleet: Fleet, launch: Launch) -> Script:
         run_ms = _run_ms(fleet, launch.allocation.job, env, command)
         end = _exit(env, command)
         steps = _whole(env, STEPS, min(max(run_ms // 2_000, 10), 500))
+        saves = _whole(env, SAVES, SAVES_USUAL)
         temper = _temper(env, fleet.seed, launch.allocation.job)
     except ValueError as wrong:
         return Script(0, CANNOT_START, 0, error=str(wrong))
     if not 0 <= steps <= STEPS_MAX:
         return Script(0, CANNOT_START, 0, error=f"{STEPS}={steps}: from 0 to {STEPS_MAX}")
+    if not 0 <= saves <= STEPS_MAX:
+        return Script(0, CANNOT_START, 0, error=f"{SAVES}={saves}: from 0 to {STEPS_MAX}")
     crashes, crash_ms = -1, 0
     names = (launch.allocation.id, "crash")
     if EXIT not in env and chance(fleet.seed, *names) < fleet.faults.crash_share:
         crashes = int(chance(fleet.seed, *names, "rank") * len(launch.allocation.seats))
         crash_ms = int(chance(fleet.seed, *names, "when") * run_ms)
-    defies = env.get(DEFY, "") not in ("", "0")
-    return Script(run_ms, end, steps, defies, crashes, crash_ms, temper=temper)
+    defies, resumes = (env.get(name, "") not in ("", "0") for name in (DEFY, RESUME))
+    return Script(
+        run_ms,
+        end,
+        steps,
+        defies,
+        crashes,
+        crash_ms,
+        temper=temper,
+        saves=saves,
+        resumes=resumes,
+    )
 
 
 def _temper(env: dict[str, str], seed: int, job: str) -> str:

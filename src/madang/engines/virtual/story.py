@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from madang.engines.virtual.chance import chance, normal
 from madang.engines.virtual.model import Member, Stay
 
-CHECKPOINTS = 5  # in a whole run
 WARMUP_SHARE = 0.03
 
 
@@ -57,9 +56,9 @@ def _steps(stay: Stay, member: Member, now_ms: int) -> Iterator[tuple[int, int]]
     if not member.starts:
         return
     until_ms = now_ms if member.exit is None else member.ended_ms
-    run_ms, steps = stay.script.run_ms / stay.speed, stay.script.steps
-    for step in range(1, steps + 1):
-        at_ms = member.started_ms + int(run_ms * step / steps)
+    run_ms, steps = stay.script.run_ms, stay.script.steps
+    for step in range(stay.resumed_step + 1, steps + 1):
+        at_ms = member.started_ms + int((run_ms * step / steps - stay.done_ms) / stay.speed)
         if at_ms > until_ms:
             return
         yield step, at_ms
@@ -77,7 +76,7 @@ def _log_lines(stay: Stay, member: Member, seed: int, now_ms: int) -> Iterator[s
     yield f"{begun} virtual member {member.rank} of {world}: {member.node}, GPUs {gpus}"
     yield f"{begun} $ {command}"
     steps = stay.script.steps
-    every = max(1, steps // CHECKPOINTS)
+    every = stay.script.save_every
     told_stop = False
     for step, at_ms in _steps(stay, member, now_ms):
         if member.stop_ms and at_ms > member.stop_ms and not told_stop:
@@ -88,7 +87,7 @@ def _log_lines(stay: Stay, member: Member, seed: int, now_ms: int) -> Iterator[s
             f"{_clock(at_ms)} step {step}/{steps} loss {values['loss']:.4f} "
             f"lr {values['learning_rate']:.2e} {values['steps_per_s']:.3g} steps/s"
         )
-        if step % every == 0 and member.rank == 0:
+        if every and step % every == 0 and member.rank == 0:
             yield f"{_clock(at_ms)} checkpoint written at step {step}"
     if member.stop_ms and not told_stop:
         yield f"{_clock(member.stop_ms)} SIGTERM: a stop is coming"
