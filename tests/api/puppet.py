@@ -45,7 +45,7 @@ class Puppet:
         for action in actions:
             if isinstance(action, Start):
                 self._start(action)
-            else:
+            elif isinstance(action, Stop):
                 self.stops.append(action)
                 self.end(action.allocation, Exit(143, signal=15))
 

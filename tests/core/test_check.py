@@ -113,7 +113,7 @@ def corrupt_what_is_promised(what: str, state: State) -> None:
     match what:
         case "promised to nobody":
             state.nominations["z"] = (Seat("n1", (3,)),)
-        case "promised to a job that has its place":
+        case "promised, but has a place":
             state.nominations["b"] = (Seat("n3", (0,)), Seat("n3", (1,)))
         case "promise is not whole":
             state.nominations["e"] = (Seat("n1", (0, 1, 2, 3)),)
@@ -138,7 +138,7 @@ CORRUPTIONS = """a GPU is held twice|free|whole_free|gpu_usable|cpu_free|memory_
 cordoned|on_node|seat|id|left behind|gang is not whole|ended bits|a member ended twice|release
 released without being asked|queue|queued twice|queue is not in order|queue key|allocation is gone
 phase|attempt|lanes|backoffs|deadlines|troubled and gone|troubled|unsettled|lingering|usage
-promised to nobody|promised to a job that has its place|promise is not whole
+promised to nobody|promised, but has a place|promise is not whole
 promise on an unknown node|promised seat|a GPU is promised twice"""
 
 

@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from madang.api.sentences import sentence
 from madang.core import events as ev
+from madang.core.codec import encode_event
 from madang.core.draft import Draft
+from madang.core.explain import why
 from madang.core.impact import cheapest_room, impact_gpu_ms
 from madang.core.model import Category, Job, Purpose, ReleaseReason
 from madang.core.policy import Misfit, Policy
@@ -306,3 +309,24 @@ def test_cheapest_room_decides_nothing():
     assert room.bill_gpu_ms == impact_gpu_ms(draft.snapshot, yard.state.allocations["a.1"])
     assert room.seated.places == ((0, (0, 1)),)
     assert cheapest_room(draft, job, []) is None
+
+
+# -- what both sides are told ----------------------------------------------------------------------
+
+
+def test_why_names_who_leaves_for_whom_what_it_costs_and_until_when():
+    yard = yard_of("n1: AAAA").submit("b: 4 priority=9").turn()
+    snapshot = yard.state.snapshot(yard.now_ms)
+
+    waits, leaves = why(snapshot, "b"), why(snapshot, "a")
+    assert waits.code == "promised"
+    assert waits.text == (
+        "it is promised its place on n1; a leaves for it, which costs 4.03 GPU·h of work at most"
+    )
+    assert dict(waits.numbers) == {"victims": 1, "bill_gpu_ms": 14_520_040}
+    assert waits.earliest_ms == yard.now_ms + 30_000
+    assert leaves.code == "preempted"
+    assert leaves.text.startswith("it was asked to save and leave for b, whose turn comes first")
+    assert sentence(encode_event(yard.last.decisions[0])) == (
+        "a.1 was asked to end: b needs its GPUs, 4.03 GPU·h of work at most is lost (30 s of grace)"
+    )

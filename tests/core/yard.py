@@ -206,6 +206,8 @@ class Yard:
             preemptible=options.pop("preemptible", "1") != "0",
             provisioning=Provisioning(options.pop("provisioning", "on_demand")),
             reservation=options.pop("reservation", ""),
+            nice=int(options.pop("nice", 0)),
+            head_start_ms=int(options.pop("head_start_s", 0)) * 1000,
             restart_ms=int(options.pop("restart_s", 0)) * 1000,
             zone=options.pop("zone", ""),
             exclusive=bool(options.pop("exclusive", "")),
@@ -234,6 +236,7 @@ class Yard:
             healthy=~ill,
             domains=tuple(filter(None, options.get("at", "").split("/"))),
             zone=options.get("zone", ""),
+            group=options.get("group", "default"),
             cached=_listed(options.get("cached", "")),
         )
         self.controller.state.apply(ev.NodeSeen(node), self.now_ms)

@@ -11,7 +11,7 @@ import pytest
 
 from madang.core.events import MemberEnded, MemberStarted
 from madang.core.model import Exit
-from madang.engines.base import Stop
+from madang.engines.base import Stop, Tell
 from madang.engines.local import prepare, shim
 from madang.testing.engine import Watch
 from tests.engines.local_world import LocalWorld, is_alive, launch, python, state_file, wait_until
@@ -357,3 +357,20 @@ while True: pass
     assert (first.nodes[0].memory_used_mib or 0) > 0
     assert [gpu.util_percent for gpu in first.nodes[0].gpus] == [None, None]
     assert watch.engine.sample().members == ()
+
+
+def test_a_word_for_the_members_is_where_they_look_for_it(world: LocalWorld, watch: Watch):
+    text = """
+import os, pathlib, time
+print("begun", flush=True)
+path = pathlib.Path(os.environ["MADANG_WARNING_FILE"])
+while not path.exists(): time.sleep(0.01)
+print(path.read_text(), flush=True)
+"""
+    start = launch("told", python(text))
+    watch.engine.act([start])
+    watch.until_started(start.launch.allocation)
+    watch.engine.act([Tell("told.1", "its GPU has been idle for 2 h"), Tell("gone.1", "nobody")])
+    watch.until_ended(start.launch.allocation)
+
+    assert b"its GPU has been idle for 2 h" in watch.engine.read_log("told.1", 0, 0, 999)

@@ -2,13 +2,14 @@
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from madang.core.events import Fact, MemberEnded, MemberStarted, NodeLost, NodeSeen
+from madang.core.events import CheckpointSaved, Fact, MemberEnded, MemberStarted, NodeLost, NodeSeen
 from madang.core.model import Allocation, AllocationState, Exit, Node, Seat, Shape
 from madang.engines.base import Launch, Start, Stop
 from madang.engines.virtual import Faults, Fleet, FleetModel, Times, VirtualEngine, fleet_of, sample
@@ -86,6 +87,7 @@ def launch(job: str = "a", *command: str, members: int = 1, node: str = "n0", **
         state=AllocationState.BOUND,
         bound_ms=0,
     )
+    env = {"saves": "0", **env}
     named = tuple((f"MADANG_VIRTUAL_{name.upper()}", value) for name, value in env.items())
     return Launch(allocation, job, "ada", command or ("train",), named)
 
@@ -503,23 +505,6 @@ def test_a_wrong_fleet_file_is_told_what_is_wrong(values, words):
         FleetFile.model_validate(values)
 
 
-def test_sensors_tell_of_the_checkpoints_that_the_log_tells_of():
-    fleet = model()
-    fleet.start(launch(seconds="100", steps="50", members=2))
-    fleet.advance(75_010)
-    stay = fleet.stays["a.1"]
-    shown = {one.rank: one.checkpoint_ms for one in sample(fleet, 75_010).members}
-    written = [
-        line
-        for line in log_of(stay, stay.members[0], 1, 75_010).decode().splitlines()
-        if "checkpoint written" in line
-    ]
-
-    assert shown == {0: 10 + 60_000, 1: None}  # every fifth of the run; rank 0 writes for all
-    assert len(written) == 3
-    assert written[-1].startswith("00:01:00.01")
-
-
 def test_a_job_may_say_what_temper_it_has():
     fleet = model()
     fleet.start(launch("lazy", seconds="600", temper="idle"))
@@ -530,3 +515,42 @@ def test_a_job_may_say_what_temper_it_has():
     assert busy["n0"] is not None
     assert busy["n0"] < 5
     assert "one of steady, bubbly" in fleet.stays["odd.1"].script.error
+
+
+# -- checkpoints -----------------------------------------------------------------------------------
+
+
+def test_checkpoints_are_told_as_they_are_saved_and_no_longer_once_it_has_ended():
+    fleet = model()
+    fleet.start(launch("a", seconds="10", steps="10", saves="5"))
+    saved = [fact.at_ms for fact in fleet.advance(5_000) if isinstance(fact, CheckpointSaved)]
+    fleet.stop("a.1", 0)
+
+    assert saved == [2_010, 4_010]
+    assert not any(isinstance(fact, CheckpointSaved) for fact in fleet.advance(20_000))
+
+
+def test_who_resumes_goes_on_from_its_last_checkpoint():
+    fleet = model()
+    fleet.start(launch("a", seconds="10", steps="10", saves="5", resume="1"))
+    fleet.advance(5_000)
+    fleet.stop("a.1", 0)
+    fleet.advance(6_000)
+    again = launch("a", seconds="10", steps="10", saves="5", resume="1")
+    fleet.start(replace(again, allocation=replace(again.allocation, id="a.2", attempt=2)))
+    facts = fleet.advance(60_000)
+
+    # Four of ten seconds were saved, so six are left.
+    assert MemberStarted("a.2", 0, 6_010) in facts
+    assert MemberEnded("a.2", 0, Exit(0), 12_010) in facts
+    assert [fact.at_ms for fact in facts if isinstance(fact, CheckpointSaved)] == [8_010, 10_010]
+
+
+def test_an_adopted_job_tells_its_newest_checkpoint_again():
+    fleet = model()
+    started = launch("a", seconds="10", steps="10", saves="5")
+    fleet.start(started)
+    fleet.advance(5_000)
+    fleet.adopt([started.allocation])
+
+    assert CheckpointSaved("a", 4_010) in fleet.advance(5_000)

@@ -29,6 +29,7 @@ from madang.api.problems import from_validation, invalid
 from madang.api.pulse import Pulse
 from madang.api.readers import Readers
 from madang.api.reference import reference_page
+from madang.api.routes.budgets import budgets_router
 from madang.api.routes.code import code_router
 from madang.api.routes.holes import holes_router
 from madang.api.routes.jobs import jobs_router
@@ -36,6 +37,7 @@ from madang.api.routes.login import login_router
 from madang.api.routes.logs import logs_router
 from madang.api.routes.nodes import nodes_router
 from madang.api.routes.reports import reports_router
+from madang.api.routes.reservations import reservations_router
 from madang.api.routes.tenancy import tenancy_router
 from madang.api.routes.terminal import terminal_router
 from madang.api.routes.topology import topology_router
@@ -92,7 +94,9 @@ def _app(desk: Desk) -> FastAPI:
         holes_router(desk),
         yard_router(desk),
         tenancy_router(desk),
+        reservations_router(desk),
         zones_router(desk),
+        budgets_router(desk),
         topology_router(desk),
         reports_router(desk),
         login_router(desk),

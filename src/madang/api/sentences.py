@@ -7,6 +7,7 @@ from typing import Any
 from madang.core import events as ev
 from madang.core.codec import decode_event
 from madang.core.explain import how_it_ended, size
+from madang.core.explain_preempt import bill
 from madang.core.explain_upkeep import hole_size
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Node, ReleaseReason, Seat
 
@@ -115,6 +116,8 @@ def _bound(event: ev.AllocationBound) -> str:
 
 def _release(event: ev.ReleaseAsked) -> str:
     why = _RELEASE_WORDS[event.reason]
+    if event.by and event.reason is ReleaseReason.PREEMPTED:
+        why = f"{event.by} needs its GPUs, {bill(event.bill_gpu_ms)} of work at most is lost"
     grace = f"{event.grace_ms / 1000:g} s"
     return f"{event.allocation} was asked to end{f': {why}' if why else ''} ({grace} of grace)"
 
@@ -128,7 +131,7 @@ _DROPPED_WORDS = {
     "expired": "its time is over",
     "broken": "a device of it is gone",
     "claimed": "who was promised these cells claims them",
-    "no_level": "no node says where it is in the network",
+    "no_level": "there is no such level of the network",
     "too_large": "the yard is not as large",
     "held": "those who are there must not be moved",
     "crowded": "those who are there have nowhere to go",

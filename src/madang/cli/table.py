@@ -10,6 +10,7 @@ from __future__ import annotations
 from madang.cli.words import Argument, Option, Verb
 
 TENANCY = "madang.cli.tenancy"
+RESERVE = "madang.cli.reserve"
 ZONES = "madang.cli.zones"
 NETWORK = "madang.cli.topology"
 TREE_FILE = Argument("FILE", "a topology in YAML, or HyperNodes", complete="file")
@@ -22,6 +23,7 @@ WHERE = (
         choices=("reserved", "on_demand", "spot"),
     ),
 )
+
 JOB = Argument("JOB", "id (digits-42), number (42), or name: its newest job", complete="job")
 NODE = Argument("NODE", "a node's id", complete="node")
 FOLLOW = Option("-f --follow", "go on until the end, or Ctrl-C", kind="flag")
@@ -323,6 +325,31 @@ VERBS = (
         group="Run the yard",
         arguments=(Argument("ZONE", "its name"),),
     ),
+    Verb("reserve ls", RESERVE, "Calendar reservations", group="Run the yard"),
+    Verb(
+        "reserve add",
+        RESERVE,
+        "Keep GPUs for a project in a window",
+        group="Run the yard",
+        arguments=(Argument("NAME", "its name; an existing one is changed"),),
+        options=(
+            Option("--project", "who it is kept for (default)", complete="project"),
+            Option("--gpus", "whole GPUs of each member (1)", kind="int"),
+            Option("--members", "how many such members (1)", kind="int"),
+            Option("--profile", "GPU model (any)"),
+            Option("--begin", "now, +2h, or 2026-11-22T02:00 in local time", meta="WHEN"),
+            Option("--for", "how long: 90m, 6h, 2d", meta="TIME"),
+            Option("--end", "when it ends, as --begin; instead of --for", meta="WHEN"),
+        ),
+        note="What cannot be kept is refused, with what would work.",
+    ),
+    Verb(
+        "reserve rm",
+        RESERVE,
+        "Take a reservation away; its jobs go on as ordinary ones",
+        group="Run the yard",
+        arguments=(Argument("NAME", "as `madang reserve ls` shows it"),),
+    ),
     Verb("quota ls", TENANCY, "Guarantees, limits and use", group="Run the yard"),
     Verb(
         "quota set",
@@ -352,6 +379,30 @@ VERBS = (
         group="Run the yard",
         arguments=(OWNER,),
         options=WHERE,
+    ),
+    Verb(
+        "budget ls",
+        "madang.cli.budgets",
+        "Who may be down at once, and who is",
+        group="Run the yard",
+    ),
+    Verb(
+        "budget set",
+        "madang.cli.budgets",
+        "Make or change a disruption budget",
+        group="Run the yard",
+        arguments=(Argument("BUDGET", "its name; jobs name it with --budget"),),
+        options=(
+            Option("--down-max", "members that may be down at once", kind="int", meta="MEMBERS"),
+            Option("--project", "whose jobs may count under it (default)", complete="project"),
+        ),
+    ),
+    Verb(
+        "budget rm",
+        "madang.cli.budgets",
+        "Take a disruption budget away",
+        group="Run the yard",
+        arguments=(Argument("BUDGET", "its name"),),
     ),
     Verb(
         "policy show",

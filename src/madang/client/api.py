@@ -362,6 +362,18 @@ class Client:
         """Forget the declared tree: nodes lie where they say themselves."""
         return self._document("DELETE", "/v1/topology")
 
+    def reservations(self) -> list[Document]:
+        """Calendar reservations, by when they begin."""
+        return list(self._document("GET", "/v1/reservations")["reservations"])
+
+    def set_reservation(self, reservation: Document) -> Document:
+        """Make or change a reservation; see the body of `PUT /v1/reservations`."""
+        return self._document("PUT", "/v1/reservations", _encoded(reservation))
+
+    def drop_reservation(self, id: str) -> Document:
+        """Take a reservation away; jobs inside it go on as ordinary ones."""
+        return self._document("DELETE", f"/v1/reservations/{quoted(id)}")
+
     def quotas(self) -> list[Document]:
         """What owners may hold, what they can always have back, and what they hold."""
         return list(self._document("GET", "/v1/quotas")["quotas"])
@@ -390,6 +402,19 @@ class Client:
     def profiles(self) -> list[Document]:
         """Machine profiles, what comes with a GPU of each, and what is free."""
         return list(self._document("GET", "/v1/profiles")["profiles"])
+
+    def budgets(self) -> list[Document]:
+        """Disruption budgets, and how many of their members are down."""
+        return list(self._document("GET", "/v1/budgets")["budgets"])
+
+    def set_budget(self, budget: str, down_max: int, project: str = "default") -> Document:
+        """Make or change a budget: so many members of the project's jobs may be down at once."""
+        body = _encoded({"project": project, "down_max": down_max})
+        return self._document("PUT", f"/v1/budgets/{quoted(budget)}", body)
+
+    def drop_budget(self, budget: str) -> Document:
+        """Take a budget away."""
+        return self._document("DELETE", f"/v1/budgets/{quoted(budget)}")
 
     def workspaces(self) -> list[Document]:
         """Workspaces, their projects and what these hold together."""

@@ -12,6 +12,7 @@ from madang.core.events import (
     ReleaseAsked,
 )
 from madang.core.gangs import least_members
+from madang.core.lanes import Lanes
 from madang.core.model import (
     UNLIMITED,
     Allocation,
@@ -50,6 +51,8 @@ class Draft:
         self.bound: set[str] = set()
         self.promised: set[str] = set(snapshot.nominations)
         self._book: Book | None = None
+        self._lanes: Lanes | None = None
+        self._holders: tuple[tuple[int, str], ...] = ()
         self._timeline: Timeline | None = None
         # Calendar reservation whose window is open → its free places, that its own jobs get.
         self.kept: dict[str, list[Kept]] = {}
@@ -98,8 +101,8 @@ class Draft:
 
     def _kept_for(self, job: Job) -> Pool:
         pool = self.view.scratch()
-        for array in (pool.gpu_free, pool.whole_free, pool.cpu_free, pool.memory_free):
-            array[:] = 0
+        pool.gpu_free[:] = 0
+        pool.whole_free[:] = 0
         for place, shape in self.kept.get(job.reservation, ()):
             pool.give(place, shape)
         return pool
@@ -248,15 +251,34 @@ class Draft:
 
     def may_start(self, job_id: str) -> bool:
         """True iff the job waits for nothing but devices, and has none promised."""
-        return self.is_due(job_id) and self.within_quota(self.snapshot.jobs[job_id].job)
+        job = self.snapshot.jobs[job_id].job
+        return self.is_due(job_id) and self.within_quota(job)
+
+    def hold_back(self, lanes: Lanes, holders: Sequence[tuple[int, str]]) -> None:
+        """Nobody else, unless within a guarantee, shall move others aside in the lanes of those who
+        hold, or who holds would wait for ever. Who is promised a place holds no longer.
+        """
+        self._lanes, self._holders = lanes, tuple(holders)
+
+    def is_held_back(self, job: Job) -> bool:
+        """True iff somebody who has lost patience holds what the job would displace others for."""
+        holders = [one for one in self._holders if one[1] not in self.promised]
+        if not holders or any(id == job.id for _, id in holders):
+            return False
+        assert self._lanes is not None, "lanes are held back, but which?"
+        mine = self._lanes.of(job)
+        return any(bits & mine for bits, _ in holders) and not self.book.entitled_groups(job)
 
     def places_of(self, seats: Sequence[Seat]) -> list[Place]:
         """Seats as places in the pool; a device that is ill is not in the pool at all."""
         places: list[Place] = []
         for seat in seats:
             live = self.snapshot.nodes[seat.node]
-            usable = live.node.usable
-            places.append((live.row, tuple([gpu for gpu in seat.gpus if usable >> gpu & 1])))
+            usable, gpus = live.node.usable, seat.gpus
+            # By far the most are on nodes in good health; one may have got smaller.
+            if usable != (1 << live.node.gpus) - 1 or max(gpus, default=-1) >= live.node.gpus:
+                gpus = tuple([gpu for gpu in gpus if usable >> gpu & 1])
+            places.append((live.row, gpus))
         return places
 
     def held_places(self, allocation: Allocation) -> list[Place]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from madang.core import explain_upkeep
+from madang.core import explain_preempt, explain_upkeep
 from madang.core.admission import Numbers, Rejected
 from madang.core.draft import Draft
 from madang.core.explain_cells import claim_words, held_back_by_cells
@@ -174,6 +174,8 @@ def _why(snapshot: Snapshot, job_id: str) -> Why:
         return Why("moving", moves)
     if idles := explain_upkeep.idle_why(snapshot, job_id):
         return Why("idle", idles)
+    if leaves := explain_preempt.moved(snapshot, job_id):
+        return Why("preempted", leaves)
     if standing.phase is not Phase.WAITING:
         return Why(standing.phase, f"it does not wait: it is {standing.phase}")
     if standing.not_before_ms > snapshot.now_ms:
@@ -186,6 +188,19 @@ def _why(snapshot: Snapshot, job_id: str) -> Why:
             standing.not_before_ms,
             "the back-off after a failure",
         )
+    window = Draft(snapshot).window_of(job)
+    if window is not None and snapshot.now_ms < window.begin_ms:
+        return Why(
+            "reservation",
+            f"it runs inside reservation {window.id}, which begins later",
+            (("reservation", window.id),),
+            window.begin_ms,
+            "the begin of its reservation",
+        )
+    if promised := explain_preempt.promised(snapshot, job_id):
+        text, numbers, until_ms = promised
+        basis = "their grace to save and leave" if until_ms else ""
+        return Why("promised", text, numbers, until_ms, basis)
     lingering = snapshot.still_runs(job_id)
     if lingering:
         nodes = dict.fromkeys(seat.node for seat in snapshot.allocations[lingering].seats)

@@ -8,7 +8,7 @@ number of turns grows with the logarithm of the time looked ahead.
 """
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from madang.core.controller import Controller
 from madang.core.estimates import MOVED, NEVER_MS, UNKNOWN, Ending, Estimate, Expected, left
@@ -20,6 +20,8 @@ from madang.core.events import (
     MemberStarted,
     ReleaseAsked,
 )
+from madang.core.explain import Why, why
+from madang.core.explain_time import expected_words
 from madang.core.keys import attained_ms
 from madang.core.lifecycle import LIVELY
 from madang.core.model import Allocation, Exit, NodeState
@@ -28,6 +30,9 @@ from madang.core.snapshot import Snapshot
 from madang.core.state import State
 
 TURNS_MAX = 1_000  # a forecast that has not come to it by then says "not before"
+WORK_MAX = 400_000  # turns × (jobs + nodes): who asks waits seconds, not minutes
+TURNS_WORTH_IT = 16  # with fewer the answer would be "not before" anyway
+WAITS_FOR_DEVICES = frozenset({"capacity", "behind", "network", "quota", "reserved"})
 TOGETHER_MS = 1_000  # ends this close are one turn; further ahead a share of the time looked ahead
 TOGETHER_SHARE = 64
 MEDIAN_PERMILLE = 500  # half of the jobs are expected to have ended: what one would bet on
@@ -47,6 +52,26 @@ def expected_start(snapshot: Snapshot, job_id: str, permille: int = MEDIAN_PERMI
     if live.allocation is not None:
         return Expected(snapshot.now_ms, True)
     return _Ahead(snapshot, permille).until(job_id)
+
+
+def why_and_when(snapshot: Snapshot, job_id: str) -> Why:
+    """Why a live job does not run, and when it is expected to, with what that rests on.
+
+    Raises:
+        KeyError: the job is not live.
+    """
+    found = why(snapshot, job_id)
+    if found.code not in WAITS_FOR_DEVICES or turns_max(snapshot) < TURNS_WORTH_IT:
+        return found
+    expected = expected_start(snapshot, job_id)
+    if not expected.is_known:
+        return found
+    return replace(found, earliest_ms=expected.start_ms, basis=expected_words(expected))
+
+
+def turns_max(snapshot: Snapshot) -> int:
+    """How many turns a forecast takes at most: fewer, the more there is to look at in each."""
+    return min(TURNS_MAX, WORK_MAX // (1 + len(snapshot.jobs) + len(snapshot.nodes)))
 
 
 def twin(snapshot: Snapshot) -> State:
@@ -84,7 +109,7 @@ class _Ahead:
     def until(self, job_id: str) -> Expected:
         """Run until the job starts, nothing more happens, or it has been looked far enough."""
         facts = self._begin()
-        for _ in range(TURNS_MAX):
+        for _ in range(turns_max(self.snapshot)):
             facts = self._turn(facts, job_id)
             if self.found is not None:
                 return self.found

@@ -15,6 +15,9 @@ from madang.core.policy import Policy
 _SCALE = 1 << 16
 
 
+DOUBLINGS_MAX = 16  # of the least run time of a job that is moved aside again and again
+
+
 def queue_key(policy: Policy, live: LiveJob, now_ms: int = 0) -> QueueKey:
     """A job's place in the policy's order, patience aside; `now_ms` matters while it runs."""
     keys = [KEYS[name](policy, live, now_ms) for name in policy.order]
@@ -65,6 +68,15 @@ def sinks_ms(policy: Policy, live: LiveJob, began_ms: int, until_ms: int) -> lis
             break
         found.append(at_ms)
     return found
+
+
+def undisturbed_ms(policy: Policy, live: LiveJob) -> int:
+    """How long a job runs before one whose turn is earlier may move it aside.
+
+    The least run time, doubled each time it was moved aside before.
+    """
+    least_ms = max(policy.run_ms_min, live.job.run_ms_min)
+    return least_ms << min(live.standing.preemptions, DOUBLINGS_MAX)
 
 
 def service_weight(policy: Policy, job: Job) -> int:

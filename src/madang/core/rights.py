@@ -8,12 +8,15 @@ disruption budgets bind on top of any right and are looked at there.
   anyone, whatever their class: what was borrowed is given back.
 - What a guarantee covers, or stands in promised cells, is taken by nobody of another project.
 - A job of a higher priority may take from a lower one that its class lets be preempted.
-- A job whose turn comes first may take from one of no higher priority that checkpoints.
+- A job whose turn comes first may take from one of no higher priority that checkpoints, and that
+  has run undisturbed for the least run time, doubled each time that it was moved aside before: two
+  who take turns on the same devices both end, even if their checkpoints save them nothing.
 """
 
 from enum import StrEnum
 
 from madang.core.draft import Draft
+from madang.core.keys import undisturbed_ms
 from madang.core.live import LiveJob
 from madang.core.model import Allocation, Job, Provisioning
 from madang.core.ordering import Key, key_of
@@ -104,7 +107,9 @@ class Claim:
             return Cause.CLASS
         if ranked and self.waiting.priority < theirs.priority:
             return Cause.NONE
-        if theirs.checkpoints and self.key < self._rights.key_of(live):
+        if not theirs.checkpoints or self.key >= self._rights.key_of(live):
+            return Cause.NONE
+        if self.snapshot.now_ms - victim.running_ms >= undisturbed_ms(policy, live):
             return Cause.ORDER
         return Cause.NONE
 

@@ -9,7 +9,7 @@ from madang.core.cells.book import CellBook
 from madang.core.cells.promises import book_of
 from madang.core.fair import used_at
 from madang.core.hypernodes import TREE, Placer
-from madang.core.keys import sinks_ms
+from madang.core.keys import sinks_ms, undisturbed_ms
 from madang.core.learning import LEARNING, Learner
 from madang.core.line import Ask, Line, drop
 from madang.core.live import Changed, Lane, LiveJob, LiveNode, QueueKey
@@ -138,6 +138,7 @@ class StateRows:
             times = sinks_ms(policy, live, began_ms, began_ms + SINKS_AHEAD_MS_MAX)
         if least_ms := max(policy.run_ms_min, live.job.run_ms_min):
             times.append(began_ms + least_ms)
+            times.append(began_ms + undisturbed_ms(policy, live))
         self._sinking[allocation.id] = times
         for at_ms in times:
             insort(self.sinks, (at_ms, allocation.id))

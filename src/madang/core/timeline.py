@@ -112,6 +112,20 @@ class Timeline:
             self._free_beside[held] = kept
         return kept if pool is self.draft.view else kept.with_open(pool.open)
 
+    def clear_of(self, job: Job, pool: Pool) -> Pool:
+        """The pool without the nodes on which the job would be in the way of a calendar window."""
+        rows = [
+            row
+            for at in self.held_for(job)
+            if self.reservations[at].calendar
+            for row, _ in self.reservations[at].places
+        ]
+        if not rows:
+            return pool
+        still_open = pool.open.copy()
+        still_open[rows] = False
+        return pool.with_open(still_open)
+
     def started(self, job: Job, places: tuple[Place, ...], shape: Shape) -> None:
         """The draft has bound the job there."""
         self._free_beside.clear()

@@ -22,10 +22,12 @@ from madang.core.events import (
     Fact,
     JobRejected,
     JobSubmitted,
+    JobWarned,
     NodeSeen,
     ReleaseAsked,
 )
 from madang.core.explain import guide
+from madang.core.explain_upkeep import idle_why
 from madang.core.model import Allocation, AllocationState, Job, grace_ms_of
 from madang.core.policy import Policy
 from madang.core.restore import restored, with_recent
@@ -33,7 +35,7 @@ from madang.core.snapshot import Snapshot
 from madang.core.state import State
 from madang.daemon.inbox import Ask, Inbox, Note, Request, Submit
 from madang.daemon.intake import Profiles, job_from, launch_of
-from madang.engines.base import Action, Engine, EngineError, Launch, Start, Stop
+from madang.engines.base import Action, Engine, EngineError, Launch, Start, Stop, Tell
 from madang.ledger import CommitFailed, CommitUnknown, Ledger, LedgerError, NewJob, turn_of
 from madang.wire.jobs import JobRequest
 
@@ -342,7 +344,16 @@ class TurnLoop:
                     actions.append(Start(self._launch(decision)))
                 case ReleaseAsked(allocation=allocation, grace_ms=grace_ms, reason=reason):
                     actions.append(Stop(allocation, grace_ms, reason))
+                case JobWarned(job=job):
+                    actions += self._warning(job)
         return actions
+
+    def _warning(self, job: str) -> list[Action]:
+        state = self._controller.state
+        live = state.jobs.get(job)
+        if live is None or live.allocation is None:
+            return []
+        return [Tell(live.allocation, idle_why(state.view(self.clock()), job))]
 
     def _act(self, actions: list[Action]) -> None:
         if not actions:

@@ -32,12 +32,17 @@ class Disruption:
         run_ms_min = max(least_ms, job.run_ms_min)
         return replace(job, budget=name, run_ms_min=run_ms_min, restart_ms=restart_ms)
 
-    def saving(self, env: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        """The environment, maybe of members that report and so save checkpoints."""
-        if not self.budgets or self.random.random() < 0.5:
+    def saving(self, job: Job, env: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        """The environment, of members that save checkpoints and go on from them if the job says so.
+
+        Whoever says so and does not may never end: others are let by while he starts anew.
+        """
+        if not job.checkpoints:
             return env
-        steps = ("MADANG_VIRTUAL_STEPS", str(self.random.choice((1, 10, 40))))
-        return (*[pair for pair in env if pair[0] != steps[0]], steps)
+        saves = self.random.choice((5, 40))
+        added = {"STEPS": "40", "SAVES": str(saves), "RESUME": "1"}
+        names = {f"MADANG_VIRTUAL_{name}": value for name, value in added.items()}
+        return (*[pair for pair in env if pair[0] not in names], *names.items())
 
 
 def disruption(seed: int, projects: tuple[str, ...], length_ms: int) -> Disruption:

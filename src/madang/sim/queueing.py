@@ -112,7 +112,7 @@ class Replay(Stage):
         self._fresh: tuple[range, int] = (range(0), 0)  # who came last, and when
         self.per_node = per_node
         super().__init__(Controller())
-        # Of equal nodes and GPUs alone, as the trace's protocol packs: what is compared is the order.
+        # Nodes are equal and GPUs are all there is: what is compared is the order.
         self.controller.state.policy = replace(policy, placement=PACKED)
         self.outcome = Outcome([0] * len(jobs))
         self.progress = [Progress(job.duration_ms) for job in jobs]

@@ -114,6 +114,8 @@ class _Play:
         asks: list[ev.Fact] = [ev.NodeCordoned(id, False) for id in world.state.nodes]
         asks += [ev.ProjectSet(Project(project)) for project in PROJECTS]
         asks += [ev.SettingDropped("quotas", key) for key in sorted(world.state.settings.quotas)]
+        windows = sorted(world.state.settings.reservations)
+        asks += [ev.SettingDropped("reservations", key) for key in windows]
         self._turn(now_ms, asks)
         until_ms = now_ms + CALM_MS_MAX
         while world.state.jobs or world.state.allocations or self._lost_nodes():

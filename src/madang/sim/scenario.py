@@ -9,7 +9,7 @@ from madang.core.model import UNLIMITED, Allocation, Category, Job, Node, Projec
 from madang.core.night import DAY_MS
 from madang.core.policies import MADANG, POLICIES
 from madang.core.policy import DEFAULT, Policy
-from madang.core.settings import Hole
+from madang.core.settings import Hole, Reservation
 from madang.engines.base import Launch
 from madang.engines.virtual import Faults, Fleet, Times
 from madang.sim.disruption import disruption
@@ -76,7 +76,7 @@ def scenario(seed: int) -> Scenario:
     for number in range(1, random.randint(10, 40)):
         job = stops.counted(wired.near(owned.classed(_job(random, number))))
         job = where.wishing(job, MODELS)
-        env[job.id] = stops.saving(_behaviour(random))
+        env[job.id] = stops.saving(job, _behaviour(random))
         asks.append(Ask(job.submitted_ms, ev.JobSubmitted(job)))
         asks += _second_thoughts(random, job)
     asks += _operators(random, fleet)
@@ -85,6 +85,9 @@ def scenario(seed: int) -> Scenario:
     if upkeep.random() < 0.5:
         policy = _tidied(upkeep, policy)
         asks = [_changed(upkeep, ask, env) for ask in asks] + _upkeep(upkeep)
+    booked = Random(f"madang/calendar/{seed}")
+    if booked.random() < 0.4:
+        asks = _calendar(booked, asks)
     asks.insert(0, Ask(0, ev.PolicySet(where.policy(policy))))
     asks.sort(key=lambda ask: ask.at_ms)
     return Scenario(seed, fleet, chaos, tuple(asks), env)
@@ -209,6 +212,40 @@ def _operators(random: Random, fleet: Fleet) -> list[Ask]:
         asks.append(Ask(at_ms, None, restarts=True, acts=acts))
     asks += [Ask(at_ms, None) for at_ms in range(60_000, LENGTH_MS, 240_000)]
     return asks
+
+
+# -- the calendar ----------------------------------------------------------------------------------
+
+
+def _calendar(random: Random, asks: list[Ask]) -> list[Ask]:
+    """Some windows, changed and taken away again; some jobs run inside them."""
+    more: list[Ask] = []
+    for number in range(random.choice((1, 2, 4))):
+        at_ms = random.randint(0, LENGTH_MS // 2)
+        begin_ms = at_ms + random.choice((0, 60_000, 600_000))
+        reservation = Reservation(
+            f"window-{number}",
+            random.choice(PROJECTS),
+            Shape(random.choice((1, 2, 4)), models=random.choice(((), (MODELS[0],)))),
+            random.choice((1, 1, 2, 3)),
+            begin_ms,
+            begin_ms + random.choice((30_000, 300_000, 900_000)),
+        )
+        more.append(Ask(at_ms, ev.ReservationSet(reservation)))
+        if random.random() < 0.3:
+            longer = replace(reservation, end_ms=reservation.end_ms + 120_000)
+            more.append(Ask(at_ms + 30_000, ev.ReservationSet(longer)))
+        if random.random() < 0.2:
+            gone = ev.SettingDropped("reservations", reservation.id, "sim")
+            more.append(Ask(at_ms + random.randint(0, 600_000), gone))
+    return [_inside(random, ask) for ask in asks] + more
+
+
+def _inside(random: Random, ask: Ask) -> Ask:
+    if not isinstance(ask.fact, ev.JobSubmitted) or random.random() > 0.15:
+        return ask
+    job = replace(ask.fact.job, reservation=f"window-{random.randint(0, 3)}")
+    return replace(ask, fact=ev.JobSubmitted(job))
 
 
 # -- upkeep: nights, idle jobs and holes -----------------------------------------------------------

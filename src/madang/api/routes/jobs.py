@@ -16,6 +16,7 @@ from madang.api.problems import Problem, invalid, model_keys, refused
 from madang.api.yard import Accepted, Refused, Submission
 from madang.core import explain
 from madang.core.events import JobRequeueAsked, JobStopAsked
+from madang.core.forecast import why_and_when
 from madang.core.model import Phase
 from madang.core.snapshot import Snapshot
 from madang.ledger import JobRecord
@@ -272,7 +273,7 @@ class Jobs:
         snapshot = self._yard.snapshot()
         if record.job.id in snapshot.jobs:
             tries = explain.tries_now(snapshot, record.job.id)
-            return views.why_view(explain.why(snapshot, record.job.id), tries)
+            return views.why_view(why_and_when(snapshot, record.job.id), tries)
         ended = self._yard.ledger.job(record.job.id) or record
         return views.why_ended(ended)
 

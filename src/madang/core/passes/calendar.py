@@ -33,9 +33,26 @@ def calendar(draft: Draft) -> None:
     for reservation in in_turn:
         if reservation.begin_ms <= now_ms < reservation.end_ms:
             _keep(draft, reservation, used.get(reservation.id, 0))
+    _start_inside(draft)
+    for reservation in in_turn:
+        for place, shape in draft.kept.get(reservation.id, ()):
+            draft.timeline.add_end(Stay(now_ms, reservation.end_ms, (place,), shape))
     for reservation in in_turn:
         if now_ms < reservation.begin_ms:
             _look_ahead(draft, reservation)
+
+
+def _start_inside(draft: Draft) -> None:
+    """Jobs inside open windows take what is kept for them; nobody in the queue holds them back."""
+    if not draft.kept:
+        return
+    for _, job_id in draft.snapshot.queue:
+        job = draft.snapshot.jobs[job_id].job
+        if job.reservation not in draft.kept or not draft.may_start(job_id):
+            continue
+        seated = seat(draft.snapshot, draft.room_for(job), job)
+        if not isinstance(seated, Unplaced):
+            draft.bind(job, seated)
 
 
 def windows_ms(reservations: Iterable[Reservation], after_ms: int) -> list[int]:
@@ -95,7 +112,7 @@ def rest_of(reservation: Reservation, used: int) -> list[tuple[Shape, int]]:
 def _keep(draft: Draft, reservation: Reservation, used: int) -> None:
     kept = draft.kept.setdefault(reservation.id, [])
     for shape, members in rest_of(reservation, used):
-        missing = members - _block(draft, reservation, stand_in(reservation, shape, members), kept)
+        missing = members - _block(draft, stand_in(reservation, shape, members), kept)
         if not missing:
             continue
         wanted = stand_in(reservation, shape, missing)
@@ -109,16 +126,13 @@ def _keep(draft: Draft, reservation: Reservation, used: int) -> None:
             draft.pool.block(seated.places, seated.shape)
 
 
-def _block(draft: Draft, reservation: Reservation, wanted: Job, kept: list[Kept]) -> int:
+def _block(draft: Draft, wanted: Job, kept: list[Kept]) -> int:
     """Keep what is free now, up to so many members; how many that are."""
     seated = seat(draft.snapshot, draft.view, wanted)
     if isinstance(seated, Unplaced):
         return 0
     draft.pool.take(seated.places, seated.shape)
     kept += [(place, seated.shape) for place in seated.places]
-    draft.timeline.add_end(
-        Stay(reservation.begin_ms, reservation.end_ms, seated.places, seated.shape)
-    )
     return len(seated.places)
 
 

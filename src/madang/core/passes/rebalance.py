@@ -42,7 +42,7 @@ def rebalance(draft: Draft) -> None:
     failed: set[object] = set()
     for job_id in chain(_entitled(draft), _in_turn(draft)):
         job = snapshot.jobs[job_id].job
-        if not draft.may_start(job_id):
+        if not draft.may_start(job_id) or draft.is_held_back(job):
             continue
         claim = rights.claim(job)
         # What found no room among these victims finds none among fewer.
@@ -97,6 +97,7 @@ def _key_of_movable(one: Movable) -> Key:
 
 def _allowed(draft: Draft, claim: Claim, pool: Pool) -> Pool:
     """Of a what-if what the job's quotas leave open to it, and its guarantee if it is within."""
+    pool = draft.timeline.clear_of(claim.waiting, pool)
     full = draft.book.full_groups(claim.waiting, claim.waiting.milli)
     return open_to(draft.snapshot, pool, full, claim.groups or (ANY,))
 

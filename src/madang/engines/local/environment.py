@@ -66,6 +66,7 @@ def shared_env(launch: Launch, around: Surroundings) -> dict[str, str]:
         MADANG_PROJECT=allocation.project,
         MADANG_CHECKPOINT_DIR=around.checkpoints,
         MADANG_STOP_FILE=f"{around.directory}/stop",
+        MADANG_WARNING_FILE=f"{around.directory}/warning",
         MADANG_URL=around.url,
     )
     return env

@@ -36,6 +36,7 @@ LOG = "log"
 REPORTS = "reports.ndjson"
 LAUNCH = "launch.json"
 STOP = "stop"
+WARNING = "warning"
 WORK = "work"
 
 ENGINE_FAILED = 125  # as docker, env and nohup do: whoever should have started it could not

@@ -14,7 +14,7 @@ from typing import Any
 
 from madang.core.events import Fact
 from madang.core.model import Allocation
-from madang.engines.base import Action, EngineError, Sample, Start, Stop
+from madang.engines.base import Action, EngineError, Sample, Start, Stop, Tell
 from madang.engines.virtual import record as lines
 from madang.engines.virtual.fleet import Fleet, fleet_of
 from madang.engines.virtual.model import FleetModel, Member, Stay
@@ -86,6 +86,8 @@ class VirtualEngine:
                         self.model.start(launch)
                     case Stop(allocation=allocation, grace_ms=grace_ms):
                         self.model.stop(allocation, grace_ms)
+                    case Tell():
+                        pass  # who exists only in time reads nothing
             self._advance()
             self._moved.notify_all()
             is_news = bool(self._facts)

@@ -63,6 +63,12 @@ class Stay:
     kill_ms: int = 0
     stop_ms: int = 0
     saved_ms: int = 0  # its newest checkpoint, which rank 0 saves for all
+    resumed_step: int = 0  # where it went on
+
+    @property
+    def done_ms(self) -> int:
+        """Of its run what earlier attempts did for it; virtual ms."""
+        return self.script.run_ms * self.resumed_step // max(self.script.steps, 1)
 
 
 @dataclass(slots=True)
@@ -86,6 +92,7 @@ class FleetModel:
         self.now_ms = opened_ms
         self.stays: dict[str, Stay] = {}
         self.places = {node.id: _Place(node) for node in fleet.nodes}
+        self._saved_step: dict[str, int] = {}  # of jobs that go on from there
         self._stopped: dict[str, None] = {}  # asked to stop, never started
         self._expected: dict[str, Allocation] = {}  # adopted, and not known here
         self._heap: list[tuple[int, int, Callable[[int], None]]] = []
@@ -128,11 +135,13 @@ class FleetModel:
             return
         expected = self._expected.pop(allocation.id, allocation)
         ranks = [rank for rank in range(len(allocation.seats)) if expected.holds(rank)]
+        script = script_of(self.fleet, launch)
         stay = Stay(
             launch,
-            script_of(self.fleet, launch),
+            script,
             speed or self.fleet.speed,
             [Member(rank, seat.node, seat.gpus) for rank, seat in enumerate(allocation.seats)],
+            resumed_step=self._saved_step.get(allocation.job, 0) if script.resumes else 0,
         )
         self.stays[allocation.id] = stay
         was_stopped = allocation.id in self._stopped
@@ -244,9 +253,10 @@ class FleetModel:
         run_ms, member.end = script.run_ms, script.exit
         if member.rank == script.crashes:
             run_ms, member.end = script.crash_ms, Exit(1)
+        run_ms = max(0, run_ms - stay.done_ms)
         self._end_later(stay, member, now_ms + int(run_ms / stay.speed))
         if not member.rank and script.save_every:
-            self._save_later(stay, member, script.save_every)
+            self._save_later(stay, member, stay.resumed_step + script.save_every)
 
     def _save_later(self, stay: Stay, member: Member, step: int) -> None:
         """A checkpoint with the report of a step, and later the next one."""
@@ -258,11 +268,13 @@ class FleetModel:
             if member.exit is not None:
                 return
             stay.saved_ms = now_ms
+            self._saved_step[stay.launch.allocation.job] = step
             job = stay.launch.allocation.job
             self._tell_from(self.places.get(member.node), CheckpointSaved(job, now_ms))
             self._save_later(stay, member, step + script.save_every)
 
-        at_ms = member.started_ms + int(script.run_ms / stay.speed * step / script.steps)
+        left_ms = script.run_ms * step / script.steps - stay.done_ms
+        at_ms = member.started_ms + int(left_ms / stay.speed)
         self._at(at_ms, save)
 
     def _end_later(self, stay: Stay, member: Member, at_ms: int) -> None:

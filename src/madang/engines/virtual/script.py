@@ -3,7 +3,8 @@
 `MADANG_VIRTUAL_SECONDS` is how long it runs, else `sleep N` does as it says, else a seeded
 log-normal decides. `MADANG_VIRTUAL_EXIT` is its exit code (negative: the signal that ends it),
 `MADANG_VIRTUAL_STEPS` how often it reports, `MADANG_VIRTUAL_DEFY=1` makes it deaf to SIGTERM.
-`MADANG_VIRTUAL_SAVES` is how many checkpoints it saves in a whole run, at most one a report (5).
+`MADANG_VIRTUAL_SAVES` is how many checkpoints it saves in a whole run, at most one a report (5);
+with `MADANG_VIRTUAL_RESUME=1` its next attempt goes on from the last.
 `MADANG_VIRTUAL_TEMPER` is how it uses its devices (sensors.py), else chance decides.
 A leading `env K=V …` in the command counts as environment.
 """
@@ -16,8 +17,9 @@ from madang.engines.base import Launch
 from madang.engines.virtual.chance import chance, log_normal
 from madang.engines.virtual.fleet import Fleet
 
-SECONDS, EXIT, STEPS, SAVES, DEFY, TEMPER = (
-    f"MADANG_VIRTUAL_{name}" for name in ("SECONDS", "EXIT", "STEPS", "SAVES", "DEFY", "TEMPER")
+SECONDS, EXIT, STEPS, SAVES, RESUME, DEFY, TEMPER = (
+    f"MADANG_VIRTUAL_{name}"
+    for name in ("SECONDS", "EXIT", "STEPS", "SAVES", "RESUME", "DEFY", "TEMPER")
 )
 SAVES_USUAL = 5
 TEMPERS = (
@@ -53,6 +55,7 @@ class Script:
     error: str = ""
     temper: str = TEMPERS[0][0]
     saves: int = SAVES_USUAL
+    resumes: bool = False
 
     @property
     def save_every(self) -> int:
@@ -85,8 +88,18 @@ def script_of(fleet: Fleet, launch: Launch) -> Script:
     if EXIT not in env and chance(fleet.seed, *names) < fleet.faults.crash_share:
         crashes = int(chance(fleet.seed, *names, "rank") * len(launch.allocation.seats))
         crash_ms = int(chance(fleet.seed, *names, "when") * run_ms)
-    defies = env.get(DEFY, "") not in ("", "0")
-    return Script(run_ms, end, steps, defies, crashes, crash_ms, temper=temper, saves=saves)
+    defies, resumes = (env.get(name, "") not in ("", "0") for name in (DEFY, RESUME))
+    return Script(
+        run_ms,
+        end,
+        steps,
+        defies,
+        crashes,
+        crash_ms,
+        temper=temper,
+        saves=saves,
+        resumes=resumes,
+    )
 
 
 def _temper(env: dict[str, str], seed: int, job: str) -> str:

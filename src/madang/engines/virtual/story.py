@@ -56,9 +56,9 @@ def _steps(stay: Stay, member: Member, now_ms: int) -> Iterator[tuple[int, int]]
     if not member.starts:
         return
     until_ms = now_ms if member.exit is None else member.ended_ms
-    run_ms, steps = stay.script.run_ms / stay.speed, stay.script.steps
-    for step in range(1, steps + 1):
-        at_ms = member.started_ms + int(run_ms * step / steps)
+    run_ms, steps = stay.script.run_ms, stay.script.steps
+    for step in range(stay.resumed_step + 1, steps + 1):
+        at_ms = member.started_ms + int((run_ms * step / steps - stay.done_ms) / stay.speed)
         if at_ms > until_ms:
             return
         yield step, at_ms

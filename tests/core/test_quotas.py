@@ -1,0 +1,265 @@
+"""Quotas over little clusters: limits are never exceeded, guarantees are given back on demand."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from madang.core import events as ev
+from madang.core.check import check_quota
+from madang.core.model import Project
+from madang.core.policies import MADANG
+from madang.core.quotas import Book, covered
+from madang.core.settings import Quota
+from tests.core.yard import Yard, text
+
+PROJECTS = {"vision": "lab", "speech": "lab", "text": "other"}
+
+
+def yard(picture: str, *quotas: Quota) -> Yard:
+    made = Yard(picture).fact(ev.PolicySet(MADANG))
+    for name, workspace in PROJECTS.items():
+        made.fact(ev.ProjectSet(Project(name, workspace)))
+    for quota in quotas:
+        made.fact(ev.QuotaSet(quota))
+    return made.turn()
+
+
+def of(owner: str, text: str = "", **more: int) -> Quota:
+    """`of("project:vision", "h100 spot", limit=4)`: GPUs; `*` where nothing is said."""
+    group, provisioning = (*text.split(), "*", "*")[:2]
+    return Quota(
+        owner,
+        group,
+        provisioning,
+        guaranteed_milli=more.get("guaranteed", 0) * 1000,
+        limit_milli=more["limit"] * 1000 if "limit" in more else -1,
+        weight=more.get("weight", 1),
+    )
+
+
+LIMITS = {
+    "a project's limit lets others pass": (
+        "n1: ........",
+        [of("project:vision", limit=2)],
+        ["b: 2 project=vision", "c: 1 project=vision", "d: 1 project=text"],
+        "n1: BBD.....\nwaiting: c",
+    ),
+    "a workspace's limit counts its projects together": (
+        "n1: ........",
+        [of("workspace:lab", limit=4)],
+        ["b: 3 project=vision", "c: 2 project=speech", "d: 1 project=speech", "e: 2 project=text"],
+        "n1: BBBDEE..\nwaiting: c",
+    ),
+    "a limit in one machine group sends jobs to another": (
+        """n1: .... group=old
+           n2: .... group=new""",
+        [of("project:vision", "old", limit=2)],
+        ["b: 2 project=vision", "c: 2 project=vision"],
+        """n1: BB..
+           n2: CC..""",
+    ),
+    "who is at the limit of a group waits though the group has room": (
+        "n1: ....",
+        [of("project:vision", "default", limit=2)],
+        ["b: 2 project=vision", "c: 1 project=vision", "d: 1 project=text"],
+        "n1: BBD.\nwaiting: c",
+    ),
+    "a limit on spot is no limit on the rest": (
+        "n1: ........",
+        [of("project:vision", "* spot", limit=1)],
+        [
+            "b: 1 project=vision provisioning=spot",
+            "c: 1 project=vision provisioning=spot",
+            "d: 2 project=vision",
+        ],
+        "n1: BDD.....\nwaiting: c",
+    ),
+    "an owner of weight 0 borrows nothing": (
+        "n1: ........",
+        [of("project:vision", guaranteed=2, weight=0)],
+        ["b: 2 project=vision", "c: 1 project=vision", "d: 1 project=text"],
+        "n1: BBD.....\nwaiting: c",
+    ),
+    "a gang is within its limit whole or it waits": (
+        "n1: ........",
+        [of("project:vision", limit=3)],
+        ["b: 4x1 project=vision", "c: 3x1 project=vision"],
+        "n1: CCC.....\nwaiting: b",
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "quotas", "jobs", "expected"), LIMITS.values(), ids=LIMITS)
+def test_a_limit_is_never_exceeded(
+    before: str, quotas: Sequence[Quota], jobs: Sequence[str], expected: str
+):
+    after = yard(before, *quotas).submit(*jobs).turn()
+
+    assert after.picture() == text(expected)
+    check_quota(after.state)
+
+
+FIRST = {
+    "whoever is within a guarantee goes before whoever came first": (
+        "n1: ....",
+        [of("project:vision", guaranteed=2)],
+        ["b: 4 project=text", "c: 2 project=vision"],
+        "n1: CC..\nwaiting: b",
+    ),
+    "and before a higher priority": (
+        "n1: ....",
+        [of("project:vision", guaranteed=2)],
+        ["b: 4 project=text priority=50", "c: 2 project=vision"],
+        "n1: CC..\nwaiting: b",
+    ),
+    "what goes beyond the guarantee waits its turn": (
+        "n1: ....",
+        [of("project:vision", guaranteed=2)],
+        ["b: 2 project=text priority=50", "c: 2 project=vision", "d: 2 project=vision"],
+        "n1: CCBB\nwaiting: d",
+    ),
+    "spot is never within a guarantee": (
+        "n1: ..",
+        [of("project:vision", guaranteed=2)],
+        ["b: 2 project=text", "c: 2 project=vision provisioning=spot"],
+        "n1: BB\nwaiting: c",
+    ),
+    "a guarantee in one group is honoured there": (
+        """n1: .. group=old
+           n2: .. group=new""",
+        [of("project:vision", "new", guaranteed=2)],
+        ["b: 2 project=text", "c: 2 project=text", "d: 2 project=vision"],
+        """n1: BB
+           n2: DD
+           waiting: c""",
+    ),
+    "a workspace's guarantee is for all of its projects": (
+        "n1: ....",
+        [of("workspace:lab", guaranteed=4)],
+        ["b: 4 project=text", "c: 2 project=vision", "d: 2 project=speech"],
+        "n1: CCDD\nwaiting: b",
+    ),
+    "but what one of them has for itself is not for the others": (
+        "n1: ....",
+        [of("workspace:lab", guaranteed=4), of("project:vision", guaranteed=3)],
+        ["b: 2 project=text", "c: 2 project=speech", "d: 1 project=speech"],
+        "n1: DBB.\nwaiting: c",
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "quotas", "jobs", "expected"), FIRST.values(), ids=FIRST)
+def test_whoever_is_within_a_guarantee_goes_first(
+    before: str, quotas: Sequence[Quota], jobs: Sequence[str], expected: str
+):
+    assert yard(before, *quotas).submit(*jobs).turn().picture() == text(expected)
+
+
+def running(before: str, quotas: Sequence[Quota], *jobs: str) -> Yard:
+    """The jobs run, long enough that each may be moved aside."""
+    made = yard(before, *quotas)
+    for job in jobs:
+        made.submit(job).turn(wait_ms=1000)
+        made.started(f"{job.partition(':')[0]}.1").turn()
+    return made.turn(wait_ms=MADANG.run_ms_min)
+
+
+GIVEN_BACK = {
+    "what others borrowed is given back": (
+        "n1: ....",
+        [of("project:vision", guaranteed=2)],
+        ["a: 2 project=text preemptible=0", "b: 2 project=text preemptible=0"],
+        "c: 2 project=vision",
+        ["release b.1 preempted 30000", "nominate c"],
+    ),
+    "what another guarantee covers is not taken": (
+        "n1: ....",
+        [of("project:vision", guaranteed=2), of("project:text", guaranteed=2)],
+        ["a: 2 project=text", "b: 2 project=text"],
+        "c: 2 project=vision",
+        ["release b.1 preempted 30000", "nominate c"],
+    ),
+    "the oldest of a project is what its guarantee covers": (
+        "n1: ......",
+        [of("project:vision", guaranteed=2), of("project:text", guaranteed=4)],
+        ["a: 4 project=text", "b: 2 project=text"],
+        "c: 2 project=vision",
+        ["release b.1 preempted 30000", "nominate c"],
+    ),
+    "what does not fit whole in a guarantee is borrowed whole": (
+        "n1: ....",
+        [of("project:vision", guaranteed=1), of("project:text", guaranteed=3)],
+        ["a: 4 project=text"],
+        "c: 1 project=vision",
+        ["release a.1 preempted 30000", "nominate c"],
+    ),
+    "who is beyond a guarantee takes nothing back": (
+        "n1: ....",
+        [of("project:vision", guaranteed=2)],
+        ["a: 2 project=text", "b: 2 project=vision"],
+        "c: 2 project=vision",
+        [],
+    ),
+    "the own spot jobs make room too": (
+        "n1: ....",
+        [of("project:vision", guaranteed=2), of("project:text", guaranteed=2)],
+        ["a: 2 project=text", "b: 2 project=vision provisioning=spot"],
+        "c: 2 project=vision",
+        ["release b.1 preempted 30000", "nominate c"],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("before", "quotas", "jobs", "asked", "expected"), GIVEN_BACK.values(), ids=GIVEN_BACK
+)
+def test_what_is_lent_is_given_back_on_demand(
+    before: str, quotas: Sequence[Quota], jobs: Sequence[str], asked: str, expected: list[str]
+):
+    after = running(before, quotas, *jobs).submit(asked).turn()
+
+    assert sorted(after.decisions()) == sorted(expected)
+
+
+def test_a_guarantee_is_kept_within_one_turn_of_grace():
+    after = running(
+        "n1: ....", [of("project:vision", guaranteed=2)], "a: 2 project=text", "b: 2 project=text"
+    )
+    after.submit("c: 2 project=vision").turn().ended("b.1", code=143).turn()
+
+    assert after.phase("c") == "starting"
+
+
+def test_an_allocation_that_is_asked_to_end_is_covered_no_more():
+    made = running("n1: ....", [of("project:text", guaranteed=2)], "a: 2 project=text")
+
+    assert covered(made.state.view(made.now_ms)) == {"a.1"}
+    made.stop("a").turn()
+    assert covered(made.state.view(made.now_ms)) == set()
+
+
+def test_a_book_counts_what_it_is_told_as_what_is_held():
+    quotas = [
+        of("project:vision", limit=8),
+        of("workspace:lab", guaranteed=8),
+        of("workspace:lab", "default spot", limit=3),
+    ]
+    made = yard("n1: ........", *quotas).submit("b: 2 project=vision").turn()
+    told, asked = Book(made.state), made.job("c: 1 project=speech provisioning=spot")
+    before = {quota.key: told.held_of(quota) for quota in quotas}
+    told.take(asked, {"default": 1000})
+    fresh = Book(made.state, told.held_milli)
+
+    assert before == {quotas[0].key: 2000, quotas[1].key: 2000, quotas[2].key: 0}
+    for quota in quotas:
+        assert told.held_of(quota) == fresh.held_of(quota)
+    assert told.held_of(quotas[1]) == 3000
+    assert told.held_of(quotas[2]) == 1000
+
+
+def test_a_dropped_quota_binds_nobody():
+    made = yard("n1: ....", of("project:vision", limit=0)).submit("b: 1 project=vision").turn()
+    assert made.picture() == text("n1: ....\nwaiting: b")
+
+    made.fact(ev.SettingDropped("quotas", "project:vision/*/*")).turn()
+    assert made.picture() == text("n1: B...")
