@@ -1,6 +1,5 @@
 """From samples to measurements: windows, and what is missing from them."""
 
-
 import pytest
 
 from madang.core.events import JobMeasured
