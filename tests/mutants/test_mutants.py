@@ -278,7 +278,7 @@ MUTANTS = [
     Mutant(
         "who is moved aside again and again is never safe for longer",
         "keys.py",
-        "    return least_ms << min(live.standing.preemptions, DOUBLINGS_MAX)\n",
+        "    return least_ms << min(often, DOUBLINGS_MAX)\n",
         "    return least_ms\n",
         by="tables",
     ),

@@ -15,6 +15,7 @@ from madang.core.policy import Policy
 _SCALE = 1 << 16
 
 
+MOVES_FREE = 8
 DOUBLINGS_MAX = 16  # of the least run time of a job that is moved aside again and again
 
 
@@ -73,10 +74,12 @@ def sinks_ms(policy: Policy, live: LiveJob, began_ms: int, until_ms: int) -> lis
 def undisturbed_ms(policy: Policy, live: LiveJob) -> int:
     """How long a job runs before one whose turn is earlier may move it aside.
 
-    The least run time, doubled each time it was moved aside before.
+    The least run time, doubled with each time it was moved aside beyond the first few: who sinks
+    through the levels is moved a few times at no loss, and only who takes turns is moved often.
     """
     least_ms = max(policy.run_ms_min, live.job.run_ms_min)
-    return least_ms << min(live.standing.preemptions, DOUBLINGS_MAX)
+    often = max(0, live.standing.preemptions - MOVES_FREE)
+    return least_ms << min(often, DOUBLINGS_MAX)
 
 
 def service_weight(policy: Policy, job: Job) -> int:

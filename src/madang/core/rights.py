@@ -9,8 +9,8 @@ disruption budgets bind on top of any right and are looked at there.
 - What a guarantee covers, or stands in promised cells, is taken by nobody of another project.
 - A job of a higher priority may take from a lower one that its class lets be preempted.
 - A job whose turn comes first may take from one of no higher priority that checkpoints, and that
-  has run undisturbed for the least run time, doubled each time that it was moved aside before: two
-  who take turns on the same devices both end, even if their checkpoints save them nothing.
+  has run undisturbed for the least run time, which doubles for those moved aside again and again:
+  two who take turns on the same devices both end, even if their checkpoints save them nothing.
 """
 
 from enum import StrEnum
