@@ -6,6 +6,7 @@ from madang.core import events as ev
 from madang.core.check import check
 from madang.core.passes.grow import GAIN_FACTOR, worth_from_ms
 from madang.core.restore import restored
+from madang.core.settings import DisruptionBudget
 from tests.core.yard import Yard, text
 
 RESTART_S = 10
@@ -81,6 +82,19 @@ def test_it_does_not_grow_above_its_quota():
     yard.turn(wait_ms=3_600_000)
 
     assert not grown(yard)
+
+
+def test_it_breaks_no_disruption_budget():
+    yard = Yard(SHORT)
+    job = replace(yard.job(f"b: 4x1 min=1 restart_s={RESTART_S} checkpoints=1"), budget="few")
+    yard.fact(ev.BudgetSet(DisruptionBudget("few", "default", 1)))
+    yard.fact(ev.JobSubmitted(job)).turn().started("b.1").turn().ended("c.1").turn()
+
+    yard.turn(wait_ms=3_600_000)
+    assert not grown(yard)  # its two members would be down at once
+    yard.fact(ev.BudgetSet(DisruptionBudget("few", "default", 2))).turn()
+
+    assert grown(yard)
 
 
 def test_a_gang_that_comes_to_its_end_does_not_start_anew():

@@ -8,7 +8,9 @@ estimate will go on, so it is taken to go on for as long as it has run (Lindy's 
 later the less it would gain, and at most a constant share of its run is spent on restarts.
 """
 
+from madang.core.budgets import Allowance
 from madang.core.draft import Draft
+from madang.core.impact import restart_ms
 from madang.core.live import LiveJob
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Allocation, Job, ReleaseReason
 from madang.core.placement import Unplaced
@@ -16,8 +18,6 @@ from madang.core.seating import fits_when_empty, likeness, seat
 from madang.core.snapshot import Snapshot
 
 GAIN_FACTOR = 4  # the estimate may be wrong by as much and nothing is lost
-GPUS_OF_NODE = 8
-RESTART_MS_ONE, RESTART_MS_NODE, RESTART_MS_MORE = 7_000, 30_000, 60_000
 
 
 def grow(draft: Draft) -> None:
@@ -25,15 +25,18 @@ def grow(draft: Draft) -> None:
     snapshot = draft.snapshot
     if not snapshot.short or _somebody_waits(draft):
         return
+    allowance = Allowance(snapshot, draft.releasing)
     live_of = {id: snapshot.jobs[snapshot.allocations[id].job] for id in snapshot.short}
     for id in sorted(live_of, key=lambda id: live_of[id].job.seq):
         live, allocation = live_of[id], snapshot.allocations[id]
-        if id in draft.releasing or allocation.ended:
+        if id in draft.releasing or not allowance.allows(live.job, allocation):
+            continue
+        if allocation.ended:
             continue  # a gang whose members come to their end does not begin anew
         members = _members_anew(draft, live.job, allocation)
         if _is_worth_it(snapshot, live, allocation, members):
-            gpu_ms = restart_ms(live.job, allocation) * allocation.shape.milli
-            bill_gpu_ms = gpu_ms * len(allocation.seats) // WHOLE_GPU_MILLI
+            milli = _milli(allocation)
+            bill_gpu_ms = restart_ms(live.job, milli) * milli // WHOLE_GPU_MILLI
             by = f"it grows from {len(allocation.seats)} to {members} members"
             draft.release(
                 id, ReleaseReason.MOVED, live.job.grace_ms, by=by, bill_gpu_ms=bill_gpu_ms
@@ -41,19 +44,17 @@ def grow(draft: Draft) -> None:
             return  # one at a time: what the next would take is not known before this one sits
 
 
-def restart_ms(job: Job, allocation: Allocation) -> int:
-    """What a stop and a new start cost: as the job says, else guessed by its size."""
-    if job.restart_ms:
-        return job.restart_ms
-    milli = len(allocation.seats) * allocation.shape.milli
-    if milli <= WHOLE_GPU_MILLI:
-        return RESTART_MS_ONE
-    return RESTART_MS_NODE if milli <= GPUS_OF_NODE * WHOLE_GPU_MILLI else RESTART_MS_MORE
+def _milli(allocation: Allocation) -> int:
+    """GPU-milli of all its members."""
+    return len(allocation.seats) * allocation.shape.milli
 
 
 def worth_from_ms(job: Job, allocation: Allocation) -> int:
     """When it may first be worth to start anew with all members."""
-    cost_ms, more = GAIN_FACTOR * restart_ms(job, allocation), job.members - len(allocation.seats)
+    cost_ms, more = (
+        GAIN_FACTOR * restart_ms(job, _milli(allocation)),
+        job.members - len(allocation.seats),
+    )
     if job.estimate_ms:
         return allocation.running_ms + cost_ms
     return allocation.running_ms + -(-cost_ms * job.members // more)
@@ -63,7 +64,7 @@ def _is_worth_it(snapshot: Snapshot, live: LiveJob, allocation: Allocation, memb
     """True iff what it would gain with so many members is GAIN_FACTOR times what that costs."""
     job, standing, now_ms = live.job, live.standing, snapshot.now_ms
     ran_ms = now_ms - allocation.running_ms
-    cost_ms = restart_ms(job, allocation)
+    cost_ms = restart_ms(job, _milli(allocation))
     if standing.checkpoint_ms > allocation.running_ms:
         cost_ms += now_ms - standing.checkpoint_ms  # run again what was not saved
     if ran_ms < max(GAIN_FACTOR * cost_ms, job.run_ms_min, snapshot.policy.run_ms_min):
