@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from madang.api import ApiSettings, create_app, make_server
 from madang.api.identity import digest_of
 from madang.api.settings import Limits
 from madang.core.events import ProjectSet
-from madang.core.model import Project
+from madang.core.model import Node, Project
 from madang.daemon.clock import WallClock
 from madang.daemon.loop import TurnLoop
 from madang.daemon.yard import DaemonYard
 from madang.engines.code_store import CodeStore
 from madang.ledger import open_ledger
-from tests.api.puppet import Puppet
+from tests.api.puppet import NODES, Puppet
 
 TOKEN = "a-token-of-the-tests"
 OWNER = "tester"
@@ -66,13 +66,14 @@ def serving(
     limits: Limits | None = None,
     send_buffer_bytes: int = 0,
     web: Path | None = None,
+    nodes: Sequence[Node] = NODES,
 ) -> Iterator[Served]:
     """Serve in a thread of this process until the block ends."""
     ledger = open_ledger(f"sqlite:///{place}/madang.db")
     ledger.add_token(OWNER, digest_of(TOKEN), 1)
     code = CodeStore(place / "code")
     (place / "logs").mkdir()
-    engine = Puppet(place / "logs")
+    engine = Puppet(place / "logs", nodes)
     failures: list[str] = []
     loop = TurnLoop(ledger, engine, WallClock(), "tests", lambda: failures.append(loop.failure))
     with socket.socket() as door:

@@ -294,3 +294,21 @@ def test_warning_is_the_last_word_and_nothing_where_there_is_none(monkeypatch, t
 
     (tmp_path / "warning").write_text("its GPUs have been idle for 2 h")
     assert madang.warning() == "its GPUs have been idle for 2 h"
+
+
+def test_checkpoint_saved_leaves_a_whole_mark_and_nothing_outside_a_job(monkeypatch, tmp_path):
+    monkeypatch.delenv("MADANG_CHECKPOINT_DIR", raising=False)
+    madang.checkpoint_saved(1)
+    monkeypatch.setenv("MADANG_CHECKPOINT_DIR", str(tmp_path))
+    madang.checkpoint_saved(2)
+    madang.checkpoint_saved(3)
+
+    assert os.listdir(tmp_path) == [inside.SAVED_MARK]
+    assert json.loads((tmp_path / inside.SAVED_MARK).read_text())["step"] == 3
+
+
+def test_checkpoint_saved_warns_once_where_it_cannot_write(monkeypatch, tmp_path):
+    monkeypatch.setenv("MADANG_CHECKPOINT_DIR", str(tmp_path / "gone"))
+
+    with pytest.warns(RuntimeWarning, match="cannot be written"):
+        madang.checkpoint_saved()

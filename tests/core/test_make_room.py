@@ -125,9 +125,11 @@ def test_a_hole_lies_within_one_domain_of_its_level():
     yard = yard_of("n1: A...\nn2: ....\nn3: B...\nn4: CC..")
     tree_of(yard, {"n1": ("x",), "n2": ("y",), "n3": ("x",), "n4": ("y",)})
 
-    assert words(yard, planned(yard, hole_of("2x4"))) == "n1 n2 | a→n4"
+    assert words(yard, planned(yard, hole_of("2x4", within="any"))) == "n1 n2 | a→n4"
     assert words(yard, planned(yard, hole_of("2x4", within="block"))) == "n1 n3 | a→n4 | b→n4"
-    assert words(yard, planned(yard, hole_of("2x4", within="leaf"))) == "no_level 0"
+    # a gang must be in one block unless it says otherwise, and so must a hole for one
+    assert words(yard, planned(yard, hole_of("2x4"))) == "n1 n3 | a→n4 | b→n4"
+    assert words(yard, planned(yard, hole_of("2x4", within="rack"))) == "no_level 0"
     assert words(yard, planned(yard, hole_of("2x2", within="node"))) == "n2 n2"
 
 

@@ -1,13 +1,10 @@
 """From samples to measurements: windows, and what is missing from them."""
 
-import os
-
 import pytest
 
-from madang.core.events import CheckpointSaved, JobMeasured
+from madang.core.events import JobMeasured
 from madang.core.model import Allocation, AllocationState, Seat, Shape
-from madang.engines.base import GpuSample, MemberSample, NodeSample, Sample
-from madang.engines.local.checkpoints import SETTLED_MS, saved_ms
+from madang.engines.base import GpuSample, NodeSample, Sample
 from madang.engines.measuring import Meter
 
 WINDOW_MS = 10_000
@@ -98,39 +95,3 @@ def test_a_new_attempt_has_a_window_of_its_own():
         found += meter.look(sample(0, 0, 0, 0), [second], at * 1_000, WINDOW_MS)
 
     assert found == []
-
-
-def test_a_checkpoint_is_told_once():
-    meter = Meter()
-
-    def told(*saved: int | None) -> list[CheckpointSaved]:
-        members = [MemberSample("a.1", rank, checkpoint_ms=at) for rank, at in enumerate(saved)]
-        return meter.checkpoints(Sample(members=tuple(members)))
-
-    assert told(None, None) == []
-    assert told(5_000, None) == [CheckpointSaved("a", 5_000)]
-    assert told(5_000, None) == []
-    assert told(9_000, None) == [CheckpointSaved("a", 9_000)]
-
-
-def test_a_checkpoint_counts_once_it_has_settled(tmp_path):
-    now_ms = 1_000_000_000
-    assert saved_ms(tmp_path / "nowhere", now_ms) is None
-    assert saved_ms(tmp_path, now_ms) is None
-    for name, ago_ms in (("step-1/model", 60_000), ("last", 30_000), ("step-2/model", 500)):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("weights")
-        at_ns = (now_ms - ago_ms) * 1_000_000
-        os.utime(path, ns=(at_ns, at_ns))
-
-    assert saved_ms(tmp_path, now_ms) == now_ms - 30_000
-    assert saved_ms(tmp_path, now_ms - 500 + SETTLED_MS) == now_ms - 500
-
-
-def test_a_directory_of_any_size_costs_a_bounded_look(tmp_path):
-    for number in range(2_500):
-        (tmp_path / f"shard-{number}").touch()
-    looked = saved_ms(tmp_path, 1 << 50)
-
-    assert looked is not None

@@ -484,6 +484,12 @@ def test_nodes_sit_in_blocks_and_leaves():
     assert made[7].id == "node-7"
 
 
+def test_nodes_carry_the_labels_of_their_entry():
+    file = FleetFile.model_validate({"nodes": [{"count": 1, "labels": {"rack": "r1", "row": "b"}}]})
+
+    assert fleet_of(file.model_dump()).nodes[0].labels == (("rack", "r1"), ("row", "b"))
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -503,23 +509,6 @@ def test_nodes_sit_in_blocks_and_leaves():
 def test_a_wrong_fleet_file_is_told_what_is_wrong(values, words):
     with pytest.raises(ValidationError, match=words):
         FleetFile.model_validate(values)
-
-
-def test_sensors_tell_of_the_checkpoints_that_the_log_tells_of():
-    fleet = model()
-    fleet.start(launch(seconds="100", steps="50", members=2))
-    fleet.advance(75_010)
-    stay = fleet.stays["a.1"]
-    shown = {one.rank: one.checkpoint_ms for one in sample(fleet, 75_010).members}
-    written = [
-        line
-        for line in log_of(stay, stay.members[0], 1, 75_010).decode().splitlines()
-        if "checkpoint written" in line
-    ]
-
-    assert shown == {0: 10 + 60_000, 1: None}  # every fifth of the run; rank 0 writes for all
-    assert len(written) == 3
-    assert written[-1].startswith("00:01:00.01")
 
 
 def test_a_job_may_say_what_temper_it_has():

@@ -131,7 +131,7 @@ _DROPPED_WORDS = {
     "expired": "its time is over",
     "broken": "a device of it is gone",
     "claimed": "who was promised these cells claims them",
-    "no_level": "no node says where it is in the network",
+    "no_level": "there is no such level of the network",
     "too_large": "the yard is not as large",
     "held": "those who are there must not be moved",
     "crowded": "those who are there have nowhere to go",

@@ -23,6 +23,7 @@ WHERE = (
         choices=("reserved", "on_demand", "spot"),
     ),
 )
+
 JOB = Argument("JOB", "id (digits-42), number (42), or name: its newest job", complete="job")
 NODE = Argument("NODE", "a node's id", complete="node")
 FOLLOW = Option("-f --follow", "go on until the end, or Ctrl-C", kind="flag")

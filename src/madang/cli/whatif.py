@@ -100,7 +100,10 @@ def _journal(given: Given, desk: Desk) -> Iterator[tuple[int, Any]]:
 
 def _lines(desk: Desk) -> Iterator[tuple[int, int, str]]:
     """The journal's lines, page by page."""
-    after = 0
-    while page := desk.client.journal(after, PAGE)["lines"]:
-        yield from page
-        after = page[-1][0]
+    from madang.sim.journals import check_whole
+
+    page = desk.client.journal(0, PAGE)
+    check_whole(page["first_seq"])
+    while page["lines"]:
+        yield from page["lines"]
+        page = desk.client.journal(page["lines"][-1][0], PAGE)

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
         Rejected,
         Unreachable,
     )
-    from madang.client.inside import checkpoint_dir, report, should_stop, warning
+    from madang.client.inside import (
+        checkpoint_dir,
+        checkpoint_saved,
+        report,
+        should_stop,
+        warning,
+    )
 
 _HOMES = {
     "Client": "madang.client.api",
@@ -33,6 +39,7 @@ _HOMES = {
     "Rejected": "madang.client.errors",
     "Unreachable": "madang.client.errors",
     "checkpoint_dir": "madang.client.inside",
+    "checkpoint_saved": "madang.client.inside",
     "report": "madang.client.inside",
     "should_stop": "madang.client.inside",
     "warning": "madang.client.inside",
@@ -49,6 +56,7 @@ __all__ = [
     "Rejected",
     "Unreachable",
     "checkpoint_dir",
+    "checkpoint_saved",
     "pack",
     "report",
     "should_stop",

@@ -1,4 +1,5 @@
-"""What a job says and asks from inside: `report`, `checkpoint_dir`, `should_stop`, `warning`.
+"""What a job says and asks from inside: `report`, `checkpoint_dir`, `checkpoint_saved`,
+`should_stop`, `warning`.
 
 Promises: no call raises into a training for trouble with files, it warns once; a report is one
 `write` of one whole line, so that threads, forks and ranks never mix theirs; outside a job `report`
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 LINE_BYTES_MAX = 65_536
 TEXT_CHARS_MAX = 4_096
 _RESERVED = ("t_ms", "step")
+SAVED_MARK = ".madang-saved"  # in the checkpoint directory: its time is that of the newest one
 
 _guard = threading.Lock()
 _files: dict[str, int] = {}  # path → descriptor, opened for appending
@@ -139,6 +141,30 @@ def checkpoint_dir() -> Path:
     except OSError as error:
         _warn_once("checkpoint_dir", f"checkpoint_dir: {path} cannot be made ({error.strerror})")
     return path
+
+
+def checkpoint_saved(step: Any = None) -> None:
+    """Say that a checkpoint is whole: what was done until now would survive a stop.
+
+    Madang would see it by the files too, a little later; who says it is never taken to be still
+    writing. It weighs when somebody must be moved aside: who has just saved loses least. Outside a
+    job nothing happens.
+    """
+    directory = os.environ.get("MADANG_CHECKPOINT_DIR")
+    if not directory:
+        return
+    said: dict[str, Any] = {"t_ms": time.time_ns() // 1_000_000}
+    if step is not None:
+        _put(said, "step", step)
+    path = os.path.join(directory, SAVED_MARK)
+    beside = f"{path}.{os.getpid()}"
+    try:
+        with open(beside, "w", encoding="utf-8") as mark:
+            mark.write(json.dumps(said) + "\n")
+        os.replace(beside, path)
+    except OSError as error:
+        text = f"checkpoint_saved: {path} cannot be written ({error.strerror}); training goes on"
+        _warn_once("checkpoint_saved", text)
 
 
 def should_stop() -> bool:

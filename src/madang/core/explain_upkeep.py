@@ -1,5 +1,6 @@
 """The words about moves, holes and idle GPUs; see explain.py."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from madang.core.holes import NoHole
@@ -57,12 +58,13 @@ def hole_cost(moves: int, cost_gpu_s: int) -> str:
     return f"{who}, which throws away {gpu_hours(cost_gpu_s)} of work"
 
 
-def no_hole(hole: Hole, why: NoHole) -> str:
+def no_hole(hole: Hole, why: NoHole, levels: Sequence[str]) -> str:
     """Why a hole cannot be made."""
     asked = hole_size(hole)
     match why.code:
         case "no_level":
-            return f"{asked} asked, but no node says what {hole.within} it is in"
+            levels = ", ".join((*levels, "node", "any"))
+            return f"{asked} asked, but there is no such level; there are: {levels}"
         case "too_large":
             return f"{asked} asked, but there are only {why.room} such pieces even if all were free"
         case "held":

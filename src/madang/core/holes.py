@@ -13,12 +13,14 @@ from itertools import chain
 import numpy as np
 
 from madang.core.draft import Draft
+from madang.core.gangs import terms_of
 from madang.core.model import Job, Shape
 from madang.core.moving import Move, Mover, destinations, movers
 from madang.core.placement import members_room, room_on, seats_on
 from madang.core.pool import Ints, Place, Pool
 from madang.core.seating import rows_for
 from madang.core.settings import Hole
+from madang.core.topology import depth_of, tree_of
 
 DOMAINS_MAX = 64  # of those whose rows could be emptied, the cheapest to empty are looked into
 STUCK_MAX = 64  # jobs found to have nowhere to go, before a domain is given up
@@ -40,7 +42,7 @@ class HolePlan:
 class NoHole:
     """Why there is no such hole: a code, and how many of its members there would be room for.
 
-    `no_level`: no node has a domain of this level. `too_large`: not even if the open nodes were
+    `no_level`: there is no such level. `too_large`: not even if the open nodes were
     empty. `held`: not if all who may be moved were gone. `crowded`: they have nowhere to go.
     """
 
@@ -52,7 +54,7 @@ def plan_hole(draft: Draft, hole: Hole) -> HolePlan | NoHole:
     """How the hole would be made in what the draft leaves."""
     search = _Search(draft, hole)
     groups = _domains(draft, hole)
-    if not groups:
+    if groups is None:
         return NoHole("no_level")
     emptied = search.room(search.emptied)
     candidates = []
@@ -71,19 +73,25 @@ def plan_hole(draft: Draft, hole: Hole) -> HolePlan | NoHole:
     return NoHole("crowded", hole.members)
 
 
-def _domains(draft: Draft, hole: Hole) -> list[Ints]:
-    """The rows of each domain that may hold the hole; one group of all where any place will do."""
-    pool, policy = draft.view, draft.snapshot.policy
-    level = hole.within or (policy.within if hole.members > 1 else "")
-    if level in ("", "any"):
-        return [np.arange(pool.nodes)]
-    if level == "node":
-        return [np.array([row]) for row in range(pool.nodes)]
-    depth = policy.levels.index(level) if level in policy.levels else pool.domains.shape[1]
-    if depth >= pool.domains.shape[1]:
-        return []
-    codes = pool.domains[:, depth]
-    return [np.flatnonzero(codes == code) for code in sorted({*codes.tolist()} - {-1})]
+def asker_of(hole: Hole) -> Job:
+    """A job that asks for all of it: what such a one may use, and how near it wants to be."""
+    return Job(hole.id, 0, hole.project, hole.shape, hole.members, within=hole.within)
+
+
+def _domains(draft: Draft, hole: Hole) -> list[Ints] | None:
+    """The rows of each domain that may hold the hole, all in one where any place will do; None if
+    there is no such level.
+
+    Unless it says otherwise it must be as near as the policy wants a gang to be.
+    """
+    pool, snapshot = draft.view, draft.snapshot
+    depth = depth_of(pool.domains)
+    terms = terms_of(asker_of(hole), snapshot.policy, depth, snapshot.now_ms)
+    if terms is None:
+        return None
+    tree = tree_of(pool.domains, np.arange(pool.nodes), shared=terms.shared)
+    ids = tree.ids[terms.within]
+    return [np.flatnonzero(ids == id) for id in np.unique(ids)]
 
 
 def _impossible(search: "_Search", groups: Sequence[Ints], emptied: Ints) -> NoHole:
@@ -93,7 +101,7 @@ def _impossible(search: "_Search", groups: Sequence[Ints], emptied: Ints) -> NoH
     eligible = search.eligible
     if eligible is not None:
         room = np.where(eligible, room, 0)
-    most = max(int(room[rows].sum()) for rows in groups)
+    most = max((int(room[rows].sum()) for rows in groups), default=0)
     if most < search.hole.members:
         return NoHole("too_large", most)
     return NoHole("held", max(int(emptied[rows].sum()) for rows in groups))
@@ -115,9 +123,8 @@ class _Search:
     def __init__(self, draft: Draft, hole: Hole) -> None:
         self.draft, self.hole = draft, hole
         self.movers = movers(draft)
-        # Whoever it is for; a hole for anybody is in the zones that take anybody.
-        asker = Job(hole.id, 0, hole.project, hole.shape, hole.members)
-        self.eligible = rows_for(draft.snapshot, draft.view, asker, hole.shape)
+        # A hole for anybody is in the zones that take anybody.
+        self.eligible = rows_for(draft.snapshot, draft.view, asker_of(hole), hole.shape)
         self.on_row: dict[int, list[Mover]] = {}
         self.emptied = draft.view.scratch()  # what were free if all who may move had left
         for mover in self.movers.values():

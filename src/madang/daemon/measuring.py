@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 
-from madang.core.events import Fact
 from madang.daemon.loop import TurnLoop
 from madang.engines.base import EngineError
 from madang.engines.measuring import Meter
@@ -62,6 +61,5 @@ class Measurer:
             return
         now_ms = self._loop.clock()
         measured = self._meter.look(sample, self._loop.allocations(), now_ms, window_ms)
-        facts: list[Fact] = [*self._meter.checkpoints(sample), *measured]
-        if facts:
-            self._loop.tell(facts)
+        if measured:
+            self._loop.tell(measured)

@@ -100,16 +100,12 @@ class NodeSample:
 
 @dataclass(frozen=True, slots=True)
 class MemberSample:
-    """One running member and its process tree. CPU percent is 100 a core.
-
-    `checkpoint_ms` is when its job was last seen to have saved a checkpoint.
-    """
+    """One running member and its process tree. CPU percent is 100 a core."""
 
     allocation: str
     rank: int
     cpu_percent: float | None = None
     memory_mib: int | None = None
-    checkpoint_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ is missing never counts as zero.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from madang.core.events import CheckpointSaved, JobMeasured
+from madang.core.events import JobMeasured
 from madang.core.model import Allocation, AllocationState
 from madang.engines.base import Sample
 
@@ -42,7 +42,6 @@ class Meter:
 
     def __init__(self) -> None:
         self._windows: dict[str, _Window] = {}
-        self._saved_ms: dict[str, int] = {}
 
     def look(
         self, sample: Sample, allocations: Iterable[Allocation], now_ms: int, window_ms: int
@@ -70,19 +69,6 @@ class Meter:
                 window = _Window(now_ms, now_ms)
             self._windows[allocation.id] = window
         return measured
-
-    def checkpoints(self, sample: Sample) -> list[CheckpointSaved]:
-        """Checkpoints that were saved since the last look, of the jobs that run here."""
-        before, self._saved_ms = self._saved_ms, {}
-        news: list[CheckpointSaved] = []
-        for member in sample.members:
-            if member.checkpoint_ms is None:
-                continue
-            job = member.allocation.rpartition(".")[0]
-            self._saved_ms[job] = member.checkpoint_ms
-            if member.checkpoint_ms > before.get(job, 0):
-                news.append(CheckpointSaved(job, member.checkpoint_ms))
-        return news
 
 
 def _devices(allocation: Allocation) -> list[Device]:

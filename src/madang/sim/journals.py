@@ -36,12 +36,23 @@ def of_ledger(url: str) -> Iterator[tuple[int, Event]]:
     try:
         ledger = open_ledger(url)
         try:
+            check_whole(ledger.journal_span()[0])
             for _, at_ms, event in journal_of(ledger):
                 yield at_ms, event
         finally:
             ledger.close()
     except LedgerError as failure:
         raise NoJournal(str(failure)) from failure
+
+
+def check_whole(first_seq: int) -> None:
+    """Raises:
+    NoJournal: the journal's first lines are gone, and with them what the yard was made of.
+    """
+    if first_seq > 1:
+        raise NoJournal(
+            f"the journal was pruned and begins with line {first_seq}; a replay needs all of it"
+        )
 
 
 def of_lines(lines: Iterator[Sequence[int | str]]) -> Iterator[tuple[int, Event]]:

@@ -85,7 +85,7 @@ class World:
         seen = sample(self.model, self.now_ms)
         allocations = self.state.allocations.values()
         measured = self._meter.look(seen, allocations, self.now_ms, window_ms)
-        self.channel.send([*self._meter.checkpoints(seen), *measured], self.now_ms)
+        self.channel.send([*measured], self.now_ms)
 
     def resync(self) -> None:
         """The fleet tells again what it knows of its nodes and of all live allocations."""

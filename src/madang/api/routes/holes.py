@@ -65,7 +65,7 @@ class Holes:
         hole = self._hole(snapshot, body, by)
         plan = plan_hole(_draft(snapshot), hole)
         if isinstance(plan, NoHole):
-            raise _impossible(hole, plan)
+            raise _impossible(snapshot, hole, plan)
         return _planned_view(snapshot, hole, plan, dry=body.dry_run), hole
 
     def _hole(self, snapshot: Snapshot, body: wire.HoleRequest, by: str) -> Hole:
@@ -101,7 +101,7 @@ class Holes:
         if kept is None or not kept.seats:
             plan = plan_hole(_draft(snapshot), hole)
             why = plan if isinstance(plan, NoHole) else NoHole("changed")
-            raise _impossible(hole, why)
+            raise _impossible(snapshot, hole, why)
         return _kept_view(snapshot, kept)
 
     def _one(self, id: str) -> wire.HoleView:
@@ -121,11 +121,11 @@ def _draft(snapshot: Snapshot) -> Draft:
     return draft
 
 
-def _impossible(hole: Hole, why: NoHole) -> Problem:
+def _impossible(snapshot: Snapshot, hole: Hole, why: NoHole) -> Problem:
     return Problem(
         409,
         "no_room",
-        explain_upkeep.no_hole(hole, why),
+        explain_upkeep.no_hole(hole, why, snapshot.policy.levels),
         given=f"{hole.members}x{hole.shape.gpus}",
         tries=explain_upkeep.smaller_hole(hole, why),
     )

@@ -1,34 +1,65 @@
-"""When a job last saved a checkpoint, as its checkpoint directory shows.
+"""When jobs last saved a checkpoint, as their checkpoint directories show.
 
-What was written to a moment ago may not be whole, so it does not count yet. A directory of any size
-costs a bounded look.
+A job that calls `madang.checkpoint_saved()` leaves a mark, whose time is taken at its word. Of any
+other the newest file is taken, once nobody has written to it for a while: one that is being written
+is no checkpoint yet. Looking costs a bounded number of entries, and no link is followed.
 """
 
 import os
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
-SETTLED_MS = 10_000  # not touched for so long: whoever wrote it has gone on
-ENTRIES_MAX = 2_000  # of it and of the directories in it; more are not looked at
+SAVED_MARK = ".madang-saved"  # as madang.client.inside writes it
+SETTLED_MS = 5_000  # not written to for so long
+ENTRIES_MAX = 4_096  # looked at in one directory tree; the rest are not
+DEPTH_MAX = 3
 
 
-def saved_ms(directory: Path, now_ms: int) -> int | None:
-    """Wall time of the newest file that has settled; None if there is none."""
-    newest_ms, left = 0, ENTRIES_MAX
-    folders = [(str(directory), 0)]
-    while folders and left > 0:
-        path, depth = folders.pop()
+def newest_ms(directory: str, now_ms: int) -> int:
+    """When the newest checkpoint of a directory was saved, 0 if none is seen."""
+    try:
+        return os.stat(os.path.join(directory, SAVED_MARK), follow_symlinks=False).st_mtime_ns // (
+            1_000_000
+        )
+    except OSError:
+        pass
+    newest, left = 0, ENTRIES_MAX
+    stack = [(directory, 0)]
+    while stack and left > 0:
+        folder, depth = stack.pop()
         try:
-            with os.scandir(path) as entries:
+            with os.scandir(folder) as entries:
                 for entry in entries:
                     left -= 1
-                    if left <= 0:
+                    if left < 0:
                         break
                     if entry.is_dir(follow_symlinks=False):
-                        folders += [(entry.path, depth + 1)] if depth < 1 else []
+                        if depth < DEPTH_MAX:
+                            stack.append((entry.path, depth + 1))
                         continue
                     at_ms = entry.stat(follow_symlinks=False).st_mtime_ns // 1_000_000
-                    if newest_ms < at_ms <= now_ms - SETTLED_MS:
-                        newest_ms = at_ms
+                    if at_ms <= now_ms - SETTLED_MS:
+                        newest = max(newest, at_ms)
+                    else:
+                        return 0  # somebody writes: what is there may not be whole
         except OSError:
-            continue  # it is being moved or removed just now
-    return newest_ms or None
+            continue  # it went away while it was looked at, or is not ours to read
+    return newest
+
+
+class Checkpoints:
+    """Remembers what was told of each job. For one thread."""
+
+    def __init__(self) -> None:
+        self._told_ms: dict[str, int] = {}
+
+    def news(self, directories: Mapping[str, str], now_ms: int) -> Iterable[tuple[str, int]]:
+        """(job, when) of each job with a newer checkpoint than was told; `directories` by job.
+
+        Jobs that are not named any more are forgotten.
+        """
+        self._told_ms = {job: at for job, at in self._told_ms.items() if job in directories}
+        for job, directory in directories.items():
+            at_ms = newest_ms(directory, now_ms)
+            if at_ms > self._told_ms.get(job, 0):
+                self._told_ms[job] = at_ms
+                yield job, at_ms

@@ -19,18 +19,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from madang.core.events import Fact, MemberEnded, NodeSeen
+from madang.core.events import CheckpointSaved, Fact, MemberEnded, NodeSeen
 from madang.core.model import Allocation, Exit, Node
-from madang.engines.base import Action, EngineError, Launch, MemberSample, Sample, Start, Stop, Tell
+from madang.engines.base import Action, EngineError, Launch, Sample, Start, Stop, Tell
 from madang.engines.code_store import CodeStore
 from madang.engines.local import devices as machine
 from madang.engines.local import environment, images, proc, records, retention, traces
-from madang.engines.local.checkpoints import saved_ms
+from madang.engines.local.checkpoints import Checkpoints
 from madang.engines.local.crew import Crew, Seen, Stay
 from madang.engines.local.devices import Devices
 from madang.engines.local.keeping import KeeperLink
@@ -41,6 +40,7 @@ from madang.engines.local.sensors import Sensors
 
 SCAN_S = 2.0  # the files are looked at this often; lines of shims come at once
 HEALTH_S = 5.0
+CHECKPOINTS_S = 10.0  # checkpoint directories are looked at this often
 PRUNE_S = 3_600.0
 BURY_AGAIN_S = 5.0
 REMOVE_S = 60.0  # for removing the container of a killed shim
@@ -115,6 +115,7 @@ class LocalEngine:
             self.tell(self._seen(healthy))
         self._spawn("engine", self._loop)
         self._spawn("health", partial(self._watch_health, healthy))
+        self._spawn("checkpoints", self._watch_checkpoints)
         for _ in range(PREPARERS):
             self._spawn("prepare", self._do_slow_work)
 
@@ -198,17 +199,7 @@ class LocalEngine:
                 for rank, member in stay.members.items()
                 if member.seen is Seen.RUNNING and member.shim_pid
             }
-        sample = self._sensors.sample(shims)
-        now_ms = time.time_ns() // 1_000_000
-        members = [self._with_checkpoint(member, now_ms) for member in sample.members]
-        return replace(sample, members=tuple(members))
-
-    def _with_checkpoint(self, member: MemberSample, now_ms: int) -> MemberSample:
-        """Ranks share the directory: the first speaks for all."""
-        if member.rank:
-            return member
-        directory = self._places.checkpoint(member.allocation.rpartition(".")[0])
-        return replace(member, checkpoint_ms=saved_ms(directory, now_ms))
+        return self._sensors.sample(shims)
 
     @property
     def keeper_pid(self) -> int:
@@ -438,6 +429,34 @@ class LocalEngine:
                 healthy = now
                 with self._lock:
                     self.tell(self._seen(healthy))
+
+    def _watch_checkpoints(self) -> None:
+        """A thread of its own: the directories may be on a file system that hangs."""
+        seen = Checkpoints()
+        while not self._closing.wait(CHECKPOINTS_S):
+            try:
+                for job, at_ms in seen.news(self._checkpoint_directories(), _now_ms()):
+                    with self._lock:
+                        self.tell(CheckpointSaved(job, at_ms))
+            except Exception:
+                _log.exception("looking at checkpoints goes on after an error")
+
+    def _checkpoint_directories(self) -> dict[str, str]:
+        """By job, of those that run here."""
+        with self._lock:
+            running = [
+                stay.id
+                for stay in self._crew.stays.values()
+                if any(member.seen is Seen.RUNNING for member in stay.members.values())
+            ]
+        found = {}
+        for id in running:
+            try:
+                env = _read_launch(self._places.launch(id))["env"]
+                found[env["MADANG_JOB"]] = env["MADANG_CHECKPOINT_DIR"]
+            except (EngineError, KeyError):
+                continue  # it has just ended, or was started by an older version
+        return found
 
     # -- files --------------------------------------------------------------------------------
 

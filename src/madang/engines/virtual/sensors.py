@@ -70,7 +70,6 @@ def _member_load(model: FleetModel, stay: Stay, member: Member, now_ms: int) -> 
         member.rank,
         cpu_percent=round(100 * share * max(shape.cpu_milli, 1000) / 1000, 1),
         memory_mib=int((shape.memory_mib or 8_192) * (0.4 + 0.3 * share)),
-        checkpoint_ms=None if member.rank else stay.saved_ms or None,
     )
 
 
