@@ -168,7 +168,7 @@ class PolicyFile(BaseModel):
     misfit: Literal["stop", "hold", "skip", "reserve"] | None = Field(
         None, description="What it means for those behind that a job does not fit now."
     )
-    reservations: int | None = Field(None, ge=1, le=10_000)
+    reservations: int | None = Field(None, ge=0, le=10_000)
     preempts: bool | None = Field(
         None, description="Waiting jobs may take the GPUs of running ones that come after them."
     )
