@@ -96,7 +96,7 @@ def test_lines_do_not_change_from_version_to_version():
 
     assert encode_event(ev.AllocationBound(allocation)) == (
         '["AllocationBound",[["a.1","a","p",1,[2,1000,0,0,[],false],[["n1",[0,3]]],'
-        '"bound",7,0,0,0,"",0,0,[],[]]]]'
+        '"bound",7,0,0,0,"",0,0,[],[],"",0]]]'
     )
     before_exclusive_shapes = (
         '["AllocationBound",[["a.1","a","p",1,[2,1000,0,0,[]],[["n1",[0,3]]],'
