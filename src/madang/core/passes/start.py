@@ -144,12 +144,14 @@ def _hold_back(draft: Draft, job: Job, so_far: Walk, competes_for: int) -> None:
     """A job for which there is no room may keep those behind from what it waits for.
 
     It is given a start time where the policy plans one; if nobody can say one, or the policy plans
-    none, it holds back as the policy has it.
+    none, it holds back as the policy has it. Who has lost patience holds back even so: a start time
+    rests on estimates, and nobody shall wait for ever because they were wrong.
     """
     snapshot, policy = draft.snapshot, draft.snapshot.policy
     if draft.window_of(job) is not None:
         return  # it waits for its own devices: nobody else can have them
-    holds = policy.misfit is Misfit.HOLD or has_lost_patience(snapshot, snapshot.jobs[job.id])
+    lost = has_lost_patience(snapshot, snapshot.jobs[job.id])
+    holds = policy.misfit is Misfit.HOLD or lost
     plans = policy.misfit is Misfit.RESERVE or policy.end_permille
     if plans:
         is_head = so_far.reserved_for(competes_for) < policy.reservations
@@ -163,7 +165,8 @@ def _hold_back(draft: Draft, job: Job, so_far: Walk, competes_for: int) -> None:
         return
     if plans and draft.timeline.reserve(job):
         so_far.reserved.append(competes_for)
-    elif holds:
+        holds = lost
+    if holds:
         so_far.held_back |= competes_for
         so_far.holders.append((competes_for, job.id))
 
