@@ -19,11 +19,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from benchmarks import placement, turns
 from madang.core import events as ev
+from madang.core.cells.room import shielded
 from madang.core.controller import Controller
 from madang.core.explain import why
 from madang.core.model import Job, Node, Project, Provisioning, Shape
@@ -32,6 +34,7 @@ from madang.core.plan import plan
 from madang.core.policies import MADANG
 from madang.core.seating import Seated, seat
 from madang.core.settings import Quota
+from madang.core.state import State
 
 NODES, NODES_LARGE, NODES_KAI = 5_000, 12_500, 500
 GPUS = 8
@@ -103,6 +106,11 @@ def quantiles(spent: list[float]) -> dict[str, float]:
     }
 
 
+def _planned(state: State) -> object:
+    """The decisions of a turn."""
+    return plan(state.snapshot(NOW_MS))
+
+
 # -- the shapes -----------------------------------------------------------------------------------
 
 
@@ -152,7 +160,7 @@ def gang() -> dict[str, object]:
     controller.state.apply(ev.JobSubmitted(Job("gang", 10**6, "p", Shape(1), 512)), NOW_MS)
     decisions = plan(controller.state.snapshot(NOW_MS))
     assert len(decisions) == 1, decisions
-    found["plan_512x1"] = spent_ms(lambda: plan(controller.state.snapshot(NOW_MS)))
+    found["plan_512x1"] = spent_ms(partial(_planned, controller.state))
     return found
 
 
@@ -173,10 +181,8 @@ def unschedulable() -> dict[str, object]:
         )
         settle(controller, waiting, NOW_MS)
         told = why(controller.state.snapshot(NOW_MS), "gang")
-        asked = spent_ms(
-            lambda controller=controller: why(controller.state.snapshot(NOW_MS), "gang"),  # type: ignore[misc]
-            runs=10,
-        )
+        state = controller.state
+        asked = spent_ms(partial(lambda of: why(of.snapshot(NOW_MS), "gang"), state), runs=10)
         found[f"{nodes}_nodes"] = {**asked, "code": told.code, "text": told.text[:160]}
     return found
 
@@ -198,8 +204,7 @@ def preemption() -> dict[str, object]:
         decisions = plan(controller.state.snapshot(NOW_MS))
         kinds = sorted(type(one).__name__ for one in decisions)
         assert kinds == ["JobNominated", "ReleaseAsked"], kinds
-        asked = spent_ms(lambda controller=controller: plan(controller.state.snapshot(NOW_MS)))  # type: ignore[misc]
-        found[f"{nodes}_nodes"] = asked
+        found[f"{nodes}_nodes"] = spent_ms(partial(_planned, controller.state))
     return found
 
 
@@ -220,10 +225,11 @@ def cells() -> dict[str, object]:
     for name, promised in (
         ("none", ()),
         ("loose", (("node", 1_000), ("leaf", 20))),
-        ("tight", (("node", 3_500),)),
+        ("tight", (("node", NODES - 1),)),  # all but the node where firm work is
     ):
         controller = fleet(NODES, cells=promised)
         fill(controller, 12_000, 1)
+        settle(controller, [ev.JobSubmitted(replace(firm, id="first"))], 3)
         snapshot = controller.state.snapshot(NOW_MS)
 
         def ask(controller: Controller = controller) -> Seated | Unplaced:
@@ -236,11 +242,15 @@ def cells() -> dict[str, object]:
             assert snapshot.cells is not None, "promised nothing"
             book = snapshot.cells
             found[f"scratch, {name}"] = spent_ms(book.scratch, runs=100)
+            pool = controller.state.pool
+            found[f"second look, {name}"] = spent_ms(partial(shielded, book, pool))
+            book.shields.clear()
+            began_s = time.process_time()
+            shielded(book, pool)
+            found[f"first of them, {name}, ms"] = round((time.process_time() - began_s) * 1e3, 2)
             claim = Job("claim", 10**7, "tenant", Shape(8), 1, Provisioning.RESERVED)
             controller.state.apply(ev.JobSubmitted(claim), NOW_MS)
-            found[f"turn with a claim, {name}"] = spent_ms(
-                lambda controller=controller: plan(controller.state.snapshot(NOW_MS))  # type: ignore[misc]
-            )
+            found[f"turn with a claim, {name}"] = spent_ms(partial(_planned, controller.state))
     return found
 
 

@@ -73,15 +73,14 @@ def shielded(book: CellBook, pool: Pool) -> Pool:
             hidden[rows] |= shield(book, pool, at)
     rows = np.flatnonzero(hidden)
     _keep_only(view, rows, ~hidden[rows])
-    for row in rows.tolist():
-        gpus = book.forest.gpus[row]
-        left = gpus - hidden.item(row).bit_count()
-        for free, total, used in (
-            (view.cpu_free, book.cpu_total, book.host_cpu),
-            (view.memory_free, book.memory_total, book.host_memory),
-        ):
-            theirs = total.item(row) * left // gpus - used.item(row)
-            free[row] = min(free.item(row), max(0, theirs))
+    gpus = np.maximum(np.array(book.forest.gpus, np.int64)[rows], 1)
+    left = gpus - np.bitwise_count(hidden[rows])
+    for free, total, used in (
+        (view.cpu_free, book.cpu_total, book.host_cpu),
+        (view.memory_free, book.memory_total, book.host_memory),
+    ):
+        theirs = np.maximum(total[rows] * left // gpus - used[rows], 0)
+        free[rows] = np.minimum(free[rows], theirs)
     return view
 
 
