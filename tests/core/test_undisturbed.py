@@ -1,4 +1,4 @@
-"""Nobody is moved aside for ever: after the first few times, each stay is safe for twice as long."""
+"""Nobody is moved aside for ever: after the first few times, each stay is safe for longer."""
 
 from dataclasses import replace
 
