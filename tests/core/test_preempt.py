@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from madang.api.routes.budgets import budget_views
 from madang.api.sentences import sentence
 from madang.core import events as ev
 from madang.core.codec import encode_event
@@ -335,3 +336,10 @@ def test_why_names_who_leaves_for_whom_what_it_costs_and_until_when():
     assert sentence(encode_event(yard.last.decisions[0])) == (
         "a.1 was asked to end: b needs its GPUs, 4.03 GPU·h of work at most is lost (30 s of grace)"
     )
+
+
+def test_a_budget_is_shown_with_its_members_and_who_of_them_is_down():
+    yard = serving("n1: AA\nn2: CC", 2).submit("b: 2 priority=9").turn()
+    shown = budget_views(yard.state.snapshot(yard.now_ms))
+
+    assert [(one.id, one.members, one.down, one.down_max) for one in shown] == [("chat", 2, 1, 2)]
