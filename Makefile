@@ -99,9 +99,10 @@ check-rooms: ## the arrows between rooms (import-linter)
 check-tidy: ## sizes, leftovers, unused modules (tools/tidy.py)
 	@$(BIN)/python -m tools.tidy
 
-bench: install $(STAMPS)/dev ## latency and throughput beside Slurm, start-up, memory
+bench: install $(STAMPS)/dev ## latency and throughput beside Slurm, start-up, memory, scale
 	@$(BIN)/python -m benchmarks.startup
 	@$(BIN)/python -m benchmarks.latency
+	@$(BIN)/python -m benchmarks.scale
 
 # --- releasing -------------------------------------------------------------------------------
 

@@ -15,6 +15,10 @@ from hashlib import sha256
 
 import numpy as np
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from madang.core.state import State
+
 NODES = 5_000
 GOAL_PER_S = 20_000
 WARM = 2_000  # decisions before the clock starts: kernels loaded, a first mix learned
@@ -104,7 +108,7 @@ def turns_per_s(shapes: list[tuple[int, int, int]]) -> float:
     return len(decisions) / (time.process_time() - began_s)
 
 
-def yard():  # type: ignore[no-untyped-def]
+def yard() -> "State":
     from madang.core.events import NodeSeen, ProjectSet
     from madang.core.model import Node, Project
     from madang.core.state import State

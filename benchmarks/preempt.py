@@ -15,6 +15,7 @@ import platform
 import sys
 import time
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from madang.core.controller import Controller
 from madang.core.events import (
@@ -127,7 +128,7 @@ def main() -> int:
     print(f"python {platform.python_version()} on {platform.machine()}", file=sys.stderr)
     nodes, rounds = options.nodes, options.rounds
     guarantee = QuotaSet(Quota("project:ours", guaranteed_milli=64_000))
-    cases = (
+    cases: tuple[tuple[Any, ...], ...] = (
         ("single", 1, [], waiting(1)),
         ("reclaim", 1, [guarantee], waiting(1, priority=0)),
         ("gang 512x1", 1, [], waiting(1, 512, within="block")),

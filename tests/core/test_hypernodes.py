@@ -3,7 +3,6 @@
 import pytest
 
 from madang.core import events as ev
-from madang.core.check import check
 from madang.core.hypernodes import Domain, Members, Placer, Topology, flaws, oddities
 from madang.core.model import Node
 from madang.core.policy import DEFAULT, Policy
@@ -172,16 +171,13 @@ def test_the_levels_of_a_tree_are_the_policys_whatever_policy_is_set():
 
 def test_a_promise_is_void_when_the_tree_tears_it_apart():
     yard = Yard("n0: AA at=b0/l0\nn1: BB at=b0/l0")
-    yard.submit("c: 2x2").turn()
-    job = yard.state.jobs["c"].job
-    promised = ev.JobNominated("c", yard.state.allocations["a.1"].seats * 2)
-    two = (promised.seats[0], yard.state.allocations["b.1"].seats[0])
-    yard.state.apply(ev.JobNominated(job.id, two), yard.now_ms)
-    yard.fact(ev.JobStopAsked("a")).turn()
-    assert "c" in yard.state.nominations
+    seats = tuple(yard.state.allocations[id].seats[0] for id in ("a.1", "b.1"))
+    yard.submit("c: 2x2").stop("a").stop("b").turn()
+    yard.state.apply(ev.JobNominated("c", seats), yard.now_ms)
+    yard.seen("n0", cpu_milli=1).turn()  # it looks again, and waits for those who leave
+    assert yard.state.nominations == {"c": seats}
 
     apart = Topology(LEVELS, domains=(domain("p0", 2, "nodes:n0"), domain("p1", 2, "nodes:n1")))
     yard.fact(ev.TopologySet(apart)).turn()
 
     assert "drop c" in yard.decisions()
-    check(yard.state)

@@ -4,6 +4,7 @@ Every job that runs is 1 h old unless the case says otherwise; the waiting one i
 """
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ HOUR_MS = 3_600_000
 POLICY = Policy("classes", order=("priority",), misfit=Misfit.SKIP, preempts=True)
 
 
-def yard_of(picture: str, policy: Policy = POLICY, **changes: dict) -> Yard:
+def yard_of(picture: str, policy: Policy = POLICY, **changes: Any) -> Yard:
     """A yard whose jobs checkpoint and have run for an hour; `changes` are of some of them.
 
     Of a job (`priority`, `checkpoints`, …), of its standing (`preemptions`), or `ran_ms`, how long
@@ -38,6 +39,7 @@ def yard_of(picture: str, policy: Policy = POLICY, **changes: dict) -> Yard:
         standing = {n: change.pop(n) for n in list(change) if n in live.standing.__slots__}
         live.job = replace(live.job, **change)
         live.standing = replace(live.standing, running_ms=running_ms, **standing)
+        assert live.allocation is not None
         held = yard.state.allocations[live.allocation]
         moved = replace(held, running_ms=running_ms, bound_ms=running_ms)
         yard.state.allocations[live.allocation] = moved
@@ -53,7 +55,7 @@ def leavers(yard: Yard) -> str:
 
 
 # (the yard, what is so of those who run, who waits, who leaves for whom)
-CASES = {
+CASES: dict[str, tuple[str, dict[str, Any], list[str], str]] = {
     "the youngest of equals loses the least": (
         "n1: AACC",
         {"a": {"ran_ms": 600_000}},
@@ -212,6 +214,7 @@ def test_both_sides_are_told_for_whom_and_what_it_costs():
     yard = yard_of("n1: AAAA", a={"ran_ms": HOUR_MS}).submit("b: 4 priority=9").turn()
 
     asked = yard.last.decisions[0]
+    assert isinstance(asked, ev.ReleaseAsked)
     assert (asked.by, asked.bill_gpu_ms) == ("b", 4 * (HOUR_MS + 10 + 30_000))
     held = yard.state.allocations["a.1"]
     assert (held.released_for, held.bill_gpu_ms) == ("b", asked.bill_gpu_ms)
@@ -235,10 +238,11 @@ def test_a_victim_counts_how_often_it_was_moved_and_goes_on_later():
 # -- budgets -----------------------------------------------------------------------------------
 
 
-def serving(picture: str, down_max: int, **changes: dict) -> Yard:
+def serving(picture: str, down_max: int, **changes: Any) -> Yard:
     """A yard whose jobs all count under one budget."""
     ids = sorted({letter.lower() for letter in picture if letter.isupper()})
-    yard = yard_of(picture, **{id: {"budget": "chat", **changes.get(id, {})} for id in ids})
+    counted: dict[str, Any] = {id: {"budget": "chat", **changes.get(id, {})} for id in ids}
+    yard = yard_of(picture, **counted)
     return yard.fact(ev.BudgetSet(DisruptionBudget("chat", "default", down_max)))
 
 
@@ -305,6 +309,7 @@ def test_cheapest_room_decides_nothing():
     room = cheapest_room(draft, job, yard.state.allocations.values())
 
     assert draft.decisions == []
+    assert room is not None
     assert [victim.allocation.id for victim in room.victims] == ["a.1"]
     assert room.bill_gpu_ms == impact_gpu_ms(draft.snapshot, yard.state.allocations["a.1"])
     assert room.seated.places == ((0, (0, 1)),)

@@ -91,6 +91,7 @@ def test_a_score_that_is_kept_wrongly_breaks_the_invariant():
     state = yard("madang", 1)
     assert best(state.pool, state.view(0).scorer, state.models, SHAPES[0]) is not None
     check(state)
+    assert state.pool.changes is not None
     (kept,) = state.pool.changes.kept.values()
     kept.scores.value[3] += 1
 
@@ -106,7 +107,7 @@ def test_what_was_learned_is_read_again_from_its_row(placement, since):
     assert learned.seq == REFRESH_LEAST
     row = from_json(Learned, to_json(learned))
     again = with_recent(
-        restored(state.nodes.values(), [], [], [], [], [state.policy, row]), state.learner.since
+        restored([*state.nodes.values()], [], [], [], [], [state.policy, row]), state.learner.since
     )
 
     assert again.learner.madang.mix == state.learner.madang.mix

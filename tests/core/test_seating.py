@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -395,7 +396,7 @@ def test_an_exclusive_node_with_a_guest_breaks_the_invariant():
 # -- properties: one member finds a node iff there is one, and the best in the stated order --------
 
 MODELS = ("H100", "L4")
-NODES = st.lists(
+NODES: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
     st.builds(
         dict,
         gpus=st.integers(0, 4),
@@ -415,7 +416,7 @@ SHAPES = st.one_of(
     ),
     st.builds(Shape, gpus=st.just(1), gpu_milli=st.integers(1, 1000)),
 )
-JOBS = st.builds(
+JOBS: st.SearchStrategy[dict[str, Any]] = st.builds(
     dict,
     shape=SHAPES,
     members=st.integers(1, 5),

@@ -8,7 +8,7 @@ from madang.core import events as ev
 from madang.core.controller import Controller
 from madang.core.keys import DOUBLINGS_MAX, undisturbed_ms
 from madang.core.live import LiveJob
-from madang.core.model import Job, Node, Project, Shape, Standing
+from madang.core.model import Exit, Job, Node, Project, Shape, Standing
 from madang.core.policies import MADANG
 
 JOB = Job("a-1", 1, "default", Shape(1), checkpoints=True)
@@ -47,16 +47,17 @@ def test_two_that_lose_all_their_work_whenever_they_move_both_end():
         ],
         1,
     )
-    state, now_ms, ended = controller.state, 1, set()
+    ended: set[str] = set()
+    state, now_ms = controller.state, 1
     while len(ended) < 2 and now_ms < 10_000_000:
         facts: list[ev.Fact] = []
         for one in list(state.allocations.values()):
             if not one.running_ms:
                 facts.append(ev.MemberStarted(one.id, 0, now_ms))
             elif one.releasing_ms:
-                facts.append(ev.MemberEnded(one.id, 0, ev.Exit(143), now_ms))
+                facts.append(ev.MemberEnded(one.id, 0, Exit(143), now_ms))
             elif now_ms - one.running_ms >= 100_000:
-                facts.append(ev.MemberEnded(one.id, 0, ev.Exit(0), now_ms))
+                facts.append(ev.MemberEnded(one.id, 0, Exit(0), now_ms))
         step = controller.step(facts, now_ms)
         ended |= {event.job for event in step.events if isinstance(event, ev.JobEnded)}
         now_ms += 1_000

@@ -59,7 +59,7 @@ class FakeNvml(ModuleType):
         return f"GPU-{index}"
 
     def nvmlDeviceGetName(self, index: int) -> str:
-        return self.models[index]
+        return str(self.models[index])
 
     def nvmlDeviceGetMigMode(self, index: int) -> tuple[int, int]:
         raise self.NVMLError("Not Supported")
@@ -114,7 +114,7 @@ class FakeMigNvml(FakeNvml):
     def nvmlDeviceGetName(self, index: Any) -> str:
         if isinstance(index, tuple):
             return f"{self.models[index[0]]} MIG {self.parts[index[0]][index[1]]}"
-        return self.models[index]
+        return str(self.models[index])
 
     def nvmlDeviceGetMemoryInfo(self, index: Any) -> Any:
         return SimpleNamespace(total=(5 if isinstance(index, tuple) else 40) << 30, used=0)

@@ -484,6 +484,12 @@ def test_nodes_sit_in_blocks_and_leaves():
     assert made[7].id == "node-7"
 
 
+def test_nodes_carry_the_labels_of_their_entry():
+    file = FleetFile.model_validate({"nodes": [{"count": 1, "labels": {"rack": "r1", "row": "b"}}]})
+
+    assert fleet_of(file.model_dump()).nodes[0].labels == (("rack", "r1"), ("row", "b"))
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

@@ -274,8 +274,11 @@ class Draft:
         places: list[Place] = []
         for seat in seats:
             live = self.snapshot.nodes[seat.node]
-            usable = live.node.usable
-            places.append((live.row, tuple([gpu for gpu in seat.gpus if usable >> gpu & 1])))
+            usable, gpus = live.node.usable, seat.gpus
+            # By far the most are on nodes in good health; one may have got smaller.
+            if usable != (1 << live.node.gpus) - 1 or max(gpus, default=-1) >= live.node.gpus:
+                gpus = tuple([gpu for gpu in gpus if usable >> gpu & 1])
+            places.append((live.row, gpus))
         return places
 
     def held_places(self, allocation: Allocation) -> list[Place]:

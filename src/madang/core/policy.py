@@ -47,7 +47,8 @@ class Policy:
     (Tiresias, NSDI 2019, with two levels; here as many as it takes): level L begins at
     `level_ms · level_factor^(L-1)`. Service counts as `run time · gpus^(service_gpus_quarters/4)`.
     `levels` name the network tree's levels from the root down (Node.domains); `within` is the one
-    that holds a gang of several nodes unless its job says otherwise ("": anywhere).
+    that holds a training on several nodes unless its job says otherwise ("": the outermost that
+    nodes name; "any": none does).
     A job that has waited `patience_ms` since it last ran, its head start included, goes first and
     lets nobody pass, so that nobody starves (0: patience without end).
 

@@ -13,6 +13,7 @@ import numpy as np
 from madang.core.cells.claims import claim, label, may_claim
 from madang.core.cells.room import breaks, is_firm, shielded
 from madang.core.gangs import could_hold_gang, gang_likeness, least_members, place_gang
+from madang.core.hypernodes import ANYWHERE
 from madang.core.model import Category, Job, Seat, Shape
 from madang.core.placement import (
     Unplaced,
@@ -27,6 +28,7 @@ from madang.core.ranking import best
 from madang.core.snapshot import Snapshot
 from madang.core.zones import access
 
+TRAINING = Category.TRAINING
 SERVING_NODES = 3  # a service spreads over so many nodes unless it says otherwise
 CIRCLES_MAX = 4  # of ever more rows, in which a gang looks for room one after the other
 _FETCH_BITS = 24
@@ -136,9 +138,11 @@ def _is_plain(job: Job) -> bool:
 def spread_of(job: Job) -> int:
     """Over how many nodes the job's members go if there are so many; 1 if it packs.
 
-    A job that asks for nearness (`within`, `switches`, segments) gets that, and no spread.
+    A job that must be near (`within`, by default every training gang; `switches`, segments) gets
+    that, and no spread.
     """
-    if job.members == 1 or job.within or job.switches or job.segments:
+    near = job.within not in ("", ANYWHERE) or (not job.within and job.category is TRAINING)
+    if job.members == 1 or near or job.switches or job.segments:
         return 1
     asked = job.spread_nodes or (SERVING_NODES if job.category is Category.SERVING else 1)
     return min(asked, job.members)

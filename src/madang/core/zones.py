@@ -5,7 +5,7 @@ then the public ones, or the one zone that it names; of each only if its size is
 that name no zone are in the zone `public`; a zone that nobody has set takes everyone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from madang.core.model import WHOLE_GPU_MILLI, Job
@@ -41,6 +41,14 @@ def access(snapshot: Snapshot, job: Job) -> Access | None:
         if (not job.zone or zone.id == job.zone) and not shut(snapshot, zone, job):
             (own if zone.owners else public).append(code)
     return Access(tuple(sorted(own)), tuple(sorted(public)))
+
+
+def allowed_on(snapshot: Snapshot, job: Job, nodes: Iterable[str]) -> bool:
+    """True iff the zones of all these nodes take the job."""
+    allowed = access(snapshot, job)
+    if allowed is None:
+        return True
+    return all(snapshot.zones[snapshot.nodes[node].node.zone] in allowed.all for node in nodes)
 
 
 def zone_named(snapshot: Snapshot, name: str) -> Zone:

@@ -6,7 +6,7 @@ moved aside goes on later where it was, and pays for the restart. Nothing here d
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from madang.core.controller import Controller
 from madang.core.estimates import NEVER_MS
@@ -22,6 +22,7 @@ from madang.core.events import (
 from madang.core.forecast import MEDIAN_PERMILLE, expected_start
 from madang.core.history import guess
 from madang.core.model import WHOLE_GPU_MILLI, Allocation, Exit, Job, Node, Project, Shape
+from madang.core.policies import PACKED
 from madang.core.policy import Policy
 from madang.sim.stage import Stage
 
@@ -111,7 +112,8 @@ class Replay(Stage):
         self._fresh: tuple[range, int] = (range(0), 0)  # who came last, and when
         self.per_node = per_node
         super().__init__(Controller())
-        self.controller.state.policy = policy
+        # Nodes are equal and GPUs are all there is: what is compared is the order.
+        self.controller.state.policy = replace(policy, placement=PACKED)
         self.outcome = Outcome([0] * len(jobs))
         self.progress = [Progress(job.duration_ms) for job in jobs]
         # (time, order, what): ends of allocations; an entry whose allocation has moved is stale.

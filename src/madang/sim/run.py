@@ -25,6 +25,7 @@ from madang.core.check import (
 from madang.core.codec import encode_event
 from madang.core.controller import Controller
 from madang.core.model import NodeState, Project, ReleaseReason
+from madang.core.zones import allowed_on
 from madang.engines.virtual import FleetModel
 from madang.sim.faults import QUIET, Channel
 from madang.sim.scenario import LENGTH_MS, PROJECTS, Scenario, scenario
@@ -34,7 +35,7 @@ from madang.sim.world import World, picture, replayed, restored_from_rows
 
 TURNS_MAX = 20_000  # a scenario that takes more does not come to rest
 RESYNC_MS = 60_000
-CALM_MS_MAX = 6 * 3_600_000  # every job ends in minutes once nothing is in its way
+CALM_MS_MAX = 12 * 3_600_000  # jobs take minutes, but those who move each other aside take turns
 
 
 class NotLive(AssertionError):
@@ -177,8 +178,23 @@ class _Play:
                 check_binding(world.state, event.allocation)
         check_budgets(world.state, step.decisions)
         self._check_quota(step.events)
+        self._check_zones(step.events)
         self.truth.look(step.events, world.state)
         self.upkeep.look(world.now_ms, step.events, world.state)
+
+    def _check_zones(self, events: tuple[ev.Event, ...]) -> None:
+        """Nobody is given a node whose zone is shut to the job."""
+        snapshot = self.world.state.view(self.world.now_ms)
+        for event in events:
+            if (
+                not isinstance(event, ev.AllocationBound)
+                or event.allocation.job not in snapshot.jobs
+            ):
+                continue
+            job, nodes = snapshot.jobs[event.allocation.job].job, event.allocation.seats
+            assert allowed_on(snapshot, job, [seat.node for seat in nodes]), (
+                f"in a zone that is shut to it: {event}"
+            )
 
     def _check_quota(self, events: tuple[ev.Event, ...]) -> None:
         """Never above quota, unless the quota was lowered below what was held."""

@@ -15,6 +15,7 @@ from madang.engines.virtual import Faults, Fleet, Times
 from madang.sim.disruption import disruption
 from madang.sim.faults import Chaos
 from madang.sim.networks import network
+from madang.sim.places import places
 from madang.sim.tenancy import Tenancy, tenancy
 
 PROJECTS = ("vision", "speech")
@@ -63,13 +64,18 @@ def scenario(seed: int) -> Scenario:
     fleet = _fleet(random, seed)
     wired = network(seed, len(fleet.nodes), LENGTH_MS)
     fleet = replace(fleet, nodes=wired.placed(fleet.nodes))
+    where = places(seed, PROJECTS, fleet.nodes, LENGTH_MS)
+    fleet = replace(fleet, nodes=where.placed(fleet.nodes))
     owned = tenancy(seed, PROJECTS, LENGTH_MS)
     stops = disruption(seed, PROJECTS, LENGTH_MS)
     asks = [Ask(0, ev.ProjectSet(Project(project))) for project in PROJECTS]
-    asks += [Ask(at_ms, fact) for at_ms, fact in (*owned.facts, *wired.facts, *stops.facts)]
+    asks += [
+        Ask(at_ms, fact) for at_ms, fact in (*owned.facts, *wired.facts, *stops.facts, *where.facts)
+    ]
     env: dict[str, tuple[tuple[str, str], ...]] = {}
     for number in range(1, random.randint(10, 40)):
         job = stops.counted(wired.near(owned.classed(_job(random, number))))
+        job = where.wishing(job, MODELS)
         env[job.id] = stops.saving(job, _behaviour(random))
         asks.append(Ask(job.submitted_ms, ev.JobSubmitted(job)))
         asks += _second_thoughts(random, job)
@@ -82,7 +88,7 @@ def scenario(seed: int) -> Scenario:
     booked = Random(f"madang/calendar/{seed}")
     if booked.random() < 0.4:
         asks = _calendar(booked, asks)
-    asks.insert(0, Ask(0, ev.PolicySet(policy)))
+    asks.insert(0, Ask(0, ev.PolicySet(where.policy(policy))))
     asks.sort(key=lambda ask: ask.at_ms)
     return Scenario(seed, fleet, chaos, tuple(asks), env)
 

@@ -15,6 +15,7 @@ from madang.core.events import (
     JobRequeued,
     JobWarned,
     ReleaseAsked,
+    SettingDropped,
 )
 from madang.core.idle import NoRule, rule_of
 from madang.core.model import Allocation, ReleaseReason, Seat
@@ -42,6 +43,7 @@ class Upkeep:
     def look(self, now_ms: int, events: Sequence[Event], state: State) -> None:
         """After each turn, with what it changed."""
         dropped = {event.hole for event in events if isinstance(event, HoleDropped)}
+        dropped |= {event.key for event in events if isinstance(event, SettingDropped)}
         for event in events:
             match event:
                 case ReleaseAsked(reason=ReleaseReason.MOVED):

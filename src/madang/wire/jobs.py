@@ -130,7 +130,7 @@ class JobRequest(BaseModel):
     within_soft: bool = Field(False, description="`within` is a wish, not a condition.")
     switches: int = Field(0, ge=0, le=MEMBERS_MAX, description="At most so many leaf switches.")
     switches_wait: DurationMs = Field(
-        0, description="How long to wait for so few switches; then any number will do."
+        0, description="How long to insist on so few switches; then any will do. 0: for ever."
     )
     segments: list[SegmentRequest] = Field(
         default_factory=list, max_length=8, description="Members that must sit close, outer first."

@@ -2,8 +2,9 @@
 
 A running job that moves has its promise kept until it has left the place it moves from.
 A promise is void when its node or a device of it is not there any more, when its project may not
-hold that much any more, when its nodes are no longer as near as its job demands, when it would
-break a promise of cells, or when nobody is left whose leaving it could wait for.
+hold that much any more, when a zone is shut to it by now, when its nodes are no longer as near as
+its job demands, when it would break a promise of cells, or when nobody is left whose leaving it
+could wait for.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from madang.core.live import LiveJob
 from madang.core.model import AllocationState
 from madang.core.pool import Place
 from madang.core.seating import Seated, shape_at, with_cells
+from madang.core.zones import allowed_on
 
 
 def honour(draft: Draft) -> None:
@@ -39,6 +41,7 @@ def honour(draft: Draft) -> None:
             kept is None
             or not snapshot.pool.could_ever_hold(places, promised.shape)
             or not draft.within_quota(job)
+            or not allowed_on(snapshot, job, [seat.node for seat in seats])
             or not keeps_terms(snapshot.pool, job, rows, snapshot.now_ms, snapshot.policy)
         ):
             draft.drop_nomination(job_id)
