@@ -15,7 +15,7 @@ from madang.core.policy import Policy
 _SCALE = 1 << 16
 
 
-MOVES_FREE = 8
+MOVES_FREE = 32
 DOUBLINGS_MAX = 16  # of the least run time of a job that is moved aside again and again
 
 
