@@ -198,8 +198,8 @@ GOLDEN: dict[str, tuple[int, int]] = {
     "tiresias": (1714683, 255),
     "easy": (4643636, 0),
     "conservative": (5784588, 0),
-    "madang": (2183789, 317),
-    "hasty": (5798151, 674),
+    "madang": (1800173, 449),
+    "hasty": (2528479, 2868),
 }
 
 
@@ -233,7 +233,7 @@ ITP_GOLDEN: dict[str, tuple[float, float, int]] = {
     "srtf": (31012.6, 47707.8, 216),
     "tiresias": (37972.2, 52997.7, 1111),
     "easy": (36593.4, 42586.0, 0),
-    "madang": (33142.3, 55155.1, 1359),
+    "madang": (32657.2, 55021.2, 1573),
 }
 
 
