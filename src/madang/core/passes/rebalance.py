@@ -16,7 +16,7 @@ import numpy as np
 from madang.core.budgets import Allowance
 from madang.core.draft import Draft
 from madang.core.impact import Clearing, impact_gpu_ms, may_be_stopped
-from madang.core.model import Allocation, ReleaseReason
+from madang.core.model import Allocation, Job, ReleaseReason
 from madang.core.ordering import Key, Turns
 from madang.core.placement import Unplaced, room_on, seats_on
 from madang.core.policy import Victims
@@ -35,15 +35,14 @@ def rebalance(draft: Draft) -> None:
     snapshot, rights = draft.snapshot, Rights.of(draft)
     if not snapshot.queue or not rights.any_preemption():
         return
-    movable = _movable(draft, rights)
-    if not movable:
+    asking = _asking(draft)
+    first = next(asking, None)
+    movable = _movable(draft, rights) if first is not None else []
+    if first is None or not movable:
         return
     way = _way(draft, movable)
     failed: set[object] = set()
-    for job_id in chain(_entitled(draft), _in_turn(draft)):
-        job = snapshot.jobs[job_id].job
-        if not draft.may_start(job_id) or draft.is_held_back(job):
-            continue
+    for job in chain((first,), asking):
         claim = rights.claim(job)
         # What found no room among these victims finds none among fewer.
         ask = (likeness_in(snapshot, job), job.project if claim.groups else "")
@@ -53,6 +52,14 @@ def rebalance(draft: Draft) -> None:
             failed.add(ask)
         if way.is_done or len(failed) == TRIED_PER_TURN_MAX:
             return
+
+
+def _asking(draft: Draft) -> Iterator[Job]:
+    """Who waits for nothing but devices and is held back by nobody, as the draft stands by then."""
+    for job_id in chain(_entitled(draft), _in_turn(draft)):
+        job = draft.snapshot.jobs[job_id].job
+        if draft.may_start(job_id) and not draft.is_held_back(job):
+            yield job
 
 
 def _way(draft: Draft, movable: list[Movable]) -> "_CheapestFirst | _LastFirst":
