@@ -217,9 +217,9 @@ def test_ten_thousand_silent_connections_lock_nobody_out(yard, said):
 # -- through the command line ----------------------------------------------------------------------
 
 FILES = {
-    "unknown key": ("command: [true.py]\ngpu: 2\n", 4, ["gpu", "did you mean", "gpus"]),
+    "unknown key": ("command: [true.py]\ngpu: 2\n", 2, ["gpu", "did you mean", "gpus"]),
     "no YAML": ("command: [true\ngpus: }\n", 2, ["bad.yaml", "line 2"]),
-    "negative size": ("command: ['true']\nmembers: -3\n", 4, ["members", "-3"]),
+    "negative size": ("command: ['true']\nmembers: -3\n", 2, ["members", "-3"]),
     "no command": ("gpus: 1\n", 2, ["command"]),
     "unknown project": ("command: ['true']\nproject: ghosts\n", 4, ["ghosts", "try"]),
     "never fits": ("command: ['true']\ngpus: 64\n", 4, ["64 CPU slots", "--gpus 4"]),

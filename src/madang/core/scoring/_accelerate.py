@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
+NODES_COMPILED = 256  # a smaller yard is as well off without half a second and 100 MB of numba
 HAVE_NUMBA = find_spec("numba") is not None
 _FAMILY = __name__.rpartition(".")[0]
 _kernels: list["_Uncompiled"] = []
@@ -34,6 +35,11 @@ class _Uncompiled:
             _compile()
             assert self.compiled is not None, f"every kernel is compiled by now: {self.kernel}"
         return self.compiled(*arguments)
+
+
+def compiles(nodes: int) -> bool:
+    """True iff a yard of so many nodes is worth numba, or it is loaded: the results are the same."""
+    return HAVE_NUMBA and (nodes >= NODES_COMPILED or "numba" in sys.modules)
 
 
 def jit(kernel: Kernel) -> Kernel:

@@ -25,7 +25,7 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from madang.core.scoring._accelerate import HAVE_NUMBA, jit
+from madang.core.scoring._accelerate import compiles, jit
 from madang.core.scoring._base import WHOLE_MILLI, Bools, Int64s, PoolArrays
 
 UNIT = 128  # price units a milli-GPU
@@ -118,7 +118,7 @@ def balance(kinds: Kinds, holes: Holes, rent: Int64s, rounds: int = ROUNDS) -> P
     group_value = np.zeros((classes, width), dtype=np.int64)
     rent = rent.copy()
     reached = _reached(kinds, holes)
-    solve = _solve if HAVE_NUMBA else solve_numpy
+    solve = _solve if compiles(int(holes.groups.sum())) else solve_numpy
     arrays = (kinds.gpus, kinds.milli, kinds.demand, kinds.usable, holes.slices, holes.groups)
     solve(arrays, reached, rounds, rent, slice_value, group_value)
     return Prices(slice=slice_value, group=group_value, rent=rent)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from madang.core.scoring._accelerate import HAVE_NUMBA, jit
+from madang.core.scoring._accelerate import HAVE_NUMBA, compiles, jit
 from madang.core.scoring._base import (
     NEVER,
     WHOLE_MILLI,
@@ -24,7 +24,6 @@ from madang.core.scoring._base import (
 from madang.core.scoring._mix import SERVED_BITS
 from madang.core.scoring._prices import UNIT
 
-NODES_COMPILED = 256  # a smaller yard is as well off without half a second of numba's import
 ROWS_PLAIN = 6  # so few rows cost NumPy more to set up than to score
 FAR = int(np.iinfo(np.int64).max)
 
@@ -37,7 +36,7 @@ Values = tuple[Int64s, Int64s, Int64s, Int64s, Int64s, Int64s, Int64s]
 
 def score_nodes(node: NodeArrays, values: Values, shape: Int64s, rows: Int64s, out: Scores) -> None:
     """Writes the score and the device of each of `rows`."""
-    if HAVE_NUMBA and len(node[1]) >= NODES_COMPILED:
+    if compiles(len(node[1])):
         score_nodes_jit(node, values, shape, rows, out.value, out.device)
     elif not HAVE_NUMBA and len(rows) <= ROWS_PLAIN:
         _score_plainly(node, values, shape, rows, out)

@@ -13,7 +13,7 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 
-from madang.core.scoring._accelerate import HAVE_NUMBA, jit
+from madang.core.scoring._accelerate import compiles, jit
 from madang.core.scoring._base import (
     NEVER,
     WHOLE_MILLI,
@@ -64,7 +64,7 @@ class Fgd:
         inside = rows[hits]
         nodes = (pool.gpu_free[inside], pool.cpu_free[inside], pool.model[inside])
         found = scores_for(len(hits))
-        score_nodes = _score_nodes if HAVE_NUMBA else score_nodes_numpy
+        score_nodes = _score_nodes if compiles(len(pool.cpu_free)) else score_nodes_numpy
         score_nodes(nodes, shape, self.typical.table, self.steps, found.value, found.device)
         out.value[hits] = found.value
         out.device[hits] = found.device

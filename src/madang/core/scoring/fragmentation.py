@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from madang.core.scoring._accelerate import HAVE_NUMBA, jit
+from madang.core.scoring._accelerate import compiles, jit
 from madang.core.scoring._base import Int16s, Int32s, Int64s, PoolArrays, Shape, allowed
 
 TYPICAL_PERCENT = 95  # the most frequent requests that make up this much of the mix (the paper's)
@@ -49,7 +49,7 @@ def fragmentation(pool: PoolArrays, rows: Int64s, typical: Typical) -> Int64s:
     """(R,) F of each row, in milli-GPU scaled by `typical.weight`."""
     free = pool.gpu_free[rows]
     cpu, model = pool.cpu_free[rows], pool.model[rows]
-    if HAVE_NUMBA:
+    if compiles(len(pool.cpu_free)):
         out = np.empty(len(rows), dtype=np.int64)
         _each_row(free, cpu, model, typical.table, out)
         return out
