@@ -38,7 +38,7 @@ class _Uncompiled:
 
 
 def compiles(nodes: int) -> bool:
-    """True iff a yard of so many nodes is worth numba, or it is loaded: the results are the same."""
+    """True iff so many nodes are worth numba, or it is loaded: the results are the same."""
     return HAVE_NUMBA and (nodes >= NODES_COMPILED or "numba" in sys.modules)
 
 
