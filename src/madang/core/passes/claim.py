@@ -17,6 +17,7 @@ from madang.core.ordering import ordered
 from madang.core.passes.start import BINDS_PER_TURN_MAX
 from madang.core.placement import Unplaced
 from madang.core.pool import Place, Pool
+from madang.core.quotas import open_to
 from madang.core.seating import Seated, claimed, likeness_in
 
 SPARED_MAX = 64  # so many are tried to be left where they are, one by one: a turn stays short
@@ -41,7 +42,7 @@ def _heard(draft: Draft) -> bool:
         alike = (owners, likeness_in(snapshot, job))
         if not owners or alike in failed or not draft.may_start(job_id):
             continue
-        seated = claimed(snapshot, draft.view, job)
+        seated = claimed(snapshot, draft.room_for(job), job)
         if not isinstance(seated, Unplaced):
             draft.bind(job, seated)
             again |= bool(failed)
@@ -58,7 +59,10 @@ def _displace(draft: Draft, job: Job) -> bool:
     """Promise the job its cells, whoever must leave for it; False iff it is in no promise."""
     snapshot = draft.snapshot
     assert snapshot.cells is not None, "claims are made on promised cells"
-    seated = claimed(snapshot, without_loose(snapshot.cells, draft.view), job)
+    full = draft.book.full_groups(job, job.milli)  # a promise of cells lifts no limit
+    seated = claimed(
+        snapshot, open_to(snapshot, without_loose(snapshot.cells, draft.view), full), job
+    )
     if isinstance(seated, Unplaced):
         return False
     seated, victims = _fewest(draft, job, seated)
