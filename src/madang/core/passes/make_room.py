@@ -18,6 +18,7 @@ from madang.core.moving import carry_out
 from madang.core.ordering import ordered
 from madang.core.placement import Unplaced
 from madang.core.pool import Place, Pool
+from madang.core.quotas import open_to
 from madang.core.seating import seat
 from madang.core.settings import Hole
 
@@ -103,7 +104,8 @@ def _taken(draft: Draft, hole: Hole, places: Sequence[Place]) -> str:
         if not _is_for(hole, job) or not draft.may_start(job_id):
             continue
         inside = _inside(draft, hole, places) if inside is None else inside
-        seated = seat(snapshot, inside, job)
+        full = draft.book.full_groups(job, job.milli)
+        seated = seat(snapshot, open_to(snapshot, inside, full), job)
         if isinstance(seated, Unplaced):
             continue
         if draft.view.has_free(seated.places, seated.shape):
