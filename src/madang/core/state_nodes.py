@@ -143,9 +143,9 @@ class NodeFold(StateRows):
         self.write_row(live, taken)
         if self._kept_book is not None:
             serve(self._kept_book, live)
-        same_tree = before is not None and before.node.domains == node.domains
+        same_node = before is not None and before.node == node  # labels may place it, too
         suspicion = before.suspicion if before is not None else 0
-        if suspicion != live.suspicion or (self.suspects and not same_tree):
+        if suspicion != live.suspicion or (self.suspects and not same_node):
             self.weigh_suspects()
 
     def _charge_on(self, node: str, sign: int) -> None:

@@ -267,6 +267,7 @@ class StateRows:
         self.grow(nodes=self.pool.nodes, gpus=0, levels=deepest)
         for row, domains in enumerate(found):
             self._write_domains(row, domains)
+        self.weigh_suspects()
 
     def _write_domains(self, row: int, domains: tuple[str, ...]) -> None:
         self.pool.domains[row] = -1
