@@ -10,6 +10,7 @@ ones that are free first, so a node that dies is made up for by another.
 from collections.abc import Iterable
 from dataclasses import replace
 
+from madang.core.budgets import Allowance
 from madang.core.draft import Draft, Kept
 from madang.core.lifecycle import LIVELY
 from madang.core.model import Allocation, AllocationState, Job, ReleaseReason, Shape
@@ -149,7 +150,12 @@ def _ask_for(draft: Draft, reservation: Reservation, wanted: Job, coming: Pool) 
     before = 0 if isinstance(best, Unplaced) else len(best.places)
     trial = coming.scratch()
     asked: list[Allocation] = []
+    allowance = Allowance(draft.snapshot, draft.releasing)
     for victim in victims:
+        job = draft.snapshot.jobs[victim.job].job
+        if not allowance.allows(job, victim):
+            continue
+        allowance.charge(job, victim)
         for place in draft.held_places(victim):
             trial.give(place, victim.shape)
         asked.append(victim)

@@ -8,6 +8,7 @@ plan. What is not inside a promise is left to the queue.
 
 import numpy as np
 
+from madang.core.budgets import Allowance
 from madang.core.cells.claims import may_claim
 from madang.core.cells.room import is_firm, without_loose
 from madang.core.draft import Draft
@@ -66,6 +67,8 @@ def _displace(draft: Draft, job: Job) -> bool:
     if isinstance(seated, Unplaced):
         return False
     seated, victims = _fewest(draft, job, seated)
+    if not _may_all_leave(draft, victims):
+        return False
     for victim in victims:
         live = snapshot.jobs[victim.job]
         if victim.state in LIVELY and victim.id not in draft.releasing:
@@ -73,6 +76,18 @@ def _displace(draft: Draft, job: Job) -> bool:
     for other in _promised_there(draft, seated):
         draft.drop_nomination(other)
     draft.nominate(job, seated)
+    return True
+
+
+def _may_all_leave(draft: Draft, victims: list[Allocation]) -> bool:
+    """True iff no disruption budget stands against it."""
+    allowance = Allowance(draft.snapshot, draft.releasing)
+    for victim in victims:
+        owner = draft.snapshot.jobs[victim.job].job
+        if victim.state in LIVELY and victim.id not in draft.releasing:
+            if not allowance.allows(owner, victim):
+                return False
+            allowance.charge(owner, victim)
     return True
 
 
