@@ -75,7 +75,10 @@ def _displace(draft: Draft, job: Job) -> bool:
             draft.release(victim.id, ReleaseReason.PREEMPTED, grace_ms_of(live.job, live.standing))
     for other in _promised_there(draft, seated):
         draft.drop_nomination(other)
-    draft.nominate(job, seated)
+    if draft.view.has_free(seated.places, seated.shape):
+        draft.bind(job, seated)  # nobody has to leave after all: nobody's end would tell
+    else:
+        draft.nominate(job, seated)
     return True
 
 
