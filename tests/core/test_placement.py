@@ -1,6 +1,9 @@
 """Placement and the pool as properties over random little clusters."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,8 +18,10 @@ from madang.core.placement import (
     room_for_one,
     room_when_empty,
 )
+from madang.core.policy import DEFAULT
 from madang.core.pool import MOVING, Pool, empty_pool, widened
 from madang.core.state import State
+from tests.core.yard import Yard
 
 NODES = st.lists(
     st.tuples(
@@ -186,3 +191,11 @@ def test_a_large_gang_takes_whole_nodes_and_the_fullest_rest():
     placed = place(pool, Shape(2), 13)
     assert not isinstance(placed, Unplaced)
     assert [row for row, _ in placed] == [0] * 4 + [1] * 4 + [2] * 4 + [3]
+
+
+@pytest.mark.parametrize("placement", ["fullest", "madang"])
+def test_a_small_job_does_not_break_an_empty_node(placement):
+    yard = Yard("n1: ....\nn2: AA..")
+    yard.fact(ev.PolicySet(replace(DEFAULT, placement=placement))).submit("b: 1").turn()
+
+    assert yard.picture() == "n1: ....\nn2: AAB."

@@ -244,13 +244,6 @@ MUTANTS = [
         by="tables",
     ),
     Mutant(
-        "the emptiest node comes first",
-        "placement.py",
-        "rows[pool.whole_free[rows].argmin()]",
-        "rows[pool.whole_free[rows].argmax()]",
-        by="tables",
-    ),
-    Mutant(
         "jobs are settled in the order of a set",
         "passes/settle.py",
         "sorted(snapshot.unsettled, key=lambda id: snapshot.jobs[id].job.seq)",
@@ -274,6 +267,7 @@ MUTANTS = [
         "impact.py",
         "    return snapshot.now_ms - allocation.running_ms >= least_ms\n",
         "    return True\n",
+        by="tables",
     ),
     Mutant(
         "who is moved aside again and again is never safe for longer",
@@ -296,6 +290,7 @@ TABLES = [
     for name in (
         *("fold", "start", "honour", "honour_stopped", "lifecycle", "admission", "placement"),
         *("explain", "stop_grace", "undisturbed", "check", "classes_profiles", "rebalance"),
+        *("preempt", "quotas"),
     )
 ]
 RUN = {
