@@ -5,6 +5,7 @@ ledger: collect → fold → plan → act; a restart goes through the same rows 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from madang.core.live import LiveJob, LiveNode
 from madang.core.model import Allocation, AllocationState, Job, Node, Project, Standing
 from madang.core.pool import ARRAYS
 from madang.core.restore import restored, with_recent
+from madang.core.settings import Learned, Setting
 from madang.core.state import State
 from madang.engines.base import Launch
 from madang.engines.measuring import Meter
@@ -153,13 +155,19 @@ def picture(state: State) -> tuple[object, ...]:
         sorted(state.nominations.items()),
         sorted((job, sorted(ids)) for job, ids in state.lingering.items()),
         sorted((key, milli) for key, milli in state.held_milli.items() if milli),
-        sorted((type(one).__name__, one.key, one) for one in state.settings),
+        sorted((type(one).__name__, one.key, _as_learned(one)) for one in state.settings),
         state.policy,
         state.line.patience,
         state.sinks,
         [entry for entry in arrays if entry[0] not in ("model", "group", "domains")],
         [_domains_of(state, row) for row in range(pool.nodes)],
     )
+
+
+def _as_learned(setting: Setting) -> Setting:
+    """Prices are as wide as the widest node was that this process has seen: a restart may see
+    fewer. What they are made from must be the same."""
+    return replace(setting, tables="") if isinstance(setting, Learned) else setting
 
 
 def _domains_of(state: State, row: int) -> list[tuple[str, ...]]:
