@@ -165,8 +165,8 @@ def picture(state: State) -> tuple[object, ...]:
 
 
 def _as_learned(setting: Setting) -> Setting:
-    """Prices are as wide as the widest node was that this process has seen: a restart may see
-    fewer. What they are made from must be the same."""
+    """What prices are made from (the mix, and up to which job) must be the same. The prices are not
+    compared: in one of a thousand scenarios a replay makes others, and nobody knows yet why."""
     return replace(setting, tables="") if isinstance(setting, Learned) else setting
 
 
