@@ -6,6 +6,7 @@ import numpy as np
 
 from madang.telemetry.frames import Column, Frame
 from madang.telemetry.metrics import metric_of
+from madang.telemetry.taps import Taken
 
 BEGIN_MS = 1_790_000_040_000  # a whole minute
 
@@ -16,7 +17,7 @@ def frame(
     at_ms: int,
     values: Mapping[str, Sequence[float]],
     keys: Mapping[str, tuple[str, ...]] | None = None,
-) -> Frame:
+) -> Taken:
     """A frame with one column a metric; keys of GPUs are 0, 1, …"""
     columns = []
     for name, row in values.items():
@@ -25,10 +26,10 @@ def frame(
         numbered = ("",) if metric.subject == "node" else tuple(map(str, range(len(row))))
         its = (keys or {}).get(name, numbered)
         columns.append(Column(name, metric.subject, its, np.array(row, np.float32)))
-    return Frame(node, 7, seq, at_ms, 10_000, tuple(columns))
+    return taken(Frame(node, 7, seq, at_ms, 10_000, tuple(columns)))
 
 
-def ticks(nodes: int, gpus: int, count: int, step_ms: int = 10_000) -> list[Frame]:
+def ticks(nodes: int, gpus: int, count: int, step_ms: int = 10_000) -> list[Taken]:
     """`count` frames of each node, tick by tick: utilisation and received bytes of every GPU."""
     return [
         frame(
@@ -43,3 +44,10 @@ def ticks(nodes: int, gpus: int, count: int, step_ms: int = 10_000) -> list[Fram
         for tick in range(count)
         for node in range(nodes)
     ]
+
+
+def taken(frame: Frame) -> Taken:
+    """As the store hands it on."""
+    parts = [column.values for column in frame.columns]
+    block = np.concatenate(parts, dtype=np.float32) if parts else np.zeros(0, np.float32)
+    return Taken(frame, frame.at_ms, block)

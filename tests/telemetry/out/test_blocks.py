@@ -14,13 +14,14 @@ from madang.telemetry.out.minutes import Minutes
 from madang.telemetry.out.protobuf import Encoder
 from madang.telemetry.out.settings import Selection
 from madang.telemetry.out.totals import Totals
-from tests.telemetry.out.making import BEGIN_MS, frame, ticks
+from madang.telemetry.taps import Taken
+from tests.telemetry.out.making import BEGIN_MS, frame, taken, ticks
 from tests.telemetry.out.receiver import decoded
 
 NAN = math.nan
 
 
-def blocks_of(frames: list[Frame], totals: Totals | None = None) -> list[Block]:
+def blocks_of(frames: list[Taken], totals: Totals | None = None) -> list[Block]:
     """The frames after a way through the queue's records."""
     unpacker = Unpacker()
     records = Packer().frames((totals or Totals()).take(frames))
@@ -140,7 +141,7 @@ def test_no_sample_is_lost_changed_or_put_out_of_order_on_the_way(
             for name, values in (("gpu_power_w", loads), ("gpu_memory_used_mib", memory))
             if len(values)
         ]  # fmt: skip
-        frames.append(Frame(node, 1, seq, BEGIN_MS + seq, 1000, tuple(columns)))
+        frames.append(taken(Frame(node, 1, seq, BEGIN_MS + seq, 1000, tuple(columns))))
         for column in columns:
             for key, value in zip(column.keys, column.values.tolist(), strict=True):
                 if not math.isnan(value):
@@ -272,7 +273,7 @@ def test_a_minute_is_the_mean_of_a_gauge_the_last_total_and_all_bits() -> None:
 
 
 def test_a_minute_in_which_members_came_and_went_has_each_of_them() -> None:
-    def one(seq: int, members: dict[str, float]) -> Frame:
+    def one(seq: int, members: dict[str, float]) -> Taken:
         keys = {"member_cpu_percent": tuple(members)}
         values = {"member_cpu_percent": list(members.values()), "node_load": [float(seq)]}
         return frame("n1", seq, BEGIN_MS + 20_000 * seq, values, keys)

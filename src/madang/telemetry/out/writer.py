@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from madang.telemetry.frames import Frame
 from madang.telemetry.out.blocks import Fact, Measured, Packer
 from madang.telemetry.out.choose import GroupOf
 from madang.telemetry.out.destination import Sender
 from madang.telemetry.out.settings import OutSettings
 from madang.telemetry.out.spool import Spool
 from madang.telemetry.out.totals import Totals
+from madang.telemetry.taps import Taken
 
 log = logging.getLogger("madang.telemetry.out")
 
@@ -66,10 +66,10 @@ class Writer:
             sender.open()
         self._thread.start()
 
-    def take(self, frames: Sequence[Frame]) -> None:
+    def take(self, taken: Sequence[Taken]) -> None:
         """Queue what these frames say. Any thread; the order of calls is the order of samples."""
         with self._lock:
-            measured = self._totals.take(frames)
+            measured = self._totals.take(taken)
             for begin in range(0, len(measured), FRAMES_PER_RECORD_MAX):
                 self._append(measured[begin : begin + FRAMES_PER_RECORD_MAX])
 
