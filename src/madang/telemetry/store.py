@@ -23,6 +23,7 @@ from madang.telemetry.queries import Points, Query, Series, stepped
 from madang.telemetry.reporters import Refused, Reporter
 from madang.telemetry.ring import TICK_MS, Floats, Ring
 from madang.telemetry.stays import FOLD_TICKS, Held, Stay, Stays
+from madang.telemetry.taps import Taken, Tap
 
 log = logging.getLogger("madang.telemetry")
 
@@ -128,6 +129,8 @@ class Store:
         self.ring = Ring(settings.tick_ms)
         self.counts = _Counts()
         self.watchers: list[Watcher] = []
+        self.taps: list[Tap] = []
+        self._tapped: list[Taken] = []
         self._lock = threading.RLock()
         self._plans: dict[object, Plan] = {}
         self._reporters: dict[str, Reporter] = {}
@@ -156,10 +159,12 @@ class Store:
             counts[frame.node] = counts.get(frame.node, 0) + 1
         offset_ms = None if sent_ms is None else now_ms - sent_ms
         with self._lock:
-            return [
+            verdicts = [
                 self._take(frame, now_ms, offset_ms, alone=counts[frame.node] == 1)
                 for frame in batch
             ]
+            self._tell_taps()
+        return verdicts
 
     def receive(
         self, body: bytes, frames: Iterable[Frame], now_ms: int, sent_ms: int | None
@@ -205,6 +210,8 @@ class Store:
             text = _bad_text(frame, bad)
             reporter.mark("out_of_range", text, now_ms, int(bad.sum()))
             marks.append(f"out_of_range: {text}")
+        if self.taps:
+            self._tapped.append(Taken(frame, at_ms, block))
         self.counts.samples += plan.count
         tick = reporter.tick_for(frame, at_ms, self.ring.tick_ms)
         is_first = reporter.is_first_of(tick)
@@ -217,6 +224,17 @@ class Store:
             else:
                 plan.combine(self.ring, tick, block)
         return marks
+
+    def _tell_taps(self) -> None:
+        """Hand on what was taken, in its order: before it is acknowledged, so that what was
+        acknowledged is in the queue of what goes out, too.
+        """
+        taken, self._tapped = self._tapped, []
+        for tap in self.taps if taken else ():
+            try:
+                tap(taken)
+            except Exception:
+                log.exception("frames could not be handed on")
 
     def _plan(self, frame: Frame) -> Plan:
         key: object = frame.shape or (

@@ -213,7 +213,7 @@ def _write_nodes(text: Text, metric: Metric, rows: _Rows) -> None:
     if how == "sum":
         sums = np.bincount(at, rows.values, len(nodes))
         labels = [labels_text([("node", node)]) for node in nodes]
-        text.rows(its.sample, labels, numbers(sums, DIGITS_TOTAL))
+        text.rows(its.sample, labels, numbers(sums.astype(np.float64), DIGITS_TOTAL))
         return
     if how == "any":
         masks = np.zeros(len(nodes), np.int64)

@@ -264,4 +264,3 @@ def _words(body: bytes) -> str:
         return str(stated.get("error", ""))[:300]
     except (ValueError, AttributeError):
         return body[:200].decode("utf-8", "replace")
-
