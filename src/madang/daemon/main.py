@@ -31,6 +31,7 @@ from madang.daemon.loop import TurnLoop
 from madang.daemon.measuring import Measurer
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
 from madang.daemon.telemetry import Watch, tick_ms_of
+from madang.daemon.telemetry_out import Out, read_settings
 from madang.daemon.yard import DaemonYard
 from madang.engines.base import Engine, EngineError
 from madang.engines.code_store import CodeStore
@@ -65,6 +66,8 @@ class Options(Protocol):
     def policy(self) -> str: ...
     @property
     def topology(self) -> str: ...
+    @property
+    def telemetry_out(self) -> str: ...
 
 
 class _Leave(BaseException):
@@ -106,25 +109,38 @@ def _run(options: Options) -> int:
             code = CodeStore(state_dir.path / "code")
             url = _url_of(door)
             engine = _engine(options, state_dir, code, url)
-            yard = DaemonYard(
-                TurnLoop(
-                    ledger,
-                    engine,
-                    WallClock(),
-                    holder=f"{socket.gethostname()}:{os.getpid()}",
-                    on_failure=lambda: os.kill(os.getpid(), signal.SIGTERM),
-                ),
-                code,
-                url,
-                Store(state_dir.path / "telemetry", StoreSettings(tick_ms_of(engine))),
-                partial(state_dir.write_text, POLICY_FILE),
+            loop = TurnLoop(
+                ledger,
+                engine,
+                WallClock(),
+                holder=f"{socket.gethostname()}:{os.getpid()}",
+                on_failure=lambda: os.kill(os.getpid(), signal.SIGTERM),
             )
+            telemetry = state_dir.path / "telemetry"
+            store = Store(telemetry, StoreSettings(tick_ms_of(engine)))
+            out = _out(options, state_dir, loop, store)
+            keep = partial(state_dir.write_text, POLICY_FILE)
+            yard = DaemonYard(loop, code, url, store, keep, out)
             rules = [PolicySet(_policy(options, state_dir)), *_topology(options)]
             return _serve(yard, state_dir, door, rules)
     except (LedgerError, EngineError, StateDirError) as failure:
         return _fail(failure)
     finally:
         state_dir.close()
+
+
+def _out(options: Options, state_dir: StateDir, loop: TurnLoop, store: Store) -> Out:
+    """What goes out of the daemon, and where to.
+
+    Raises:
+        StateDirError: it cannot be as it is written, or its queue cannot be opened.
+    """
+    settings = read_settings(options.telemetry_out, state_dir)
+    folder = store.path / "out"
+    try:
+        return Out(loop, store, folder, settings)
+    except OSError as failure:
+        raise StateDirError(f"the queue in {folder} cannot be opened: {failure}") from failure
 
 
 def _fail(failure: Exception) -> int:
@@ -231,12 +247,19 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     from madang.api import ApiSettings, create_app, make_server
 
     host, port = door.getsockname()[:2]
-    settings = ApiSettings(host=host, port=port)
+    scrape = yard.out.settings.scrape
+    settings = ApiSettings(
+        host=host,
+        port=port,
+        metrics_on_loopback=scrape.loopback_open,
+        metrics_token_file=scrape.token_file,
+    )
     app = create_app(yard, settings)
     server = make_server(app, settings, partial(_ready, yard, state_dir, app.state.login_link))
     yard.loop.open([*rules, *_first_facts(yard.ledger)])
     measurer = Measurer(yard.loop)
     measurer.open()
+    yard.out.open()
     watch = Watch(yard.loop, yard.telemetry)
     watch.open()
     try:
@@ -249,6 +272,7 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
         pass  # the server has ended by itself, and then raised the signal again
     finally:
         watch.close()
+        yard.out.close()
         measurer.close()
         yard.loop.close()
         yard.ledger.close()

@@ -92,7 +92,9 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A sample of anything else: labels without the name, in any order."""
+    """A sample of anything else: labels without the name, in any order. NaN: the series has ended,
+    and need not be looked for any more.
+    """
 
     name: str
     labels: tuple[tuple[str, str], ...]

@@ -6,6 +6,7 @@ left out, and nodes have their mean, least and greatest instead (`madang_node_gp
 100,000 GPUs would be 150 MB every 15 s. Who wants each of them takes remote write.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -85,10 +86,10 @@ class Text:
 
 def number(value: float) -> str:
     """A float64 as short as it can be written; integers without a point."""
-    if value == float("inf"):
-        return "+Inf"
-    if value != value or value == float("-inf"):
-        return "NaN" if value != value else "-Inf"  # noqa: PLR0124 - NaN alone differs from itself
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    if math.isnan(value):
+        return "NaN"
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 

@@ -1,13 +1,12 @@
-"""Figures: metric families with their samples, as values; and a histogram to count in.
+"""Figures: metric families with their samples, as values.
 
 What is scraped and what is sent by remote write are both made of these.
 """
 
-import threading
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from madang.telemetry.histogram import Histogram
 from madang.telemetry.out.blocks import Fact
 from madang.telemetry.out.names import PREFIX, Family
 
@@ -55,37 +54,16 @@ def single(value: float) -> tuple[Row]:
     return (((), value),)
 
 
-@dataclass(slots=True)
-class Histogram:
-    """Counts durations by upper bounds in seconds. Any thread; costs a microsecond."""
-
-    bounds_s: tuple[float, ...]
-    counts: list[int] = field(default_factory=list)
-    sum_s: float = 0.0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        assert list(self.bounds_s) == sorted(set(self.bounds_s)), self.bounds_s
-        self.counts = [0] * (len(self.bounds_s) + 1)
-
-    def add(self, seconds: float) -> None:
-        """One more of so many seconds; a bound belongs to the bucket that it ends."""
-        with self.lock:
-            self.counts[bisect_left(self.bounds_s, seconds)] += 1
-            self.sum_s += seconds
-
-    def figure(self, name: str, text: str) -> Figure:
-        """As it is now. `name` is without `madang_` and ends with `_seconds`."""
-        with self.lock:
-            counts, sum_s = list(self.counts), self.sum_s
-        rows: list[Row] = []
-        so_far = 0
-        for bound, count in zip((*self.bounds_s, float("inf")), counts, strict=True):
-            so_far += count
-            word = "+Inf" if bound == float("inf") else repr(bound)
-            rows.append(((("le", word),), float(so_far)))
-        family = Family(PREFIX + name, "histogram", text, "seconds")
-        return Figure(family, tuple(rows), single(sum_s))
+def histogram(name: str, text: str, counted: Histogram) -> Figure:
+    """What a histogram has counted so far. `name` is without `madang_`, ends with `_seconds`."""
+    counts, sum_s = counted.taken()
+    rows: list[Row] = []
+    so_far = 0
+    for bound, count in zip((*map(repr, counted.bounds_s), "+Inf"), counts, strict=True):
+        so_far += count
+        rows.append(((("le", bound),), float(so_far)))
+    family = Family(PREFIX + name, "histogram", text, "seconds")
+    return Figure(family, tuple(rows), single(sum_s))
 
 
 def facts_of(figures: Iterable[Figure], at_ms: int) -> list[Fact]:

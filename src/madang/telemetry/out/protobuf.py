@@ -10,6 +10,7 @@ names, the values and the times: these are written into copies of one template, 
 Labels are in byte order, as the protocol asks.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from madang.telemetry.out.names import exposed, labels_of
 TIME_MS = (1 << 35, (1 << 42) - 1)
 TIME_BYTES = 6
 TEMPLATES_MAX = 2_048  # layouts × lengths of names; beyond it all are made anew
+STALE = (0x7FF0000000000002).to_bytes(8, "little")  # Prometheus' NaN for "it is no more"
 NODE_MARK, GROUP_MARK = "\x00", "\x01"  # no label value holds them
 
 Bytes = NDArray[np.uint8]
@@ -68,11 +70,11 @@ class Encoder:
         return out.tobytes()
 
     def facts(self, facts: Iterable[Fact]) -> bytes:
-        """Samples of anything else, in order."""
+        """Samples of anything else, in order; NaN says that a series has ended."""
         out = bytearray()
         for fact in facts:
             time = _varint(fact.at_ms)
-            value = np.float64(fact.value).tobytes()
+            value = np.float64(fact.value).tobytes() if not math.isnan(fact.value) else STALE
             body = _labels(fact.name, {**self._labels, **dict(fact.labels)})
             body += _nested(2, b"\x09" + value + b"\x10" + time)
             out += _nested(1, body)

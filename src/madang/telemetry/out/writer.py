@@ -7,6 +7,7 @@ figures, and who holds which GPU, are added by themselves every `figures_every_s
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -55,6 +56,7 @@ class Writer:
         self.spool = Spool(folder / "queue", settings.queue_bytes_max)
         self._packer = Packer()
         self.queued = 0  # samples, since the start
+        self._series: dict[tuple[str, tuple[tuple[str, str], ...]], None] = {}
         labels = dict(settings.labels)
         self.senders = [Sender(one, labels, self.spool, group_of) for one in settings.destinations]
         self._leaving = threading.Event()
@@ -103,6 +105,16 @@ class Writer:
             self.spool.roll()
             self._packer = Packer()
 
+    def _with_ends(self, facts: Sequence[Fact]) -> list[Fact]:
+        """The facts, and NaN for the series that were there last time and are no more: or a GPU
+        would seem to be held by two jobs for some minutes.
+        """
+        now = {(one.name, one.labels): None for one in facts}
+        at_ms = max((one.at_ms for one in facts), default=0)
+        ended = [Fact(*series, at_ms, math.nan) for series in self._series if series not in now]
+        self._series = now
+        return [*facts, *ended]
+
     def _run(self) -> None:
         due_s = time.monotonic()
         while not self._leaving.wait(SYNC_EVERY_S):
@@ -112,7 +124,7 @@ class Writer:
                     self.spool.trim(min(sender.committed for sender in self.senders))
                 if self._facts is not None and time.monotonic() >= due_s:
                     due_s = time.monotonic() + self._settings.figures_every_s
-                    self.take_facts(self._facts())
+                    self.take_facts(self._with_ends(self._facts()))
             except OSError as failure:
                 log.error("the queue in %s: %s", self.spool.path, failure)
             except Exception:
