@@ -60,13 +60,15 @@ def by_series(samples: list[Sample]) -> dict[str, list[int]]:
 
 def test_every_sample_arrives_once_and_each_series_in_order(tmp_path: Path) -> None:
     frames = ticks(nodes=20, gpus=4, count=30)
-    with receiving() as received:
-        with writing(tmp_path, hot(received, senders=3, samples_per_send=500)) as writer:
-            for begin in range(0, len(frames), 37):
-                writer.take(frames[begin : begin + 37])
-            samples = received.wait_for(20 * 4 * 2 * 30)
-            until(lambda: writer.senders[0].lag_bytes == 0)
-            assert writer.senders[0].counts.sent == writer.queued == len(samples)
+    with (
+        receiving() as received,
+        writing(tmp_path, hot(received, senders=3, samples_per_send=500)) as writer,
+    ):
+        for begin in range(0, len(frames), 37):
+            writer.take(frames[begin : begin + 37])
+        samples = received.wait_for(20 * 4 * 2 * 30)
+        until(lambda: writer.senders[0].lag_bytes == 0)
+        assert writer.senders[0].counts.sent == writer.queued == len(samples)
 
     series = by_series(samples)
     assert len(series) == 20 * 4 * 2
@@ -261,10 +263,12 @@ def test_secrets_come_from_files_are_renewed_without_a_restart_and_never_logged(
 def test_a_user_and_a_password_go_as_basic(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("pass:word\n")
     access = Access(user="vm", password_file=tmp_path / "password")
-    with receiving() as received:
-        with writing(tmp_path / "out", hot(received, access=access)) as writer:
-            writer.take(ticks(1, 1, 1))
-            received.wait_for(2)
+    with (
+        receiving() as received,
+        writing(tmp_path / "out", hot(received, access=access)) as writer,
+    ):
+        writer.take(ticks(1, 1, 1))
+        received.wait_for(2)
 
     assert received.headers[0]["Authorization"] == "Basic dm06cGFzczp3b3Jk"
 
