@@ -26,6 +26,7 @@ from madang.telemetry.queries import BadQuery, Points, Query
 
 SELECTOR_CHARS_MAX = 6_000  # VictoriaMetrics takes queries of 16 KiB
 STEPS_PER_REQUEST_MAX = 10_000  # Prometheus takes 11,000
+ERROR_CHARS_MAX = 300
 FRAME_MS = 10_000  # how often a count is sampled, for the greatest and least of its growth
 LINES_MAX = 4  # queries at once; more wait
 OVER_TIME = {"mean": "avg_over_time", "max": "max_over_time", "min": "min_over_time"}
@@ -77,7 +78,13 @@ class RemoteHistory:
                 else:
                     expression = _over(query, ask.selector)
                     self._fill(expression, query, times_ms, row_of, part)
-        return _points(values, query.times_ms)
+        return _points(values, np.maximum(query.times_ms, query.from_ms))
+
+    def close(self) -> None:
+        """Leave no connection open."""
+        with self._lock:
+            for line in self._lines:
+                line.close()
 
     def _counted(
         self,
@@ -151,16 +158,19 @@ class RemoteHistory:
             finally:
                 with self._lock:
                     self._lines.append(line)
-        if answer.status in (400, 422):
-            raise BadQuery(f"{line.host} does not answer this: {_words(answer.body)}")
         try:
             stated = json.loads(answer.body)
+            if answer.status in (400, 422) and stated["status"] == "error":
+                words = str(stated.get("error", ""))[:ERROR_CHARS_MAX]
+                raise BadQuery(f"{line.host} does not answer this: {words}")
             if answer.status == 200 and stated["status"] == "success":
                 self.trouble = ""
                 found: Sequence[Any] = stated["data"]["result"]
                 return found
+        except BadQuery:
+            raise
         except (ValueError, LookupError, TypeError):
-            pass
+            pass  # not what Prometheus' HTTP API says
         self.trouble = f"{line.host} answers {answer.status} {answer.words}"
         raise HistoryAway(f"{self.trouble}; is [history] url in telemetry-out.toml right?")
 
@@ -253,14 +263,7 @@ def _growth(totals: Floats) -> Floats:
 
 
 def _points(values: Floats, times_ms: NDArray[np.int64]) -> Points:
+    """A step's value as one point in it."""
     step, key = np.nonzero(np.isfinite(values))
     found = values[step, key].astype(np.float32)
     return Points(key, times_ms[step], found, found, found, np.ones(len(step), np.int64))
-
-
-def _words(body: bytes) -> str:
-    try:
-        stated = json.loads(body)
-        return str(stated.get("error", ""))[:300]
-    except (ValueError, AttributeError):
-        return body[:200].decode("utf-8", "replace")
