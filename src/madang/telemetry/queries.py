@@ -23,6 +23,10 @@ class BadQuery(ValueError):
     """It can't be answered; the text says what is allowed."""
 
 
+class HistoryAway(Exception):
+    """Who has the history does not answer; the text says who, and what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """`keys` are (node, key) as frames name them: of a GPU ("n1", "0"), of a member ("n1",
@@ -65,19 +69,22 @@ class Query:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
-    """`times_ms` (T,) int64, `values` (T, K) float32, NaN where nothing is known."""
+    """`times_ms` (T,) int64, `values` (T, K) float32, NaN where nothing is known. `notice` says why
+    something that is known may be missing.
+    """
 
     times_ms: Ints
     keys: tuple[tuple[str, str], ...]
     values: Floats
+    notice: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Points:
     """What a source knows, in no order: (N,) each. `key` are rows into the query's keys.
 
-    A point stands for `count` values: their mean, least and greatest. One that was read once is its
-    own mean, least and greatest.
+    A point stands for `count` values (or a part of one): their mean, least and greatest. One that
+    was read once is its own mean, least and greatest.
     """
 
     key: NDArray[np.int64]
@@ -85,7 +92,22 @@ class Points:
     mean: Floats
     low: Floats
     high: Floats
-    count: NDArray[np.int64]
+    count: NDArray[np.float64]
+
+
+def spread(points: Points, length_ms: int, step_ms: int) -> Points:
+    """Points that stand for `length_ms` each, over the steps that lie in it."""
+    times = length_ms // step_ms
+    if times <= 1:
+        return points
+    return Points(
+        np.repeat(points.key, times),
+        np.add.outer(points.at_ms, np.arange(times) * step_ms).ravel(),
+        np.repeat(points.mean, times),
+        np.repeat(points.low, times),
+        np.repeat(points.high, times),
+        np.repeat(points.count / times, times),
+    )
 
 
 def stepped(query: Query, sources: Iterable[Points]) -> Series:
@@ -105,7 +127,7 @@ def stepped(query: Query, sources: Iterable[Points]) -> Series:
         inside &= ~np.isnan(points.mean)
         at = (row * shape[1] + points.key)[inside]
         if query.how in ("mean", "sum"):
-            weights = points.count[inside].astype(np.float64)
+            weights = points.count[inside]
             total += np.bincount(at, points.mean[inside] * weights, cells)
             count += np.bincount(at, weights, cells)
         elif query.how == "min":

@@ -189,6 +189,7 @@ class Ring:
             table.column_of.pop(before, None)
         table.keys[column] = key
         self._put(table, column, key)
+        table.last_tick[column] = 0  # until a tick says more: who is silent is swept
 
     def _put(self, table: Table, column: int, key: Key) -> None:
         table.column_of[key] = column

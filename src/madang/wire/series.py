@@ -73,6 +73,7 @@ class SeriesView(BaseModel):
     step_ms: int
     times: list[int]
     series: list[OneSeries]
+    notice: str | None = Field(None, description="Why something that is known may be missing.")
     quantiles: QuantilesView | None = None
 
 
@@ -129,6 +130,8 @@ class TelemetryHealthView(BaseModel):
     refused: int
     samples: int
     marks: int
+    trouble: str = Field(description="Why nothing can be kept; empty while all is well.")
+    history_bytes: int
     nodes: list[ReporterView]
 
 
