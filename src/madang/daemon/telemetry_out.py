@@ -48,13 +48,13 @@ class Out:
         self._loop = loop
         self._store = store
         self._totals = Totals()
+        self._groups: tuple[float, dict[str, str]] = (0.0, {})
         self._counts = False
         self._scraping = threading.Lock()
         self._history = _history(settings.history) if settings.history is not None else None
         if self._history is not None:
             store.remote = self._history.points
-        self._sensors = Sensors(store.ring, self._totals, settings.scrape.gpus_max)
-        self._groups: tuple[float, dict[str, str]] = (0.0, {})
+        self._sensors = Sensors(store.ring, self._totals, settings.scrape.gpus_max, self._group_of)
         self.writer = self._writer(folder) if settings.destinations else None
 
     def _writer(self, folder: Path) -> "Writer":

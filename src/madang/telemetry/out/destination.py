@@ -25,8 +25,9 @@ import zstandard
 
 from madang.telemetry.out.blocks import NAMES, Batch, Block, BrokenRecord, Unpacker
 from madang.telemetry.out.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from madang.telemetry.out.choose import Chooser, GroupOf, Parcel, parcels, samples_of
+from madang.telemetry.out.choose import Chooser, Parcel, parcels, samples_of
 from madang.telemetry.out.minutes import Minutes
+from madang.telemetry.out.names import GroupOf
 from madang.telemetry.out.post import Answer, Away, Line
 from madang.telemetry.out.protobuf import Encoder
 from madang.telemetry.out.settings import Destination
