@@ -1,4 +1,4 @@
-"""HTTP for the agent: a request, a bounded answer, nothing followed, no proxy. http.client below."""
+"""HTTP for the agent: a request, a bounded answer, nothing followed, no proxy; by http.client."""
 
 import http.client
 import ssl
@@ -133,4 +133,4 @@ def _words(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     strerror = getattr(error, "strerror", None)
-    return str(strerror or error or type(error).__name__).lower()
+    return str(strerror or str(error) or type(error).__name__).lower()

@@ -42,7 +42,7 @@ class KernelLog:
         port_at: Locate = nowhere,
     ) -> None:
         self._path, self._cursor = path, Cursor(cursor)
-        self._gpu_at, self._port_at = gpu_at, port_at
+        self.gpu_at, self.port_at = gpu_at, port_at
         self._source: Source | None = None
         self._open_ms = 0
 
@@ -60,6 +60,11 @@ class KernelLog:
             self._open_ms = now_ms + OPEN_AGAIN_MS
             return Reading()
         return Reading(signals=self._signals(block, now_ms))
+
+    @property
+    def is_open(self) -> bool:
+        """Somebody listens to the kernel."""
+        return self._source is not None
 
     def _opened(self, now_ms: int) -> Source | None:
         if self._source is None and now_ms >= self._open_ms:
@@ -93,7 +98,7 @@ class KernelLog:
         return tuple(self._signal(one, at, times[key]) for key, (one, at) in kept)
 
     def _signal(self, one: Spoken, said_ms: int, times: int) -> Signal:
-        locate = self._gpu_at if one.kind == "xid" else self._port_at
+        locate = self.gpu_at if one.kind == "xid" else self.port_at
         key = locate(one.pci) if one.kind != "sxid" else None
         subject = Subject.NODE
         if key is not None:
