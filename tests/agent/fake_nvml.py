@@ -41,10 +41,10 @@ class FakeNvml(ModuleType):
     def nvmlDeviceGetCount(self) -> int:
         return len(self.gpus)
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> dict[str, Any]:
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Any:
         return self._told(self.gpus[index], "handle", self.gpus[index])
 
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> dict[str, Any]:
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Any:
         for gpu in self.gpus:
             for one in [gpu, *gpu.get("parts", [])]:
                 if one.get("uuid") == uuid:

@@ -42,9 +42,7 @@ class Table:
         ]
         stat += ["0", "0", "0", *["0"] * 4, str(started), "0", "256", *["0"] * 20]
         allocation, _, rank = member.rpartition("/")
-        environ = (
-            f"HOME=/\0MADANG_ALLOCATION={allocation}\0MADANG_RANK={rank}\0" if member else "A=1\0"
-        )
+        words = f"MADANG_ALLOCATION={allocation}\0MADANG_RANK={rank}\0" if member else ""
         write_tree(
             self.proc / str(pid),
             {

@@ -123,7 +123,7 @@ class LogFile:
         is_same = known.get("inode") == status.st_ino
         offset = int(known.get("offset", 0)) if is_same else status.st_size
         self._inode, self._offset = status.st_ino, min(offset, status.st_size)
-        self._told = (self._inode, self._offset)
+        self._told = (self._inode, self._offset) if is_same else (0, 0)
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - open for the agent's life
         self._file.seek(self._offset)
 
