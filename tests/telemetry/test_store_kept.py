@@ -97,6 +97,8 @@ def test_quantiles_go_on_after_a_restart(place):
     percents = again.quantiles("train-1.1", "gpu_util_percent")
     watts = again.quantiles("train-1.1", "gpu_power_w")
 
+    assert percents is not None
+    assert watts is not None
     assert (percents.count, percents.at(0.25), percents.at(0.75)) == (200, 49, 100)
     assert (watts.count, watts.at(0.25), watts.at(0.75)) == (200, 49, 1000)
 
@@ -113,8 +115,10 @@ def test_quantiles_of_what_ended_stay(place):
     store.close()
     again = Store(place)
     again.open(at(12))
+    found = again.quantiles("train-1.1", "gpu_util_percent")
 
-    assert again.quantiles("train-1.1", "gpu_util_percent").at(0.5) == 4
+    assert found is not None
+    assert found.at(0.5) == 4
     assert again.quantiles("train-1.2", "gpu_util_percent") is None
 
 
@@ -192,7 +196,7 @@ def test_signals_are_kept_by_day_and_once(place):
     again.open(at(2))
     found = again.signals(0, at(10))
 
-    assert [(one.code, one.node, one.job) for one in found][0] == (79, "n1", "train-1")
+    assert (found[0].code, found[0].node, found[0].job) == (79, "n1", "train-1")
     assert [one.code for one in found] == [79, 48]
     assert again.signals(at(1), at(10))[0].code == 48
     assert again.signals(0, at(10), node="n2") == []

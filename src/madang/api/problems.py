@@ -46,7 +46,6 @@ TITLES: dict[str, str] = {
     "no_such_project": "There is no such project",
     "no_such_hole": "There is no such hole",
     "no_room": "The room cannot be made",
-    "history_away": "The store of history does not answer",
     "no_such_metric": "There is no such metric",
     "no_such_token": "There is no such token",
     "wrong_method": "This path has no such method",

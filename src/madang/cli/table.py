@@ -474,6 +474,25 @@ VERBS = (
         group="Daemon",
     ),
     Verb("web", "madang.cli.updown", "A fresh link to the web page", group="Daemon"),
+    Verb(
+        "agent",
+        "madang.cli.agent",
+        "Read this node's sensors, and push them to a daemon",
+        group="Daemon",
+        options=(
+            Option("--token-file", "a file that holds the token", meta="FILE", complete="file"),
+            Option("--node", "what the daemon calls this node (its host name)"),
+            Option("--interval", "from one frame to the next (10s)", meta="TIME"),
+            Option("--dcgm", "read GPUs from this page of a dcgm-exporter", meta="URL"),
+            Option("--kernel-log", "where Xids are (/dev/kmsg)", meta="FILE", complete="file"),
+            Option("--buffer", "keep what waits there", meta="DIR", complete="dir"),
+            Option("--buffer-max", "its bound (256MiB)", meta="SIZE"),
+            Option("--once", "one frame, then end", kind="flag"),
+            Option("--print", "show what is read, and push nothing", kind="flag"),
+        ),
+        note="Runs until SIGTERM. The token comes from --token-file, MADANG_TOKEN, or this\n"
+        "machine's own daemon. Without --buffer, 16 MiB of memory keep what waits.",
+    ),
     # -- the simulator
     Verb(
         "sim pack",

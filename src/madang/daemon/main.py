@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from madang import __version__
 from madang.core.events import Fact, PolicySet, ProjectSet, TopologySet
@@ -38,6 +38,9 @@ from madang.engines.code_store import CodeStore
 from madang.ledger import Ledger, LedgerError, open_ledger
 from madang.telemetry.store import Settings as StoreSettings
 from madang.telemetry.store import Store
+
+if TYPE_CHECKING:
+    from madang.agent.gather import Gather
 
 log = logging.getLogger("madang.daemon")
 
@@ -174,6 +177,22 @@ def _engine(options: Options, state_dir: StateDir, code: CodeStore, url: str) ->
     return engine
 
 
+def _sensors(engine: Engine, state_dir: StateDir) -> "Callable[[], Gather] | None":
+    """Who reads this machine, if the engine runs members on it; called after the start."""
+    uuids = getattr(engine, "gpu_uuids", None)
+    if uuids is None:
+        return None
+
+    def opened() -> "Gather":
+        from madang.agent.gather import Gather
+        from madang.agent.loop import node_readers
+
+        cursor = state_dir.path / "telemetry" / "kernel-log"
+        return Gather(node_readers(socket.gethostname(), cursor=cursor, gpu_uuids=uuids))
+
+    return opened
+
+
 def _read_fleet(path: Path) -> dict[str, Any]:
     import yaml
     from pydantic import ValidationError
@@ -260,7 +279,7 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     measurer = Measurer(yard.loop)
     measurer.open()
     yard.out.open()
-    watch = Watch(yard.loop, yard.telemetry)
+    watch = Watch(yard.loop, yard.telemetry, _sensors(yard.loop.engine, state_dir))
     watch.open()
     try:
         _let_the_owner_in(state_dir, yard.ledger, yard.url)

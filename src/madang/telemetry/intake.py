@@ -57,8 +57,7 @@ class _Minute:
 
 class Intake:
     """`dirty` are ticks touched, `late` frames of minutes before `written_ms`, `new_signals` those
-    nobody has written yet; who keeps them empties them. While it `hands_on`, `handed` are frames
-    for those who want them as they were understood.
+    nobody has written yet; who keeps them empties them.
     """
 
     def __init__(self, ring: Ring, stays: Stays) -> None:
@@ -72,8 +71,7 @@ class Intake:
         self.late: list[Late] = []
         self.written_ms = 0
         self.heard: dict[int, int] = {}  # tick -> nodes that told of it
-        self.hands_on = False
-        self.handed: list[Taken] = []
+        self.tapped: list[Taken] | None = None  # a list: somebody wants what is taken
         self._plans: dict[object, Plan] = {}
         self._signal_minutes: dict[str, _Minute] = {}
 
@@ -125,9 +123,9 @@ class Intake:
             text = _bad_text(frame, bad)
             reporter.mark("out_of_range", text, now_ms, int(bad.sum()))
             marks.append(f"out_of_range: {text}")
+        if self.tapped is not None:
+            self.tapped.append(Taken(frame, at_ms, block))
         self.counts.samples += plan.count
-        if self.hands_on:
-            self.handed.append(Taken(frame, at_ms, block))
         tick = reporter.tick_for(frame, at_ms, self.ring.tick_ms)
         is_first = reporter.is_first_of(tick)
         if tick > self.ring.newest:

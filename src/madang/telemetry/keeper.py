@@ -170,6 +170,8 @@ class Keeper:
             self.trouble = f"nothing can be kept: {error}"
             raise
         try:
+            if self._folded_tick < 0:
+                self._folded_tick = one.state["tick"]
             if one.state["tick"] - self._folded_tick >= FOLD_TICKS or last:
                 one.packed = list(self._folded())
                 self._folded_tick = one.state["tick"]
@@ -241,7 +243,7 @@ class Keeper:
             return 0, 0
         settle_ms = 0 if last else min(SETTLE_MS, TICKS * ring.tick_ms // 8)
         end_ms = (ring.time_ms(ring.tick + 1) - settle_ms) // MINUTE_MS * MINUTE_MS
-        begin_ms = max(intake.written_ms, ring.time_ms(ring.oldest))
+        begin_ms = max(intake.written_ms, ring.time_ms(ring.first) // MINUTE_MS * MINUTE_MS)
         cells = sum(len(one.column_of) * len(one.planes) for one in ring.tables.values())
         span_ms = min(FLUSH_MS, TICKS * ring.tick_ms // 2)
         span_ms = min(span_ms, max(FLUSH_CELLS_MAX // max(cells, 1), 5) * MINUTE_MS)

@@ -99,6 +99,7 @@ def read_tick(path: Path, ring: Ring, tick: int) -> None:
     if magic != _TICK_MAGIC or zlib.crc32(rest) != crc:
         raise ValueError("its checksum is wrong")
     at = length
+    ring.touched[tick % TICKS] = True
     for table_name, used, planes in json.loads(bytes(rest[:length])):
         table = ring.tables[table_name]
         for name, dtype in planes:

@@ -30,7 +30,7 @@ from madang.telemetry.ring import TICK_MS, Floats, Ring
 from madang.telemetry.rollups import MINUTE_MS
 from madang.telemetry.signals import SignalRecord
 from madang.telemetry.stays import FOLD_TICKS, Held, Stay, Stays
-from madang.telemetry.taps import Tap
+from madang.telemetry.taps import Taken, Tap
 
 log = logging.getLogger("madang.telemetry")
 
@@ -164,16 +164,15 @@ class Store:
             self.open(now_ms)
             if len(self._intake.late) >= LATE_MAX:
                 raise StoreBusy(f"{len(self._intake.late)} late frames wait to be written")
-            self._intake.hands_on = bool(self.taps)
+            self._intake.tapped = [] if self.taps else None
             verdicts = self._intake.take(batch, now_ms, sent_ms)
-            self._tell_taps()
+            self._tell_taps(self._intake.tapped or ())
             return verdicts
 
-    def _tell_taps(self) -> None:
+    def _tell_taps(self, taken: Sequence[Taken]) -> None:
         """Hand on what was taken, in its order: before it is acknowledged, so that what was
         acknowledged is in the queue of what goes out, too.
         """
-        taken, self._intake.handed = self._intake.handed, []
         for tap in self.taps if taken else ():
             try:
                 tap(taken)
@@ -284,7 +283,6 @@ class Store:
 
         Raises:
             BadQuery: it asks for nothing, or for too much at once.
-            HistoryAway: nothing of it is in the ring, and who has it does not answer.
         """
         query.check()
         notices: list[str] = []
@@ -301,14 +299,22 @@ class Store:
             ring = self._ring_points(query, max(seam_ms, query.from_ms))
         yield ring
         if query.from_ms < seam_ms:
-            ask = self.remote or self._history.points
+            for length_ms, points in self._older(query, min(seam_ms, query.to_ms), notices):
+                yield spread(points, length_ms, query.step_ms)
+
+    def _older(self, query: Query, to_ms: int, notices: list[str]) -> Iterable[tuple[int, Points]]:
+        """From the remote store where there is one; while that is away, from what is here."""
+        if self.remote is not None:
             try:
-                for length_ms, points in ask(query, min(seam_ms, query.to_ms)):
-                    yield spread(points, length_ms, query.step_ms)
+                return list(self.remote(query, to_ms))
             except HistoryAway as away:
-                if query.to_ms <= seam_ms:
-                    raise
-                notices.append(str(away))
+                log.warning("history is asked here: %s", away)
+                notices.append(f"{away}; this is what is kept here")
+        return self.history(query, to_ms)
+
+    def history(self, query: Query, to_ms: int) -> Iterator[tuple[int, Points]]:
+        """What is on disk here, to `to_ms`: (the length that each point stands for, points)."""
+        return self._history.points(query, to_ms)
 
     def _ring_points(self, query: Query, from_ms: int) -> Points:
         first = max(self.ring.oldest, -(-from_ms // self.ring.tick_ms))

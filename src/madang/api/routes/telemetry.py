@@ -333,14 +333,6 @@ class Telemetry:
             return self._store.query(asked)
         except queries.BadQuery as wrong:
             raise Problem(422, "invalid", str(wrong)) from None
-        except queries.HistoryAway as away:
-            raise Problem(
-                503,
-                "history_away",
-                str(away),
-                tries=["the last hour is here: from=1h", "again in a minute"],
-                headers={"retry-after": "60"},
-            ) from None
 
     def _quantiles(self, id: str, metric: Metric, per_gpu: bool) -> wire.QuantilesView | None:
         found = self._store.quantiles(id, metric.name)

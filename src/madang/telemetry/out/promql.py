@@ -170,8 +170,7 @@ class RemoteHistory:
                 )
             except Away as away:
                 self.trouble = f"{line.host} is away: {away}"
-                text = f"{self.trouble}; what is older than the ring cannot be shown meanwhile"
-                raise HistoryAway(text) from away
+                raise HistoryAway(self.trouble) from away
             finally:
                 with self._lock:
                     self._lines.append(line)
