@@ -115,16 +115,15 @@ class Agents:
         return Frame(node, self._boot, seq, at_ms, INTERVAL_MS, columns)
 
     def _send(self) -> None:
-        connection: http.client.HTTPConnection | None = None
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
         while True:
             with self._news:
                 self._news.wait_for(lambda: self._bodies or self._stopping.is_set())
                 if not self._bodies:
+                    connection.close()
                     return
                 frames, body = self._bodies[0]
             try:
-                if connection is None:
-                    connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
                 headers = {
                     "Authorization": f"Bearer {self._token}",
                     "Content-Type": "application/vnd.madang.frames",
@@ -133,7 +132,7 @@ class Agents:
                 answer = connection.getresponse()
                 stated = json.loads(answer.read())
             except (OSError, ValueError, http.client.HTTPException):
-                connection = None
+                connection.close()  # the next request opens it again
                 time.sleep(0.2)  # it is away; everything is kept
                 continue
             if answer.status != 200:
