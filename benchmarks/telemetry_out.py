@@ -5,8 +5,8 @@
 
 Encoding: samples a second of each step of the way, in one thread, and bytes a sample in the queue
 and on the wire. Scrapes: CPU seconds and size of /metrics by our writer and by prometheus-client
-with the same values. Peers: Prometheus in agent mode and vmagent scrape 2,000 GPUs × 20 metrics and send
-to the same receiver as we do; compared are bytes a sample on the wire, and on disk while the
+with the same values. Peers: Prometheus in agent mode and vmagent scrape 2,000 GPUs × 20 metrics and
+send to the same receiver as we do; compared are bytes a sample on the wire, and on disk while the
 receiver is away. docs/benchmarks/out.md has the figures.
 """
 
