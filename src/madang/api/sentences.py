@@ -81,7 +81,7 @@ def _project_set(event: ev.ProjectSet) -> str:
 def _devices(node: Node) -> str:
     if not node.gpus:
         return f"{node.cpu_milli / 1000:g} CPUs"
-    bad = node.gpus - node.usable.bit_count()
+    bad = node.gpus - node.well.bit_count()
     kind = f" {node.model}" if node.model else ""
     return f"{node.gpus} ×{kind or ' device'}" + (f", {bad} of them unhealthy" if bad else "")
 

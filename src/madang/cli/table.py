@@ -38,6 +38,8 @@ REQUEST = (
     Option("--profile", "machine profile (GPU model), or several: H100,A100", field="profile"),
     Option("--exclusive", "its nodes run nothing else", kind="flag", field="exclusive"),
     Option("--zone", "zone to run in", field="zone"),
+    Option("--need", "a label of its nodes: rack=r1", kind="many", meta="LABEL", field="needs"),
+    Option("--tolerate", "a taint of nodes", kind="many", meta="TAINT", field="tolerates"),
     Option("--within", "one domain of this level holds all members: block", field="within"),
     Option("--within-soft", "--within is only a wish", kind="flag", field="within_soft"),
     Option("--switches", "at most so many leaf switches", kind="int", field="switches"),

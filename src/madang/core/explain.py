@@ -13,6 +13,7 @@ from madang.core import explain_preempt, explain_upkeep
 from madang.core.admission import Numbers, Rejected
 from madang.core.draft import Draft
 from madang.core.explain_cells import claim_words, held_back_by_cells
+from madang.core.explain_needs import NEED_CODES, needs_guide, needs_words
 from madang.core.explain_network import (
     NETWORK_CODES,
     binds_now,
@@ -122,6 +123,8 @@ def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
             text, tries = network_guide(job, rejected, asked)
         case code if code in ZONE_CODES:
             text, tries = zone_guide(job, rejected.numbers)
+        case code if code in NEED_CODES:
+            text, tries = needs_guide(rejected.numbers)
         case code if code in RESERVATION_CODES:
             text, tries = inside_guide(job, rejected, asked)
         case _:
@@ -292,7 +295,9 @@ def _out_of_service(snapshot: Snapshot, job: Job) -> Why:
         f"{job.members} members even if they were empty{_closed(closed)}"
     )
     if ill:
-        text += f"; {_count(ill, 'GPU')} unhealthy"
+        text += f"; {_count(ill, 'GPU')} unhealthy or taken by others"
+    if terms := needs_words(snapshot, job):
+        text += f"; {terms}"
     numbers: Numbers = (
         ("members", job.members),
         ("members_room", room),
@@ -480,7 +485,7 @@ def _change_words(change: Change) -> str:
         case "--members --gpus":
             members, gpus = change.value.split()
             return f"--members {members} --gpus {gpus} would start now: as many GPUs, other members"
-        case "--switches" | "--spread" | "--exclusive" | "--zone":
+        case "--switches" | "--spread" | "--exclusive" | "--zone" | "--need":
             return f"without {change.option} it would start now"
         case "segments":
             return "without segments it would start now"

@@ -3,6 +3,7 @@
 import numpy as np
 
 from madang.core.admission import Numbers
+from madang.core.explain_needs import needs_words
 from madang.core.model import WHOLE_GPU_MILLI, Job
 from madang.core.pool import Pool
 from madang.core.seating import rows_for
@@ -51,4 +52,6 @@ def besides(snapshot: Snapshot, pool: Pool, job: Job) -> str:
         open_to = ", ".join(sorted(names[code] for code in allowed.all)) or "none"
         asked = f"{size_of(job)} GPU{'s' if size_of(job) != 1 else ''}"
         text += f"; with {asked}, project {job.project} may use zone {open_to}"
+    if terms := needs_words(snapshot, job):
+        text += f"; {terms}"
     return text

@@ -15,6 +15,7 @@ from madang.core.cells.room import breaks, is_firm, shielded
 from madang.core.gangs import could_hold_gang, gang_likeness, least_members, place_gang
 from madang.core.hypernodes import ANYWHERE
 from madang.core.model import Category, Job, Seat, Shape
+from madang.core.needs import demands_of
 from madang.core.placement import (
     Unplaced,
     could_hold,
@@ -116,7 +117,8 @@ def likeness(job: Job) -> object:
     asked = (job.shape, gang_likeness(job), is_firm(job))
     if _is_plain(job):
         return asked
-    return (*asked, job.fallbacks, job.exclusive, job.data, spread_of(job), job.zone)
+    wishes = (job.fallbacks, job.exclusive, job.data, spread_of(job), job.zone)
+    return (*asked, *wishes, job.needs, job.tolerates)
 
 
 def likeness_in(snapshot: Snapshot, job: Job) -> object:
@@ -131,6 +133,8 @@ def _is_plain(job: Job) -> bool:
         or job.exclusive
         or job.data
         or job.zone
+        or job.needs
+        or job.tolerates
         or (job.members > 1 and spread_of(job) > 1)
     )
 
@@ -154,13 +158,24 @@ def spread_of(job: Job) -> int:
 def rows_for(snapshot: Snapshot, pool: Pool, job: Job, shape: Shape) -> Bools | None:
     """(N,) the rows that a member of this shape may use at all; None when any will do."""
     rows = eligible_rows(pool, model_codes(snapshot, shape))
+    meets = snapshot.ground.mask(demands_of(job))
+    if meets is not None:
+        rows = meets if rows is None else rows & meets
+    there = zone_rows(snapshot, pool, job)
+    if there is None:
+        return rows
+    return there if rows is None else rows & there
+
+
+def zone_rows(snapshot: Snapshot, pool: Pool, job: Job) -> Bools | None:
+    """(N,) the rows in zones that take the job; None when all do."""
     allowed = access(snapshot, job)
     if allowed is None:
-        return rows
+        return None
     there = np.zeros(pool.nodes, np.bool_)
     for code in allowed.all:
         there |= pool.zone == code
-    return there if rows is None else rows & there
+    return there
 
 
 def model_codes(snapshot: Snapshot, shape: Shape) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from madang.core.check import (
 from madang.core.codec import encode_event
 from madang.core.controller import Controller
 from madang.core.model import NodeState, Project, ReleaseReason
+from madang.core.needs import demands_of
 from madang.core.zones import allowed_on
 from madang.engines.virtual import FleetModel
 from madang.sim.faults import QUIET, Channel
@@ -183,7 +184,7 @@ class _Play:
         self.upkeep.look(world.now_ms, step.events, world.state)
 
     def _check_zones(self, events: tuple[ev.Event, ...]) -> None:
-        """Nobody is given a node whose zone is shut to the job."""
+        """Nobody is given a node whose zone is shut to the job, or that is not what it needs."""
         snapshot = self.world.state.view(self.world.now_ms)
         for event in events:
             if (
@@ -195,6 +196,9 @@ class _Play:
             assert allowed_on(snapshot, job, [seat.node for seat in nodes]), (
                 f"in a zone that is shut to it: {event}"
             )
+            meets = snapshot.ground.mask(demands_of(job))
+            rows = [snapshot.nodes[seat.node].row for seat in nodes]
+            assert meets is None or meets[rows].all(), f"on nodes it may not use: {event}"
 
     def _check_quota(self, events: tuple[ev.Event, ...]) -> None:
         """Never above quota, unless the quota was lowered below what was held."""

@@ -206,6 +206,7 @@ class GpuView(BaseModel):
 
     index: int
     healthy: bool
+    taken: bool = Field(False, description="Used by others than this yard.")
     free_milli: int
     jobs: list[HolderView]
     model: str
@@ -223,6 +224,8 @@ class NodeView(BaseModel):
     cpus: float
     memory_mib: int
     gpus: list[GpuView]
+    labels: dict[str, str] = Field(default_factory=dict)
+    taints: list[str] = Field(default_factory=list)
 
 
 class NodeListView(BaseModel):

@@ -2,9 +2,9 @@
 
 A running job that moves has its promise kept until it has left the place it moves from.
 A promise is void when its node or a device of it is not there any more, when its project may not
-hold that much any more, when a zone is shut to it by now, when its nodes are no longer as near as
-its job demands, when it would break a promise of cells, or when nobody is left whose leaving it
-could wait for.
+hold that much any more, when a zone is shut to it by now, when a node got a taint or lost a label,
+when its nodes are no longer as near as its job demands, when it would break a promise of cells, or
+when nobody is left whose leaving it could wait for.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from madang.core.draft import Draft
 from madang.core.gangs import keeps_terms
 from madang.core.live import LiveJob
-from madang.core.model import AllocationState
+from madang.core.model import AllocationState, Job
+from madang.core.needs import demands_of
 from madang.core.pool import Place
 from madang.core.seating import Seated, shape_at, with_cells
+from madang.core.snapshot import Snapshot
 from madang.core.zones import allowed_on
 
 
@@ -42,6 +44,7 @@ def honour(draft: Draft) -> None:
             or not snapshot.pool.could_ever_hold(places, promised.shape)
             or not draft.within_quota(job)
             or not allowed_on(snapshot, job, [seat.node for seat in seats])
+            or not _still_meets(snapshot, job, rows)
             or not keeps_terms(snapshot.pool, job, rows, snapshot.now_ms, snapshot.policy)
         ):
             draft.drop_nomination(job_id)
@@ -51,6 +54,11 @@ def honour(draft: Draft) -> None:
             draft.keep_promise(job, kept)
         else:
             draft.drop_nomination(job_id)
+
+
+def _still_meets(snapshot: Snapshot, job: Job, rows: Sequence[int]) -> bool:
+    meets = snapshot.ground.mask(demands_of(job))
+    return meets is None or bool(meets[list(rows)].all())
 
 
 def _keep_for_the_move(draft: Draft, live: LiveJob, promised: Seated) -> None:
