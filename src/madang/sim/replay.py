@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -232,11 +233,15 @@ def plotted(jobs: Sequence[TraceJob], outcome: Outcome, gpus: int, result: dict[
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What a job was told at its submission and what came of it, in seconds from then."""
+    """What a job was told at its submission and what came of it, in seconds from then.
+
+    `peers_s` is what PEERS would have said.
+    """
 
     gpus: int
     told_s: float  # inf: nobody could say
     waited_s: float
+    peers_s: tuple[float, ...] = ()
 
     @property
     def is_right_away(self) -> bool:
@@ -244,54 +249,103 @@ class _Told:
 
 
 def _told(jobs: Sequence[TraceJob], outcome: Outcome) -> list[_Told]:
-    told = []
+    told, pages = [], _QueuePages(jobs, outcome)
     for number, at_ms in sorted(outcome.expected_ms.items()):
         job, started_ms = jobs[number], outcome.first_start_ms[number]
         told_s = inf if at_ms == NEVER_MS else (at_ms - job.submit_ms) / 1000
-        told.append(_Told(job.gpus, told_s, (started_ms - job.submit_ms) / 1000))
+        waited_s = (started_ms - job.submit_ms) / 1000
+        told.append(_Told(job.gpus, told_s, waited_s, pages.say(job)))
     return told
+
+
+class _QueuePages:
+    """What the queue-time pages of clusters say, the naive peers of a forecast: the mean wait of
+    the last PEER_JOBS that started, of that size class, and the median of the last that waited."""
+
+    def __init__(self, jobs: Sequence[TraceJob], outcome: Outcome) -> None:
+        self._starts: dict[str, list[tuple[int, float]]] = {}  # (when, waited s) by size class
+        for number, at_ms in sorted(outcome.first_start_ms.items(), key=lambda one: one[::-1]):
+            waited_s = (at_ms - jobs[number].submit_ms) / 1000
+            self._starts.setdefault(_size_class(jobs[number].gpus), []).append((at_ms, waited_s))
+        self._waits = {
+            name: [one for one in starts if one[1] > AT_ONCE_S]
+            for name, starts in self._starts.items()
+        }
+
+    def say(self, job: TraceJob) -> tuple[float, ...]:
+        """By each of PEERS; inf where nothing has been seen."""
+        name = _size_class(job.gpus)
+        started = _before(self._starts[name], job.submit_ms)
+        waited = _before(self._waits[name], job.submit_ms)
+        return (
+            float(np.mean(started)) if started else inf,
+            float(np.median(waited)) if waited else inf,
+        )
+
+
+PEERS = ("mean_of_started", "median_of_waited")
+PEER_JOBS = 50
+
+
+def _before(starts: Sequence[tuple[int, float]], at_ms: int) -> list[float]:
+    end = bisect_left(starts, (at_ms, -inf))
+    return [waited_s for _, waited_s in starts[max(0, end - PEER_JOBS) : end]]
+
+
+def _size_class(gpus: int) -> str:
+    return next(name for name, least, most in SIZE_CLASSES if least <= gpus <= most)
 
 
 def eta_of(jobs: Sequence[TraceJob], outcome: Outcome) -> dict[str, dict[str, Any]]:
     """How wrong the start that was told at submission was, by size of the job.
 
-    Of those that waited, or were told so: medians of the real wait, of what was told, of the
-    absolute error in seconds and in percent of the real wait (of a second at least).
+    Of those that waited, or were told so, and were asked: medians of the real wait, of what was
+    told, of the absolute error in seconds; quantiles of that in percent of the real wait (of a
+    second at least); how many were told too late a start; the same error of the naive peers. An
+    answer that could not be given is as wrong as can be (null where a quantile falls on one).
     """
     told = _told(jobs, outcome)
     rows = {"all": told}
     rows |= {
-        name: [one for one in told if least <= one.gpus <= most]
-        for name, least, most in SIZE_CLASSES
+        name: [one for one in told if _size_class(one.gpus) == name] for name, _, _ in SIZE_CLASSES
     }
     return {name: _eta_row(of) for name, of in rows.items() if of}
 
 
 def _eta_row(told: Sequence[_Told]) -> dict[str, Any]:
     waited = [one for one in told if not one.is_right_away]
+    known = [one for one in waited if isfinite(one.told_s)]
     row: dict[str, Any] = {
-        "asked": len(told),
-        "right_away_pct": round(100 * (len(told) - len(waited)) / len(told), 1),
-        "waited": len(waited),
-        "unknown": sum(one.told_s == inf for one in waited),
+        "right_away": len(told) - len(waited),
+        "asked": len(waited),
+        "unknown": len(waited) - len(known),
     }
     if not waited:
         return row
-    errors = [abs(one.told_s - one.waited_s) for one in waited]
-    parts = [
-        100 * error / max(one.waited_s, 1.0) for one, error in zip(waited, errors, strict=True)
-    ]
-    medians = {
-        "wait_s": [one.waited_s for one in waited],
-        "told_s": [one.told_s for one in waited],
-        "error_s": errors,
-        "error_pct": parts,
-    }
-    for name, values in medians.items():
-        # An answer that could not be given is as wrong as can be; the median bears some of them.
-        middle = float(np.quantile(values, 0.5, method="inverted_cdf"))
-        row[f"median_{name}"] = round(middle, 1) if isfinite(middle) else None
+    row["median_wait_s"] = _quantile([one.waited_s for one in waited], 0.5)
+    row["median_told_s"] = _quantile([one.told_s for one in waited], 0.5)
+    row["median_error_s"] = _quantile([abs(one.told_s - one.waited_s) for one in waited], 0.5)
+    off = [_off_pct(one.told_s, one.waited_s) for one in waited]
+    row |= {f"error_pct_p{p}": _quantile(off, p / 100) for p in (25, 50, 75, 90)}
+    if known:
+        late = sum(one.told_s > one.waited_s for one in known)
+        row["too_late_pct"] = round(100 * late / len(known), 1)
+        ratios = [max(one.told_s, 1.0) / max(one.waited_s, 1.0) for one in known]
+        row["median_told_by_real"] = _quantile(ratios, 0.5, digits=2)
+    for at, name in enumerate(PEERS):
+        theirs = [_off_pct(one.peers_s[at], one.waited_s) for one in waited]
+        row[f"{name}_error_pct"] = _quantile(theirs, 0.5)
     return row
+
+
+def _off_pct(told_s: float, waited_s: float) -> float:
+    return 100 * abs(told_s - waited_s) / max(waited_s, 1.0)
+
+
+def _quantile(values: Sequence[float], share: float, digits: int = 1) -> float | None:
+    """None where it falls on an answer that could not be given."""
+    value = float(np.quantile(values, share, method="inverted_cdf"))
+    return round(value, digits) if isfinite(value) else None
 
 
 def prediction_of(jobs: Sequence[TraceJob], outcome: Outcome) -> dict[str, Any]:
@@ -310,12 +364,12 @@ def prediction_of(jobs: Sequence[TraceJob], outcome: Outcome) -> dict[str, Any]:
 
 def _eta_chart(jobs: Sequence[TraceJob], outcome: Outcome) -> Chart:
     """How far off the told starts were, for each size: error in percent of the real wait."""
-    curves = []
-    for name, least, most in SIZE_CLASSES:
+    curves, told = [], _told(jobs, outcome)
+    for name, _, _ in SIZE_CLASSES:
         off = sorted(
-            100 * abs(one.told_s - one.waited_s) / max(one.waited_s, 1.0)
-            for one in _told(jobs, outcome)
-            if least <= one.gpus <= most and not one.is_right_away
+            _off_pct(one.told_s, one.waited_s)
+            for one in told
+            if _size_class(one.gpus) == name and not one.is_right_away
         )
         points = [
             (min(max(error, 1.0), ERROR_PCT_MAX), 100 * rank / len(off))
