@@ -22,7 +22,7 @@ import numpy as np
 from madang.core.estimates import NEVER_MS
 from madang.core.policies import POLICIES
 from madang.core.policy import Policy
-from madang.sim.plot import Chart, Series, page
+from madang.sim.plot import Chart, Section, Series, Table, page
 from madang.sim.queueing import Outcome, Replay, TraceJob, members_of
 from madang.sim.traces import TraceError, rows_of, write_text
 
@@ -204,7 +204,7 @@ def plotted(jobs: Sequence[TraceJob], outcome: Outcome, gpus: int, result: dict[
         for name, of in waits.items()
         if of
     )
-    charts = [
+    sections: list[Section] = [
         Chart(
             title="Waits by size of the job",
             about="Wait is the time from submission to end less the trace's duration. "
@@ -226,9 +226,16 @@ def plotted(jobs: Sequence[TraceJob], outcome: Outcome, gpus: int, result: dict[
         ),
     ]
     if outcome.expected_ms:
-        charts.append(_eta_chart(jobs, outcome))
+        sections += [_eta_chart(jobs, outcome), _eta_table(result["eta"])]
     about = f"{len(jobs)} jobs on {gpus} GPUs"
-    return page(f"Queueing: {result['policy']}", about, result, charts)
+    return page(f"Queueing: {result['policy']}", about, _flat(result), sections)
+
+
+def _flat(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures that are one number each; what is told by size has a table of its own."""
+    flat = {name: value for name, value in result.items() if not isinstance(value, dict)}
+    guessed = result.get("prediction", {})
+    return flat | {f"prediction, {name}": value for name, value in guessed.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,21 +371,20 @@ def prediction_of(jobs: Sequence[TraceJob], outcome: Outcome) -> dict[str, Any]:
 
 def _eta_chart(jobs: Sequence[TraceJob], outcome: Outcome) -> Chart:
     """How far off the told starts were, for each size: error in percent of the real wait."""
-    curves, told = [], _told(jobs, outcome)
-    for name, _, _ in SIZE_CLASSES:
-        off = sorted(
-            _off_pct(one.told_s, one.waited_s)
-            for one in told
-            if _size_class(one.gpus) == name and not one.is_right_away
-        )
-        points = [
-            (min(max(error, 1.0), ERROR_PCT_MAX), 100 * rank / len(off))
-            for rank, error in enumerate(off, start=1)
-        ]
-        if points:
-            step = max(1, len(points) // PLOT_POINTS)
-            shown = (*points[::step], points[-1])
-            curves.append(Series(f"{name} ({len(off)} that waited)", shown, in_steps=True))
+    told = [one for one in _told(jobs, outcome) if not one.is_right_away]
+    off = {
+        name: [_off_pct(one.told_s, one.waited_s) for one in told if _size_class(one.gpus) == name]
+        for name, _, _ in SIZE_CLASSES
+    }
+    curves = [
+        Series(f"{name} ({len(of)} that waited)", _errors(of), in_steps=True)
+        for name, of in off.items()
+        if of
+    ]
+    pages = [_off_pct(one.peers_s[0], one.waited_s) for one in told]
+    if pages:
+        name = "a queue page: mean wait of the last 50 started"
+        curves.append(Series(name, _errors(pages), in_steps=True))
     return Chart(
         title="Error of the start that was told at submission",
         about="Of the jobs that waited or were told so: |told − real| in percent of the real wait. "
@@ -389,6 +395,53 @@ def _eta_chart(jobs: Sequence[TraceJob], outcome: Outcome) -> Chart:
         x_ticks=ERROR_TICKS,
         x_is_log=True,
         y_max=100,
+    )
+
+
+def _errors(off_pct: Sequence[float]) -> tuple[tuple[float, float], ...]:
+    """(error, percent of the jobs that were off by at most so much), from 0 % of them on."""
+    ends = [min(max(error, 1.0), ERROR_PCT_MAX) for error in sorted(off_pct)]
+    points = [(error, 100 * rank / len(ends)) for rank, error in enumerate(ends, start=1)]
+    step = max(1, len(points) // PLOT_POINTS)
+    return ((ends[0], 0.0), *points[::step], points[-1])
+
+
+# (key of a row of eta_of, what it is)
+ETA_LINES = (
+    ("right_away", "at once, as told"),
+    ("asked", "others asked"),
+    ("unknown", "told nothing"),
+    ("median_wait_s", "median wait s"),
+    ("median_told_s", "median told s"),
+    ("error_pct_p25", "error p25 %"),
+    ("error_pct_p50", "error p50 %"),
+    ("error_pct_p75", "error p75 %"),
+    ("error_pct_p90", "error p90 %"),
+    ("too_late_pct", "told too late %"),
+    ("mean_of_started_error_pct", "mean of 50 started, p50 %"),
+    ("median_of_waited_error_pct", "median of 50 that waited, p50 %"),
+)
+
+
+def _eta_rows(eta: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+    """A line for each figure, a column for each size."""
+    return [(head, *(_cell(row, key) for row in eta.values())) for key, head in ETA_LINES]
+
+
+def _cell(row: dict[str, Any], key: str) -> str:
+    if key not in row:
+        return ""
+    return "unknown" if row[key] is None else f"{row[key]:,}"
+
+
+def _eta_table(eta: dict[str, dict[str, Any]]) -> Table:
+    return Table(
+        title="Expected starts by size of the job",
+        about="Of the jobs that waited or were told so, and were asked. The last two lines are "
+        "what a queue page would have said: the error of the mean wait of the last 50 that "
+        "started, and of the median of the last 50 that waited.",
+        columns=("", *eta),
+        rows=tuple(_eta_rows(eta)),
     )
 
 
@@ -477,7 +530,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def table(result: dict[str, Any]) -> str:
     """The result as lines for people."""
-    return "\n".join(f"{name:>18}  {value}" for name, value in result.items())
+    flat = _flat(result)
+    width = max(18, *map(len, flat))
+    lines = [f"{name:>{width}}  {value}" for name, value in flat.items()]
+    if "eta" not in result:
+        return "\n".join(lines)
+    rows = [("expected starts by size", *result["eta"]), *_eta_rows(result["eta"])]
+    lines += [
+        "",
+        *("  ".join([f"{head:>32}", *(f"{cell:>12}" for cell in of)]) for head, *of in rows),
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
