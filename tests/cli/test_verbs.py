@@ -93,7 +93,7 @@ def test_show_tells_a_job_in_full(double, job, capsys):
         ["web"],
         ["completion", "bash"],
         ["fork", "1"],
-        ["token", "new", "ci"],
+        ["token", "add", "ci"],
         ["project", "set", "p", "--quota", "2"],
     ],
 )
@@ -102,7 +102,7 @@ def test_every_answer_can_be_one_json_document(double, job, capsys, words):
     assert isinstance(json.loads(capsys.readouterr().out), dict)
 
     job.update(phase="waiting")
-    if words[:2] != ["token", "new"]:
+    if words[:2] != ["token", "add"]:
         assert run(words) == 0
         said = capsys.readouterr().out
         assert "\x1b" not in said
@@ -335,7 +335,7 @@ def test_cordon_and_project_and_token(double, capsys):
     assert run(["uncordon", "node-1"]) == 0
     assert run(["project", "set", "vision", "--quota", "8"]) == 0
     assert run(["project", "set", "open", "--quota", "none"]) == 0
-    assert run(["token", "new", "ci"]) == 0
+    assert run(["token", "add", "ci"]) == 0
     assert run(["token", "rm", "ci"]) == 0
 
     assert capsys.readouterr().out.splitlines() == [
@@ -344,7 +344,7 @@ def test_cordon_and_project_and_token(double, capsys):
         "vision may hold 8 GPUs",
         "open has no quota",
         "mdg_new",
-        "ci is revoked",
+        "ci has no access any more",
     ]
     assert double.projects["vision"] == 8
     assert double.projects["open"] is None

@@ -435,19 +435,30 @@ VERBS = (
     ),
     Verb("topology rm", NETWORK, "Let nodes say where they lie", group="Run the yard"),
     Verb(
-        "token new",
+        "token add",
         "madang.cli.change",
         "Make a token; it is shown once",
         group="Run the yard",
-        arguments=(Argument("NAME", "what it is for"),),
+        arguments=(Argument("NAME", "whose it is, or what for; its jobs have this owner"),),
+        options=(
+            Option(
+                "--role",
+                "what it may do (member)",
+                choices=("owner", "member", "viewer", "agent"),
+            ),
+        ),
+        note=(
+            "An owner may do everything; a member sees all, submits, and acts on its own jobs;\n"
+            "a viewer sees all; an agent only sends telemetry."
+        ),
     ),
     Verb("token ls", "madang.cli.watch", "Tokens, without their secrets", group="Run the yard"),
     Verb(
         "token rm",
         "madang.cli.change",
-        "Revoke a token",
+        "Revoke a token, and the browsers of that name",
         group="Run the yard",
-        arguments=(Argument("NAME", "its name"),),
+        arguments=(Argument("NAME", "as `madang token ls` shows it"),),
     ),
     # -- the daemon
     Verb(
@@ -472,7 +483,21 @@ VERBS = (
         "Stop the daemon; running jobs go on",
         group="Daemon",
     ),
-    Verb("web", "madang.cli.updown", "A fresh link to the web page", group="Daemon"),
+    Verb(
+        "web",
+        "madang.cli.updown",
+        "A fresh link to the web page",
+        group="Daemon",
+        options=(
+            Option("--user", "whom it logs in (you)", meta="NAME"),
+            Option(
+                "--role",
+                "what they may do there (yours; for others member)",
+                choices=("owner", "member", "viewer"),
+            ),
+        ),
+        note="It opens one browser, once, within a minute. Links for others take an owner.",
+    ),
     # -- the simulator
     Verb(
         "sim pack",

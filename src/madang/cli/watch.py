@@ -292,12 +292,20 @@ def project_ls_verb(_given: Given, desk: Desk) -> int:
 
 
 def token_ls_verb(_given: Given, desk: Desk) -> int:
-    """Tokens by name."""
+    """Who has access, and what they may do."""
     found = desk.client.tokens()
     now_ms = _now_ms()
+    columns = [Column(word) for word in ("USER", "ROLE", "KIND", "MADE", "UNTIL", "NAME")]
     rows = [
-        [clean(each["name"]), moment(int(each.get("made_ms") or 0), now_ms)]
+        [
+            clean(each["user"]),
+            clean(each["role"]),
+            clean(each["kind"]),
+            moment(int(each["made_ms"]), now_ms),
+            moment(int(each["expires_ms"]), now_ms) if each["expires_ms"] else "revoked",
+            clean(each["name"]),
+        ]
         for each in found["tokens"]
     ]
-    desk.answer(found, table([Column("NAME"), Column("MADE")], rows))
+    desk.answer(found, table(columns, rows))
     return 0
