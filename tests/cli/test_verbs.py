@@ -115,8 +115,8 @@ def test_why_says_the_reason_with_numbers(double, job, capsys):
     said = capsys.readouterr().out
     assert said.splitlines() == [
         "digits-1: needs 2 GPUs; 1 of 4 GPUs are free",
-        "  free 1",
-        "  total 4",
+        "  free   1",
+        "  total  4",
     ]
 
 
@@ -348,3 +348,20 @@ def test_cordon_and_project_and_token(double, capsys):
     ]
     assert double.projects["vision"] == 8
     assert double.projects["open"] is None
+
+
+def test_the_numbers_of_why_have_units(double, job, capsys):
+    double.why_numbers = {
+        "asked_milli": 2500,
+        "first_in_ms": 7_260_000,
+        "share_pct": 180,
+        "place": 3,
+    }
+    run(["why", "digits-1"])
+
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  asked     2.5",
+        "  first in  2 h 1 m",
+        "  share     180 %",
+        "  place     3",
+    ]

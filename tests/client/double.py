@@ -54,6 +54,7 @@ class Double:
         self.logs: dict[tuple[str, int], bytes] = {}
         self.codes: dict[str, bytes] = {}
         self.memos: dict[str, str] = {}
+        self.why_numbers: dict[str, int] = {"free": 1, "total": 4}
         self.projects: dict[str, float | None] = {"default": None}
         self.tokens: list[str] = ["first"]
         self.nodes = {"node-1": "ready"}
@@ -226,7 +227,7 @@ class Double:
                 return {
                     "code": "capacity",
                     "text": "needs 2 GPUs; 1 of 4 GPUs are free",
-                    "numbers": {"free": 1, "total": 4},
+                    "numbers": self.why_numbers,
                     "earliest_ms": 0,
                     "basis": "",
                 }

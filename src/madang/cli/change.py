@@ -105,15 +105,15 @@ def _node_words(node: Document) -> str:
 def project_set_verb(given: Given, desk: Desk) -> int:
     """Make a project or change its quota."""
     text, workspace = given.text("quota").lower(), given.text("workspace")
-    if not text and not workspace:
-        raise UsageError(
-            "nothing to set",
-            code="usage",
-            allowed="--quota GPUS, or --quota none for no limit; --workspace NAME",
-        )
     quota: float | None = None
     if not text:
         known = {each["id"]: each["quota_gpus"] for each in desk.client.projects()}
+        if not workspace and given.text("project") in known:
+            raise UsageError(
+                "nothing to set: there is such a project already",
+                code="usage",
+                allowed="--quota GPUS, or --quota none for no limit; --workspace NAME",
+            )
         quota = known.get(given.text("project"))
     elif text != "none":
         try:

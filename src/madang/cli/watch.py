@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from madang.cli.desk import Desk
+from madang.cli.kept import Kept
 from madang.cli.parse import Given
 from madang.cli.show import (
     DIM,
@@ -23,6 +24,7 @@ from madang.client.api import ENDED
 
 TYPE_CHECKING = False  # typing's own constant costs an import of 10 ms
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Document = dict[str, Any]
@@ -198,11 +200,32 @@ def why_verb(given: Given, desk: Desk) -> int:
     why = desk.client.why(job_id)
     lines = [f"{job_id}: {_wait_text(why, _now_ms())}"]
     numbers = why.get("numbers") or {}
-    lines += [f"  {clean(name)} {clean(value)}" for name, value in numbers.items()]
+    if numbers:
+        told = pairs([_told(str(name), value) for name, value in numbers.items()])
+        lines += [f"  {line}" for line in told.splitlines()]
     for at, words in enumerate(why.get("try") or ()):
         lines.append(f"  {'try' if at == 0 else 'or':<3} {clean(words)}")
     desk.answer(why, "\n".join(lines))
     return 0
+
+
+def _told(name: str, value: Any) -> tuple[str, str]:
+    """A number for people: its name without underscores, its value with its unit."""
+    if isinstance(value, int):
+        for unit, words in _UNITS:
+            if name.endswith(unit):
+                return clean(name.removesuffix(unit).replace("_", " ")), words(value)
+    return clean(name.replace("_", " ")), clean(value)
+
+
+# The first that the name ends with.
+_UNITS: tuple[tuple[str, Callable[[int], str]], ...] = (
+    ("_gpu_ms", lambda value: f"{value / 3_600_000:.1f} GPU-hours"),
+    ("_ms", duration),
+    ("_milli", lambda value: f"{value / 1000:g}"),
+    ("_mib", mib),
+    ("_pct", lambda value: f"{value} %"),
+)
 
 
 def _wait_text(why: Document, now_ms: int) -> str:
@@ -271,24 +294,30 @@ def status_verb(_given: Given, desk: Desk) -> int:
 
 def project_ls_verb(_given: Given, desk: Desk) -> int:
     """Projects with quota and use."""
-    projects = desk.client.projects()
-    columns = [
+    return PROJECTS.listed(desk)
+
+
+def _project_row(project: Document) -> list[str]:
+    quota = project["quota_gpus"]
+    return [
+        clean(project["id"]),
+        clean(project["workspace"]),
+        gpus(project["used_gpus"]),
+        coloured("none", DIM) if quota is None else gpus(quota),
+    ]
+
+
+PROJECTS = Kept(
+    "projects",
+    [
         Column("PROJECT"),
         Column("WORKSPACE"),
-        Column("USED", right=True),
+        Column("GPUS HELD", right=True),
         Column("QUOTA", right=True),
-    ]
-    rows = [
-        [
-            clean(each["id"]),
-            clean(each["workspace"]),
-            gpus(each["used_gpus"]),
-            coloured("none", DIM) if each["quota_gpus"] is None else gpus(each["quota_gpus"]),
-        ]
-        for each in projects
-    ]
-    desk.answer({"projects": projects}, table(columns, rows))
-    return 0
+    ],
+    _project_row,
+    "no projects yet: madang project set NAME",
+)
 
 
 def token_ls_verb(_given: Given, desk: Desk) -> int:

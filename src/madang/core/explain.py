@@ -137,7 +137,7 @@ def _lighter(n: dict[str, int | str]) -> tuple[str, ...]:
         for asked, most, advice in (
             ("gpus", "gpus_max", f"--gpus {n['gpus_max']} and more members"),
             ("cpu_milli", "cpu_milli_max", f"--cpus {int(n['cpu_milli_max']) / 1000:g} or fewer"),
-            ("memory_mib", "memory_mib_max", f"--memory-mib {n['memory_mib_max']} or less"),
+            ("memory_mib", "memory_mib_max", f"--memory {n['memory_mib_max']} or less"),
         )
         if int(n[asked]) > int(n[most])
     ]
