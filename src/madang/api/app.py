@@ -38,9 +38,11 @@ from madang.api.routes.jobs import jobs_router
 from madang.api.routes.login import login_router
 from madang.api.routes.logs import logs_router
 from madang.api.routes.nodes import nodes_router
+from madang.api.routes.owners import projects_router, workspaces_router
+from madang.api.routes.policy import policy_router
+from madang.api.routes.quotas import quotas_router
 from madang.api.routes.reports import reports_router
 from madang.api.routes.reservations import reservations_router
-from madang.api.routes.tenancy import tenancy_router
 from madang.api.routes.terminal import terminal_router
 from madang.api.routes.topology import topology_router
 from madang.api.routes.yard import yard_router
@@ -96,7 +98,10 @@ def _app(desk: Desk) -> FastAPI:
         nodes_router(desk),
         holes_router(desk),
         yard_router(desk),
-        tenancy_router(desk),
+        projects_router(desk),
+        policy_router(desk),
+        quotas_router(desk),
+        workspaces_router(desk),
         reservations_router(desk),
         zones_router(desk),
         budgets_router(desk),
