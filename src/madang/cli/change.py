@@ -133,7 +133,7 @@ def token_add_verb(given: Given, desk: Desk) -> int:
     made = desk.client.new_token(given.text("name"), given.text("role") or "member")
     if not desk.is_json:
         desk.note(
-            f"shown this once: {clean(made['name'])} is {clean(made['role'])} with this token:\n"
+            f"shown this once: {clean(made['name'])} is {made['role']} with this token:\n"
             f"MADANG_URL={desk.client.url} MADANG_TOKEN=… madang status"
         )
     desk.answer(made, made["token"])

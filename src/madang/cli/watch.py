@@ -97,6 +97,15 @@ def size(job: Document) -> str:
     return f"{job['members']}×{each}" if job["members"] != 1 else each
 
 
+# Why jobs were ended, where the API says a word only.
+ENDED_WORDS = {
+    "stop": "somebody stopped it",
+    "time_limit": "its time was up",
+    "reclaimed": "its GPUs were idle",
+    "attempts": "its attempts were used up",
+}
+
+
 def age(job: Document, now_ms: int) -> str:
     """How long it has waited, runs, or ran."""
     if job["phase"] in ENDED:
@@ -111,7 +120,8 @@ def short_why(job: Document) -> str:
         return str((job.get("waits") or {}).get("text") or job["reason"])
     if job["phase"] == "succeeded":
         return ""
-    return str(job.get("warning") or job["reason"])
+    reason = str(job["reason"])
+    return str(job.get("warning") or ENDED_WORDS.get(reason, reason))
 
 
 # -- show -------------------------------------------------------------------------------------

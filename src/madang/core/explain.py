@@ -20,7 +20,7 @@ from madang.core.explain_network import (
     network_guide,
 )
 from madang.core.explain_order import gpus_word, holders_word, limit_words, turn_words
-from madang.core.explain_places import ZONE_CODES, besides, zone_guide
+from madang.core.explain_places import ZONE_CODES, besides, nowhere, zone_guide
 from madang.core.explain_time import RESERVATION_CODES, inside_guide
 from madang.core.lanes import Lanes
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
@@ -289,7 +289,7 @@ def _out_of_service(snapshot: Snapshot, job: Job) -> Why:
     ill = int((snapshot.pool.gpu_count - snapshot.pool.gpu_usable).sum())
     text = (
         f"needs {size(job.members, job.shape)}; the nodes in service could hold {room} of "
-        f"{job.members} members even if they were empty{_closed(closed)}"
+        f"{job.members} members even if they were empty{_closed(closed)}{nowhere(snapshot, job)}"
     )
     if ill:
         text += f"; {_count(ill, 'GPU')} unhealthy"

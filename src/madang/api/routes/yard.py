@@ -64,7 +64,8 @@ class WholeYard:
 
         Each has the journal's sequence as its id; a client that comes back with `Last-Event-ID`
         (browsers do it by themselves) or `after` misses none. Without either it begins now. Types:
-        `job`, `node`, `project`, and `gap` where the journal has been pruned meanwhile: read anew.
+        `job`, `node`, `project`, `setting` (the policy, quotas, zones and their like), and `gap`
+        where the journal has been pruned meanwhile: read anew.
         A client that does not read is cut off after a while, and may resume.
         """
         place = int(last_event_id) if last_event_id else after
