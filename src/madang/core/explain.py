@@ -332,6 +332,8 @@ def _no_room(
     text += _closed(int(np.count_nonzero(~pool.open)))
     if kept := explain_upkeep.kept_for_holes(snapshot, job.shape.models):
         text += f"; {kept}"
+    if stays := explain_preempt.kept_by_budgets(snapshot, job):
+        text += f"; {stays}"
     numbers: Numbers = (
         ("free", free),
         ("most_on_one_node", most),
