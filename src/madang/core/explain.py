@@ -31,7 +31,7 @@ from madang.core.passes.make_room import keep_holes
 from madang.core.passes.start import walk
 from madang.core.placement import Unplaced, members_room, room_when_empty
 from madang.core.pool import Place, Pool
-from madang.core.seating import fits_when_empty, likeness_in, rows_for, seat
+from madang.core.seating import count_fitting, fits_when_empty, likeness_in, rows_for, seat
 from madang.core.snapshot import Snapshot
 
 NODES_SHOWN_MAX = 8
@@ -362,8 +362,7 @@ def _closed(nodes: int) -> str:
 
 def _count_ahead(snapshot: Snapshot, until: str, lanes: Lanes, mine: int) -> int:
     """How many jobs whose turn is before that one's could go and compete for the same devices."""
-    count = 0
-    fits: dict[object, bool] = {}  # by likeness: equal jobs fit or do not
+    ahead: dict[object, tuple[Job, int]] = {}  # by likeness: equal jobs fit or do not
     for job_id in Turns(snapshot):
         if job_id == until:
             break
@@ -375,10 +374,8 @@ def _count_ahead(snapshot: Snapshot, until: str, lanes: Lanes, mine: int) -> int
         if _short_of_quota(snapshot, live.job) is not None:
             continue
         alike = likeness_in(snapshot, live.job)
-        if alike not in fits:
-            fits[alike] = fits_when_empty(snapshot, live.job)
-        count += fits[alike]
-    return count
+        ahead[alike] = (live.job, ahead[alike][1] + 1 if alike in ahead else 1)
+    return count_fitting(snapshot, ahead.values())
 
 
 def _earliest(snapshot: Snapshot, job: Job) -> tuple[int, str]:
