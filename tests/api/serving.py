@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from fastapi import FastAPI
 
 from madang.api import ApiSettings, create_app, make_server
 from madang.api.identity import digest_of
@@ -18,6 +19,7 @@ from madang.daemon.loop import TurnLoop
 from madang.daemon.yard import DaemonYard
 from madang.engines.code_store import CodeStore
 from madang.ledger import open_ledger
+from madang.wire.access import Role
 from tests.api.puppet import NODES, Puppet
 
 TOKEN = "a-token-of-the-tests"
@@ -28,10 +30,11 @@ READY_S = 20
 class Served:
     """What a test needs of it."""
 
-    def __init__(self, port: int, loop: TurnLoop, engine: Puppet, yard: DaemonYard) -> None:
+    def __init__(self, port: int, app: FastAPI, engine: Puppet, yard: DaemonYard) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
-        self.loop = loop
+        self.app = app
+        self.loop = yard.loop
         self.engine = engine
         self.yard = yard
         self.client = httpx.Client(
@@ -70,7 +73,7 @@ def serving(
 ) -> Iterator[Served]:
     """Serve in a thread of this process until the block ends."""
     ledger = open_ledger(f"sqlite:///{place}/madang.db")
-    ledger.add_token(OWNER, digest_of(TOKEN), 1)
+    ledger.add_token(OWNER, digest_of(TOKEN), 1, Role.OWNER)
     code = CodeStore(place / "code")
     (place / "logs").mkdir()
     engine = Puppet(place / "logs", nodes)
@@ -84,11 +87,12 @@ def serving(
         port = door.getsockname()[1]
         yard = DaemonYard(loop, code, f"http://127.0.0.1:{port}")
         asked = ApiSettings(port=port, limits=limits or Limits(), web=web)
-        server = make_server(create_app(yard, asked), asked)
+        app = create_app(yard, asked)
+        server = make_server(app, asked)
         loop.open([ProjectSet(Project("default")), ProjectSet(Project("small", quota_milli=2000))])
         thread = threading.Thread(target=server.run, name="http", kwargs={"sockets": [door]})
         thread.start()
-        served = Served(port, loop, engine, yard)
+        served = Served(port, app, engine, yard)
         try:
             _wait_ready(served)
             yield served

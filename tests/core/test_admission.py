@@ -44,7 +44,7 @@ CASES = {
     "b: 1 cpus=65 memory=1001": (
         "member_too_large",
         "1 GPU asked, but the largest node has 8 GPUs, 64 CPUs, 1000 MiB",
-        ("--cpus 64 or fewer", "--memory-mib 1000 or less"),
+        ("--cpus 64 or fewer", "--memory 1000 or less"),
     ),
     "b: 3x6": (
         "too_large",

@@ -343,3 +343,13 @@ def test_a_budget_is_shown_with_its_members_and_who_of_them_is_down():
     shown = budget_views(yard.state.snapshot(yard.now_ms))
 
     assert [(one.id, one.members, one.down, one.down_max) for one in shown] == [("chat", 2, 1, 2)]
+
+
+def test_who_waits_is_told_which_budget_keeps_whom():
+    yard = serving("n1: A\nn2: C", 1).submit("b: 1 priority=9", "d: 1 priority=9").turn()
+    told = why(yard.state.snapshot(yard.now_ms), "d").text
+    lower = why(yard.submit("f: 1 priority=0").turn().state.snapshot(yard.now_ms), "f").text
+
+    assert leavers(yard) == ">"
+    assert "; c stays: budget chat lets 1 of its members be down at once, 1 is" in told
+    assert "budget" not in lower

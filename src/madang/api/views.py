@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from madang.api.sentences import sentence
+from madang.api.sentences import reason_words, sentence
 from madang.api.yard import Top
 from madang.core import explain_upkeep
 from madang.core.explain import Trial, Why, how_it_ended
@@ -151,7 +151,7 @@ def why_ended(record: JobRecord) -> wire.WhyView:
     standing = record.standing
     text = f"it has {standing.phase.value}" if standing.phase is not Phase.STOPPED else "it stopped"
     if standing.reason:
-        text += f": {standing.reason}"
+        text += f": {reason_words(standing.reason)}"
     numbers: dict[str, int | str] = {"attempts": standing.attempt, "failures": standing.failures}
     exits = record.newest.exits if record.newest is not None else ()
     bad = [(rank, end) for rank, end in exits if not end.ok]

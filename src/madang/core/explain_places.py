@@ -32,6 +32,13 @@ def zone_guide(job: Job, numbers: Numbers) -> tuple[str, tuple[str, ...]]:
     return text, ("ask an operator: madang zone set ZONE --owners …",)
 
 
+def nowhere(snapshot: Snapshot, job: Job) -> str:
+    """Why a job has no node at all, however empty: the zone that it names has none."""
+    there = snapshot.pool.zone[snapshot.pool.gpu_count > 0]
+    code = snapshot.zones.get("" if job.zone == PUBLIC else job.zone, -1)
+    return f"; no node is in zone {job.zone}" if job.zone and not (there == code).any() else ""
+
+
 def besides(snapshot: Snapshot, pool: Pool, job: Job) -> str:
     """What else keeps a job that waits for room from it, to be said after the figures."""
     text = ""

@@ -34,6 +34,7 @@ from madang.daemon.yard import DaemonYard
 from madang.engines.base import Engine, EngineError
 from madang.engines.code_store import CodeStore
 from madang.ledger import Ledger, LedgerError, open_ledger
+from madang.wire.access import Role
 
 log = logging.getLogger("madang.daemon")
 
@@ -275,11 +276,11 @@ def _first_facts(ledger: Ledger) -> list[Fact]:
 def _let_the_owner_in(state_dir: StateDir, ledger: Ledger, url: str) -> None:
     """The first start makes a token; client.json holds it for the CLI of this user, mode 0600."""
     known = state_dir.read("client.json").get("token", "")
-    if not known or ledger.token_name(_digest(known)) is None:
+    if not known or ledger.token(_digest(known)) is None:
         known = secrets.token_urlsafe(TOKEN_BYTES)
         name = getpass.getuser()
         ledger.drop_token(name)
-        ledger.add_token(name, _digest(known), WallClock()())
+        ledger.add_token(name, _digest(known), WallClock()(), Role.OWNER)
     state_dir.write_private("client.json", {"url": url, "token": known})
 
 

@@ -132,6 +132,12 @@ class Live {
       this.lastId = event.lastEventId || this.lastId;
       this.mark({ projects: true });
     });
+    // Quotas, zones, reservations, the policy: they change what projects may hold, and why jobs wait.
+    stream.addEventListener('setting', (event) => {
+      this.lastId = event.lastEventId || this.lastId;
+      this.mark({ projects: true });
+      this.askReasons();
+    });
   }
 
   mark(what: { job?: string; nodes?: boolean; projects?: boolean }): void {
