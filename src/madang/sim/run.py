@@ -19,9 +19,9 @@ from madang.core.check import (
     InvariantBroken,
     check,
     check_binding,
-    check_budgets,
     check_quota,
 )
+from madang.core.check_turns import Watch
 from madang.core.codec import encode_event
 from madang.core.controller import Controller
 from madang.core.model import NodeState, Project, ReleaseReason
@@ -62,6 +62,7 @@ class Outcome:
     reclaims: int
     phases: frozenset[str]
     end_ms: int
+    seen: tuple[tuple[str, int], ...]  # turns that put each property to the test
 
 
 def run(seed: int, tell: Callable[[int, ev.Event], None] | None = None) -> Outcome:
@@ -87,6 +88,7 @@ class _Play:
         self.world = World(Controller(), model, channel, script.launch_of)
         self.truth = Truth(model, keeps_order=script.chaos.keeps_order)
         self.upkeep = Upkeep(model)
+        self.watch = Watch()
         self.lowered = False
 
     def disturbed(self) -> None:
@@ -153,6 +155,7 @@ class _Play:
             self.upkeep.reclaims,
             frozenset(ended.phase.value for ended in self.truth.ended.values()),
             world.now_ms,
+            tuple(self.watch.seen.items()),
         )
 
     def _until(self, at_ms: int) -> None:
@@ -176,7 +179,7 @@ class _Play:
         for event in step.events:
             if isinstance(event, ev.AllocationBound):
                 check_binding(world.state, event.allocation)
-        check_budgets(world.state, step.decisions)
+        self.watch.look(world.state, step.decisions, world.now_ms)
         self._check_quota(step.events)
         self._check_zones(step.events)
         self.truth.look(step.events, world.state)
@@ -212,6 +215,7 @@ class _Play:
         before = picture(self.world.state)
         assert picture(restored_from_rows(self.world.state)) == before, "rows lose something"
         self.world.restart()
+        self.watch.forget()
         check(self.world.state)
 
     def _lost_nodes(self) -> list[str]:

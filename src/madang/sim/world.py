@@ -5,7 +5,6 @@ ledger: collect → fold → plan → act; a restart goes through the same rows 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 from typing import TypeVar
 
@@ -16,7 +15,6 @@ from madang.core.live import LiveJob, LiveNode
 from madang.core.model import Allocation, AllocationState, Job, Node, Project, Standing
 from madang.core.pool import ARRAYS
 from madang.core.restore import restored, with_recent
-from madang.core.settings import Learned, Setting
 from madang.core.state import State
 from madang.engines.base import Launch
 from madang.engines.measuring import Meter

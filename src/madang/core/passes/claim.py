@@ -12,6 +12,7 @@ from madang.core.budgets import Allowance
 from madang.core.cells.claims import may_claim
 from madang.core.cells.room import is_firm, without_loose
 from madang.core.draft import Draft
+from madang.core.impact import impact_gpu_ms
 from madang.core.lifecycle import LIVELY
 from madang.core.model import Allocation, Job, ReleaseReason, Shape, grace_ms_of
 from madang.core.ordering import ordered
@@ -72,7 +73,9 @@ def _displace(draft: Draft, job: Job) -> bool:
     for victim in victims:
         live = snapshot.jobs[victim.job]
         if victim.state in LIVELY and victim.id not in draft.releasing:
-            draft.release(victim.id, ReleaseReason.PREEMPTED, grace_ms_of(live.job, live.standing))
+            grace_ms = grace_ms_of(live.job, live.standing)
+            bill = impact_gpu_ms(snapshot, victim)
+            draft.release(victim.id, ReleaseReason.PREEMPTED, grace_ms, by=job.id, bill_gpu_ms=bill)
     for other in _promised_there(draft, seated):
         draft.drop_nomination(other)
     if draft.view.has_free(seated.places, seated.shape):
