@@ -466,7 +466,7 @@ def main() -> int:
     for number in range(options.first, options.first + options.plays):
         try:
             outcome = play(number)
-        except AssertionError as broken:
+        except (AssertionError, KeyError) as broken:
             failed += 1
             print(f"play {number}: {type(broken).__name__}: {broken}", file=sys.stderr)
             continue
