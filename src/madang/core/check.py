@@ -40,8 +40,12 @@ class InvariantBroken(AssertionError):
     """The yard is not as it must be; the message holds the objects."""
 
 
-def check(state: State) -> None:
+def check(state: State, *, scores: bool = True) -> None:
     """Raise if any invariant does not hold. O(nodes × devices + live jobs).
+
+    Args:
+        scores: whether what placement keeps of scores is made anew and compared, which costs as
+            much as all else. A score that is kept wrongly stays wrong until its row is written.
 
     Raises:
         InvariantBroken: always a bug of ours.
@@ -53,7 +57,8 @@ def check(state: State) -> None:
     _attention(state)
     _lingering(state)
     _usage(state)
-    _scores(state)
+    if scores:
+        _scores(state)
     _nominations(state)
     _upkeep(state)
     _cells(state)
