@@ -218,16 +218,12 @@ def _claims(
         if allocation.cells:
             continue
         places = draft.held_places(allocation)
-        leaves = allocation.state not in LIVELY and allocation.id != spared.id
-        if allocation.id in gone or leaves:
-            for row, _ in places:
-                pool.cpu_free[row] += allocation.shape.cpu_milli
-                pool.memory_free[row] += allocation.shape.memory_mib
-        else:
+        for row, _ in places:
+            pool.cpu_free[row] += allocation.shape.cpu_milli
+            pool.memory_free[row] += allocation.shape.memory_mib
+        left_before = allocation.state not in LIVELY and allocation.releasing_ms < snapshot.now_ms
+        if allocation.id not in gone and not left_before:
             pool.block(places, allocation.shape)
-            for row, _ in places:
-                pool.cpu_free[row] += allocation.shape.cpu_milli
-                pool.memory_free[row] += allocation.shape.memory_mib
     return isinstance(claimed(snapshot, pool, job), Seated)
 
 

@@ -16,7 +16,7 @@ from madang.core.events import AllocationBound
 from madang.core.impact import impact_gpu_ms
 from madang.core.lifecycle import LIVELY
 from madang.core.model import Allocation, Job, ReleaseReason, Shape, grace_ms_of
-from madang.core.ordering import key_of, ordered
+from madang.core.ordering import ordered
 from madang.core.passes.start import BINDS_PER_TURN_MAX
 from madang.core.placement import Unplaced
 from madang.core.pool import Place, Pool
@@ -161,17 +161,11 @@ def _without_lower(draft: Draft, job: Job) -> Pool:
 
 
 def _goes_before(draft: Draft, one: Allocation, job: Job) -> bool:
-    """True iff it is the tenant's own work, and could take the cell back at once (rights.py).
-
-    The two would stop each other for ever; between a tenant's own jobs the order decides.
-    """
-    snapshot, policy = draft.snapshot, draft.snapshot.policy
-    live = snapshot.jobs[one.job]
-    if live.job.project != job.project or not (policy.preempts and job.preemptible):
-        return False
-    if "priority" in policy.order and live.job.priority != job.priority:
-        return live.job.priority > job.priority
-    return job.checkpoints and key_of(snapshot, live) < key_of(snapshot, snapshot.jobs[job.id])
+    """True iff it is the tenant's own work of a higher class, that could take the cell back at once
+    (rights.py): the two would stop each other for ever."""
+    policy, theirs = draft.snapshot.policy, draft.snapshot.jobs[one.job].job
+    ranked = policy.preempts and job.preemptible and "priority" in policy.order
+    return ranked and theirs.project == job.project and theirs.priority > job.priority
 
 
 def _stays(left: Pool, place: Place, shape: Shape) -> bool:
