@@ -16,7 +16,7 @@ from madang.core.draft import Draft
 from madang.core.explain import why
 from madang.core.impact import cheapest_room, impact_gpu_ms
 from madang.core.model import Category, Job, Purpose, ReleaseReason
-from madang.core.policy import Misfit, Policy
+from madang.core.policy import Misfit, Policy, Victims
 from madang.core.settings import DisruptionBudget
 from tests.core.yard import Yard
 
@@ -290,6 +290,17 @@ def test_a_budget_is_of_one_project():
     yard.fact(ev.BudgetSet(DisruptionBudget("chat", "others", 0)))
 
     assert leavers(yard.submit("b: 1 priority=9").turn()) == "a > b"
+
+
+@pytest.mark.parametrize("victims", list(Victims), ids=str)
+def test_a_budget_that_is_overdrawn_protects_nobody_else(victims):
+    yard = serving("n1: AA\nn2: CC\nn3: EE", 0)
+    yard.state.policy = replace(yard.state.policy, victims=victims)
+    yard.state.jobs["c"].job = replace(yard.state.jobs["c"].job, budget="")
+    yard.requeue("a").turn().ended("a.1", code=143).submit("b: 2 priority=9").turn()
+    assert yard.picture() == "n1: BB\nn2: CC\nn3: EE\nwaiting: a"
+
+    assert leavers(yard.submit("d: 2 priority=9").turn()) == "c > d"
 
 
 def test_a_gang_makes_do_with_victims_that_break_no_budget():

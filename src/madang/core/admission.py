@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from madang.core.budgets import budget_of
 from madang.core.gangs import (
     NEVER_MS,
     SEGMENTS,
@@ -59,8 +60,13 @@ def judge(snapshot: Snapshot, job: Job) -> Rejected | None:
                 ("project", project.id),
             ),
         )
-    barred = _terms(snapshot, job) or _outside(snapshot, job) or _barred(snapshot, job)
-    barred = barred or _unmet(snapshot, job)
+    barred = (
+        _terms(snapshot, job)
+        or _unprotected(snapshot, job)
+        or _outside(snapshot, job)
+        or _barred(snapshot, job)
+        or _unmet(snapshot, job)
+    )
     if barred is not None or not snapshot.pool.nodes:
         return barred
     refused = [_refused(snapshot, job, shape) for shape in job.shapes]
@@ -83,6 +89,18 @@ def _terms(snapshot: Snapshot, job: Job) -> Rejected | None:
             known = " ".join((ANYWHERE, *levels, NODE))
             return Rejected("unknown_level", (("asked", name), ("known", known)))
     return None
+
+
+def _unprotected(snapshot: Snapshot, job: Job) -> Rejected | None:
+    """The job counts on a disruption budget that its project does not have."""
+    budgets = snapshot.settings.budgets
+    if not job.budget or budget_of(budgets, job):
+        return None
+    mine = sorted(one.id for one in budgets.values() if one.project == job.project)
+    return Rejected(
+        "unknown_budget",
+        (("asked", job.budget), ("project", job.project), ("known", " ".join(mine) or "none")),
+    )
 
 
 def _outside(snapshot: Snapshot, job: Job) -> Rejected | None:

@@ -104,6 +104,13 @@ def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
         case "unknown_project":
             text = f"project {n['asked']} does not exist; there are: {n['known']}"
             tries = ("choose one with --project", "madang project set NAME --quota GPUS")
+        case "unknown_budget":
+            text = f"project {n['project']} has no disruption budget {n['asked']}; "
+            text += f"it has: {n['known']}"
+            tries = (
+                "see what there is: madang budget ls",
+                "leave --budget out: nothing protects it",
+            )
         case "over_quota":
             quota = gpus_word(n["quota_milli"])
             text = f"{asked} asked, but project {job.project} may hold {quota} GPUs at most"

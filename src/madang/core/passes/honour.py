@@ -43,6 +43,7 @@ def honour(draft: Draft) -> None:
             kept is None
             or not snapshot.pool.could_ever_hold(places, promised.shape)
             or not draft.within_quota(job)
+            or not _within_groups(draft, job, promised)
             or not allowed_on(snapshot, job, [seat.node for seat in seats])
             or not _still_meets(snapshot, job, rows)
             or not keeps_terms(snapshot.pool, job, rows, snapshot.now_ms, snapshot.policy)
@@ -69,6 +70,15 @@ def _keep_for_the_move(draft: Draft, live: LiveJob, promised: Seated) -> None:
         draft.drop_nomination(live.job.id)
     elif not live.standing.stop_asked:
         draft.keep_promise(live.job, promised)
+
+
+def _within_groups(draft: Draft, job: Job, promised: Seated) -> bool:
+    """True iff no limit of a machine group, lowered since perhaps, keeps the job from it."""
+    snapshot, parts = draft.snapshot, dict[str, int]()
+    for row, _ in promised.places:
+        group = snapshot.nodes[snapshot.node_ids[row]].node.group
+        parts[group] = parts.get(group, 0) + promised.shape.milli
+    return all(group not in draft.book.full_groups(job, milli) for group, milli in parts.items())
 
 
 def _somebody_leaves(draft: Draft, places: Sequence[Place]) -> bool:

@@ -243,7 +243,7 @@ class _LastFirst:
                 continue
             seated = seat(snapshot, allowed, job)
             if not isinstance(seated, Unplaced):
-                self._promise(claim, trial, seated, victims)
+                self._promise(claim, allowed, seated, victims)
                 return True
         return False
 
@@ -252,14 +252,21 @@ class _LastFirst:
     ) -> None:
         """Ask for the leave of those without whom there is no room on these nodes, of no others.
 
-        `trial` is the pool without any of the victims, who are last in the order first.
+        `trial` is what is open to the job of the pool without any of the victims, who are last in
+        the order first. Where cells are promised there may be room that it must not have.
         """
         draft, shape = self.draft, seated.shape
         members = Counter(row for row, _ in seated.places)
+        in_cells = draft.snapshot.cells is not None
         for victim in reversed(victims):
             held = draft.held_places(victim)
             trial.take(held, victim.shape)
-            if all(room_on(trial, row, shape) >= count for row, count in members.items()):
+            if in_cells:
+                beside = seat(draft.snapshot, trial, claim.waiting)
+                fits = isinstance(beside, Seated)
+            else:
+                fits = all(room_on(trial, row, shape) >= count for row, count in members.items())
+            if fits:
                 continue  # the gang fits beside it
             for one in held:
                 trial.give(one, victim.shape)
@@ -272,7 +279,13 @@ class _LastFirst:
                 by=claim.waiting.id,
                 bill_gpu_ms=bill,
             )
-        seats = [seats_on(trial, row, count, shape) for row, count in members.items()]
-        draft.nominate(claim.waiting, Seated(shape, tuple(chain.from_iterable(seats))))
+        if in_cells:
+            last = seat(draft.snapshot, trial, claim.waiting)
+            assert isinstance(last, Seated), f"there was room: {claim.waiting}"
+            seated = last
+        else:
+            seats = [seats_on(trial, row, count, shape) for row, count in members.items()]
+            seated = Seated(shape, tuple(chain.from_iterable(seats)))
+        draft.nominate(claim.waiting, seated)
         leaving = draft.releasing
         self.movable = [one for one in self.movable if one[1].id not in leaving]
