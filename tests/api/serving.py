@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 from fastapi import FastAPI
@@ -19,6 +20,7 @@ from madang.daemon.loop import TurnLoop
 from madang.daemon.yard import DaemonYard
 from madang.engines.code_store import CodeStore
 from madang.ledger import open_ledger
+from madang.telemetry.store import Store
 from madang.wire.access import Role
 from tests.api.puppet import NODES, Puppet
 
@@ -70,6 +72,7 @@ def serving(
     send_buffer_bytes: int = 0,
     web: Path | None = None,
     nodes: Sequence[Node] = NODES,
+    **settings: Any,
 ) -> Iterator[Served]:
     """Serve in a thread of this process until the block ends."""
     ledger = open_ledger(f"sqlite:///{place}/madang.db")
@@ -85,8 +88,9 @@ def serving(
             door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         door.bind(("127.0.0.1", 0))
         port = door.getsockname()[1]
-        yard = DaemonYard(loop, code, f"http://127.0.0.1:{port}")
-        asked = ApiSettings(port=port, limits=limits or Limits(), web=web)
+        store = Store(place / "telemetry")
+        yard = DaemonYard(loop, code, f"http://127.0.0.1:{port}", store)
+        asked = ApiSettings(port=port, limits=limits or Limits(), web=web, **settings)
         app = create_app(yard, asked)
         server = make_server(app, asked)
         loop.open([ProjectSet(Project("default")), ProjectSet(Project("small", quota_milli=2000))])

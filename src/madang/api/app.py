@@ -37,12 +37,14 @@ from madang.api.routes.holes import holes_router
 from madang.api.routes.jobs import jobs_router
 from madang.api.routes.login import login_router
 from madang.api.routes.logs import logs_router
+from madang.api.routes.metrics import metrics_route
 from madang.api.routes.nodes import nodes_router
 from madang.api.routes.owners import projects_router, workspaces_router
 from madang.api.routes.policy import policy_router
 from madang.api.routes.quotas import quotas_router
 from madang.api.routes.reports import reports_router
 from madang.api.routes.reservations import reservations_router
+from madang.api.routes.telemetry import telemetry_router
 from madang.api.routes.terminal import terminal_router
 from madang.api.routes.topology import topology_router
 from madang.api.routes.yard import yard_router
@@ -53,6 +55,8 @@ from madang.wire.access import Role
 
 ROW_THREADS = 4
 FILE_THREADS = 4
+SERIES_THREADS = 2
+SERIES_WAITING_MAX = 64
 BOOKS_WAITING_MAX = 16  # the first report of a long journal takes its time
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -107,6 +111,7 @@ def _app(desk: Desk) -> FastAPI:
         budgets_router(desk),
         topology_router(desk),
         reports_router(desk),
+        telemetry_router(desk),
         login_router(desk),
     )
     for router in routers:
@@ -114,7 +119,7 @@ def _app(desk: Desk) -> FastAPI:
         app.router.routes.extend(router.routes)
         guard(router.routes)
     http = [one for router in routers for one in router.routes if isinstance(one, APIRoute)]
-    _add_pages(app, settings, http)
+    _add_pages(app, settings, http, [metrics_route(desk)])
     app.state.routes = [one for router in routers for one in router.routes]
     app.state.leave = desk.leaving.set
     app.state.login_link = partial(_owners_link, desk)
@@ -142,6 +147,8 @@ def _desk(yard: Yard, settings: ApiSettings) -> Desk:
         rows=rows,
         files=Readers("files", FILE_THREADS, limits.reads_waiting_max),
         books=Readers("books", 1, BOOKS_WAITING_MAX),
+        frames=Readers("frames", 1, limits.frames_waiting_max),
+        series=Readers("series", SERIES_THREADS, SERIES_WAITING_MAX),
         pulse=pulse,
         feed=Feed(yard, pulse, rows, limits.streams_max),
         leaving=asyncio.Event(),
@@ -156,12 +163,16 @@ def _lifespan(desk: Desk) -> Callable[[FastAPI], Any]:
         desk.rows.close()
         desk.files.close()
         desk.books.close()
+        desk.frames.close()
+        desk.series.close()
 
     return lifespan
 
 
-def _add_pages(app: FastAPI, settings: ApiSettings, routes: Sequence[APIRoute]) -> None:
-    """The reference, its source, and whatever is not the API: the page."""
+def _add_pages(
+    app: FastAPI, settings: ApiSettings, routes: Sequence[APIRoute], more: Sequence[PlainRoute]
+) -> None:
+    """The reference, its source, `more` that is no JSON, and whatever is not the API: the page."""
     pages = Pages(settings.web)
     written: dict[str, str] = {}
 
@@ -186,7 +197,7 @@ def _add_pages(app: FastAPI, settings: ApiSettings, routes: Sequence[APIRoute]) 
             raise unknown_path(request)
         return await pages.get(request)
 
-    plain = [PlainRoute("/openapi.json", openapi), PlainRoute("/docs", docs)]
+    plain = [PlainRoute("/openapi.json", openapi), PlainRoute("/docs", docs), *more]
     known = [(route.path_regex, route.methods or ()) for route in (*routes, *plain)]
     app.router.routes.extend(plain)
     app.router.routes.append(PlainRoute("/{path:path}", rest, methods=ALL_METHODS))

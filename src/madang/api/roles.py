@@ -48,6 +48,11 @@ _SEEN = (
     "GET /v1/reports/idle",
     "GET /v1/reports/pool",
     "GET /v1/me",
+    "GET /v1/series",
+    "GET /v1/quantiles",
+    "GET /v1/metrics/names",
+    "GET /v1/signals",
+    "GET /v1/telemetry/health",
     # These ask, and change nothing.
     "POST /v1/try",
     "POST /v1/topology/check",

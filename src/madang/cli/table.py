@@ -249,6 +249,7 @@ DAEMON = (
             Option("--fleet", "a simulated fleet instead of this machine", complete="file"),
             Option("--policy", "rules of the yard, in TOML", meta="FILE", complete="file"),
             Option("--topology", "the network tree, in YAML", meta="FILE", complete="file"),
+            Option("--telemetry-out", "where metrics go, in TOML", meta="FILE", complete="file"),
             Option("--database", "postgresql+psycopg://… instead of SQLite", meta="URL"),
             Option("-d --detach", "in the background; returns when it is ready", kind="flag"),
         ),
@@ -273,6 +274,25 @@ DAEMON = (
             ),
         ),
         note="It opens one browser, once, within a minute. Links for others take an owner.",
+    ),
+    Verb(
+        "agent",
+        "madang.cli.agent",
+        "Read this node's sensors, and push them to a daemon",
+        group="Daemon",
+        options=(
+            Option("--token-file", "a file that holds the token", meta="FILE", complete="file"),
+            Option("--node", "what the daemon calls this node (its host name)"),
+            Option("--interval", "from one frame to the next (10s)", meta="TIME"),
+            Option("--dcgm", "read GPUs from this page of a dcgm-exporter", meta="URL"),
+            Option("--kernel-log", "where Xids are (/dev/kmsg)", meta="FILE", complete="file"),
+            Option("--buffer", "keep what waits there", meta="DIR", complete="dir"),
+            Option("--buffer-max", "its bound (256MiB)", meta="SIZE"),
+            Option("--once", "one frame, then end", kind="flag"),
+            Option("--print", "show what is read, and push nothing", kind="flag"),
+        ),
+        note="Runs until SIGTERM. The token comes from --token-file, MADANG_TOKEN, or this\n"
+        "machine's own daemon. Without --buffer, 16 MiB of memory keep what waits.",
     ),
 )
 
