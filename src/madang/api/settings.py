@@ -21,6 +21,7 @@ class Limits:
     connections_max: int = 2_048  # beyond: the longest idle one makes room, else 503
     discard_bytes_max: int = 256 * MIB  # of a refused body, read so that the client sees the answer
     streams_max: int = 256  # event streams, and followed logs, each; beyond: 503
+    live_max: int = 256  # pages that watch live columns; beyond: 503
     exec_max: int = 32  # terminals beside members; beyond: 503
     reads_waiting_max: int = 512  # queries waiting for a reader thread; beyond: 503
     login_links_max: int = 64  # unused links; beyond: the oldest is void
