@@ -71,6 +71,7 @@ def serving(
     send_buffer_bytes: int = 0,
     web: Path | None = None,
     nodes: Sequence[Node] = NODES,
+    keep: Path | None = None,
 ) -> Iterator[Served]:
     """Serve in a thread of this process until the block ends."""
     ledger = open_ledger(f"sqlite:///{place}/madang.db")
@@ -87,7 +88,7 @@ def serving(
         door.bind(("127.0.0.1", 0))
         port = door.getsockname()[1]
         yard = DaemonYard(loop, code, f"http://127.0.0.1:{port}")
-        asked = ApiSettings(port=port, limits=limits or Limits(), web=web)
+        asked = ApiSettings(port=port, limits=limits or Limits(), web=web, keep=keep)
         app = create_app(yard, asked)
         server = make_server(app, asked)
         loop.open([ProjectSet(Project("default")), ProjectSet(Project("small", quota_milli=2000))])

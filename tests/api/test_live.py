@@ -75,6 +75,20 @@ def test_what_changes_comes_as_changes_and_ends_where_a_snapshot_begins(served):
         assert picture.ticks == sorted(set(picture.ticks))
 
 
+def test_the_jobs_that_the_journal_spoke_of_are_named_those_that_only_wait_too(served):
+    with watching(served.port) as watch:
+        watch.step()
+        waits = served.submit(name="waits", gpus=2, project="small")["id"]
+        waits_too = served.submit(name="waits-too", gpus=2, project="small")["id"]
+
+        watch.until(lambda seen: {waits, waits_too} <= seen.told)
+
+        watch.picture.told.clear()
+        served.client.post(f"/v1/jobs/{waits_too}/stop")
+        watch.until(lambda seen: waits_too in seen.told)
+    served.engine.end(f"{waits}.1")
+
+
 def test_a_cut_line_is_taken_up_again_where_it_broke(served):
     """The socket is cut in the middle; what happened meanwhile comes as changes, tick by tick."""
     with watching(served.port) as watch:
@@ -243,6 +257,38 @@ def test_a_client_that_pauses_is_at_the_newest_moment_when_it_reads_on(served):
         assert slow.until(lambda seen: seen.seq >= quick.picture.seq).same_as(quick.picture)
     for job in jobs:
         served.engine.end(f"{job}.1")
+
+
+def test_moments_are_kept_for_replay_and_found_again(tmp_path):
+    with serving(tmp_path, keep=tmp_path / "live") as kept:
+        hub = kept.app.state.desk.live
+        job = kept.submit(name="past", gpus=2)
+        with watching(kept.port) as watch:
+            now = watch.until(lambda seen: seen.states.count("running") == 2)
+            ended = threading.Event()
+            kept.app.state.desk.live._chronicle._entries = None  # as after a start
+            hub._chronicle.due = lambda now_ms, devices: not ended.is_set()
+            keep = hub._chronicle.keep
+            hub._chronicle.keep = lambda picture: (keep(picture), ended.set())
+            assert ended.wait(30)
+        kept.engine.end(f"{job['id']}.1")
+        history = kept.client.get("/v1/live/history").json()
+        answer = kept.client.get(f"/v1/live/moment?at={history['times'][-1]}")
+
+    past = Picture()
+    past.take(answer.content)
+    assert past.states == now.states
+    assert past.holders.count(job["id"]) == 2
+    assert history["counts"]["running"][-1] == 2
+    assert names_of(past.columns)[:4] == ["state", "job", "idle", "util"]
+
+
+def test_where_nothing_is_kept_there_is_nothing_to_replay(served):
+    answer = served.client.get("/v1/live/moment?at=5")
+
+    assert answer.status_code == 404
+    assert answer.json()["code"] == "no_such_moment"
+    assert served.client.get("/v1/live/history").json()["times"] == []
 
 
 def test_when_the_last_client_leaves_nothing_runs_any_more(tmp_path):

@@ -10,7 +10,15 @@ import numpy as np
 from websockets.sync.client import ClientConnection, connect
 
 from madang.api.live import frames
-from madang.api.live.schema import BY_ID, BY_NAME, JOBS_TABLE, NODES_TABLE, STATES, Bytes
+from madang.api.live.schema import (
+    BY_ID,
+    BY_NAME,
+    JOBS_TABLE,
+    NEWS_TABLE,
+    NODES_TABLE,
+    STATES,
+    Bytes,
+)
 from tests.api.serving import TOKEN
 
 
@@ -24,6 +32,7 @@ class Picture:
     ticks: list[int] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
     seq: int = -1
+    told: set[str] = field(default_factory=set)  # jobs of which there were news
 
     def take(self, message: bytes) -> None:
         self.kinds = []
@@ -48,6 +57,8 @@ class Picture:
         elif table == NODES_TABLE:
             for row, state in body["state"]:
                 self.nodes["state"][row] = state
+        elif table == NEWS_TABLE:
+            self.told |= set(body["jobs"])
         else:
             assert table == JOBS_TABLE
             if kind == frames.TABLE:

@@ -24,6 +24,7 @@ from madang.api.feed import Feed
 from madang.api.gate import Gate
 from madang.api.identity import Identities, now_ms
 from madang.api.live import Hub
+from madang.api.live.chronicle import Chronicle
 from madang.api.live.sensors import TopSensors
 from madang.api.openapi import document
 from madang.api.pages import Pages, unknown_path, wrong_method
@@ -133,7 +134,7 @@ def _desk(yard: Yard, settings: ApiSettings) -> Desk:
         books=Readers("books", 1, BOOKS_WAITING_MAX),
         pulse=pulse,
         feed=Feed(yard, pulse, rows, limits.streams_max),
-        live=Hub(yard, TopSensors(yard), now_ms),
+        live=Hub(yard, TopSensors(yard), now_ms, Chronicle(settings.keep)),
         leaving=asyncio.Event(),
     )
 
@@ -141,6 +142,7 @@ def _desk(yard: Yard, settings: ApiSettings) -> Desk:
 def _lifespan(desk: Desk) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        desk.live.open()
         yield
         desk.pulse.close()
         desk.live.close()

@@ -33,7 +33,7 @@ class ApiSettings:
     people reach it (a proxy's name, `gpu1.example.com` or `gpu1.example.com:8443`).
 
     `secure_cookie` is for a daemon behind TLS. `web` is the built page's folder (None: the
-    package's).
+    package's). `keep` is where the API may keep what pages replay (None: nothing is kept).
     """
 
     host: str = "127.0.0.1"
@@ -42,4 +42,5 @@ class ApiSettings:
     cluster: str = ""
     secure_cookie: bool = False
     web: Path | None = None
+    keep: Path | None = None
     limits: Limits = Limits()

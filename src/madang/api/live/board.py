@@ -4,7 +4,7 @@ One thread at a time. What did not change since the last look is not looked at a
 starts one job costs a walk over ids, not over devices.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from madang.api.live.schema import (
     JOB,
     JOBS_TABLE,
     MISSING,
+    NEWS_TABLE,
     NODES_TABLE,
     SENSORS,
     STATE,
@@ -30,7 +31,7 @@ from madang.api.live.schema import (
 )
 from madang.api.live.sensors import Devices, Sensors, board_w
 from madang.core.live import LiveNode
-from madang.core.model import Allocation, Job, NodeState, Phase
+from madang.core.model import Allocation, Job, NodeState, Phase, Project, Standing
 from madang.core.snapshot import Snapshot
 
 Ints = NDArray[np.int32]
@@ -38,6 +39,7 @@ Ints = NDArray[np.int32]
 IDLE_UTIL_MAX = 2  # percent
 IDLE_AFTER_MS = 60_000  # shorter pauses are checkpoints and data loading
 MINUTE_MS = 60_000
+NAMED_MAX = 500  # jobs of one tick; more are told as "all"
 NODE_STATES = ("ready", "cordoned", "lost")
 _NODE_CODE = {NodeState.READY: 0, NodeState.CORDONED: 1, NodeState.LOST: 2}
 _PHASE_CODE = {
@@ -112,6 +114,8 @@ class Board:
         self._version = 0
         self._holds: dict[str, Hold] = {}
         self._slots = Slots()
+        self._standings: Mapping[str, Standing] = {}
+        self._projects: Mapping[str, Project] = {}
         self._seq = -1
         self._reading = -1
         self._job = np.zeros(0, np.int32)
@@ -140,6 +144,11 @@ class Board:
         self._mark_idle(now_ms)
         return self._picture(now_ms, patches)
 
+    @property
+    def count(self) -> int:
+        """How many devices there are; 0 before the first look."""
+        return len(self._job)
+
     def again(self, now_ms: int) -> Picture:
         """The last moment once more, to say that it still is so."""
         return self._picture(now_ms, {})
@@ -161,10 +170,31 @@ class Board:
     def _follow(self, snapshot: Snapshot) -> dict[int, Table]:
         """Take over what the turns since the last look changed; the patches of the tables."""
         nodes_patch = self._follow_nodes(snapshot)
+        held = dict(self._holds)
         jobs_patch = self._follow_holds(snapshot)
         self._base = self._states(snapshot)
         self._columns[JOB.id] = planes(self._job, JOB.width)
-        return {NODES_TABLE: nodes_patch, JOBS_TABLE: jobs_patch}
+        news = self._follow_standings(snapshot, held)
+        return {NODES_TABLE: nodes_patch, JOBS_TABLE: jobs_patch, NEWS_TABLE: news}
+
+    def _follow_standings(self, snapshot: Snapshot, held: dict[str, Hold]) -> Table:
+        """Which jobs a page must ask about anew; `all` where they are too many to name."""
+        before, projects = self._standings, self._projects
+        now = {id: live.standing for id, live in snapshot.jobs.items()}
+        self._standings, self._projects = now, snapshot.projects
+        changed = {id for id, standing in now.items() if before.get(id) is not standing}
+        changed |= before.keys() - now.keys()
+        moved = held.keys() ^ self._holds.keys()
+        moved |= {id for id, hold in self._holds.items() if held.get(id) is not hold}
+        for id in moved:
+            hold = self._holds.get(id) or held[id]
+            changed.add(hold.allocation.job)
+        others = projects != snapshot.projects
+        if not changed and not others:
+            return {}
+        if len(changed) > NAMED_MAX:
+            return {"jobs": [], "all": True, "others": others}
+        return {"jobs": sorted(changed), "others": others}
 
     def _follow_nodes(self, snapshot: Snapshot) -> Table:
         live = [one for one in snapshot.nodes.values() if one.state is not NodeState.REMOVED]

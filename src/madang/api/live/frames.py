@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from madang.api.live.schema import BY_ID, JOBS_TABLE, NODES_TABLE, Bytes
+from madang.api.live.schema import BY_ID, JOBS_TABLE, NEWS_TABLE, NODES_TABLE, Bytes
 
 TICK, WHOLE, DELTA, TABLE, PATCH = range(5)
 HEAD = struct.Struct("<IBBI")
@@ -180,7 +180,8 @@ class Ring:
 
 
 def _changes(tick: _Tick, fields: tuple[int, ...]) -> bytes:
-    wanted = (tick.frames.get(number) for number in (NODES_TABLE, JOBS_TABLE, *fields))
+    tables = (NODES_TABLE, JOBS_TABLE, NEWS_TABLE)
+    wanted = (tick.frames.get(number) for number in (*tables, *fields))
     return b"".join([*(one for one in wanted if one is not None), tick.moment])
 
 

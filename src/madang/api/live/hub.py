@@ -4,7 +4,7 @@ While anybody watches, a thread of its own looks at the yard once a tick; what c
 once and every client is sent the same bytes. A client owns only the number of the tick it has. It
 is given the next message when it has taken the last one: one that reads slowly skips to the newest
 moment, nothing is ever queued for it, and it costs the others nothing. While nobody watches,
-nothing runs.
+nothing runs but a look a minute, which is kept for replay.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from madang.api.live.board import Board
+from madang.api.live.chronicle import Chronicle
 from madang.api.live.frames import Picture, Ring
 from madang.api.live.schema import FIELDS
 from madang.api.live.sensors import Sensors
@@ -29,6 +30,7 @@ HEARTBEAT_S = 5.0  # nothing changes: a client still hears that this is so
 KEPT_S = 180.0  # the ring outlives its last client, who may only have lost the line
 RETRY_S = 2.0
 WAITING_MAX = 1_024
+KEEP_LOOK_S = 10.0  # how often it is asked whether a moment is due
 
 Key = tuple[tuple[int, ...], int]
 Message = tuple[bytes, int]
@@ -45,11 +47,15 @@ class Watcher:
 class Hub:
     """See the module's docstring. Used on the event loop; `_look` and `_message` in its thread."""
 
-    def __init__(self, yard: Yard, sensors: Sensors, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, yard: Yard, sensors: Sensors, now_ms: Callable[[], int], chronicle: Chronicle
+    ) -> None:
         self.epoch = secrets.token_hex(8)
         self._yard = yard
         self._now_ms = now_ms
         self._board = Board(sensors)
+        self._chronicle = chronicle
+        self._keeper: asyncio.Task[None] | None = None
         self._ring = Ring()
         self._thread = Readers("live", 1, WAITING_MAX)
         self._watchers: list[Watcher] = []
@@ -98,9 +104,23 @@ class Hub:
         watcher.fields, watcher.tick = fields, -1
         self._stir()
 
+    def open(self) -> None:
+        """Begin to keep moments for replay."""
+        if self._chronicle.keeps:
+            self._keeper = asyncio.create_task(self._keep(), name="madang-live-keeper")
+
+    async def history(self, from_ms: int, to_ms: int) -> dict[str, Any]:
+        """See Chronicle.between."""
+        return await self._thread.read(self._chronicle.between, from_ms, to_ms)
+
+    async def moment(self, at_ms: int) -> bytes:
+        """See Chronicle.at; raises LookupError."""
+        return await self._thread.read(self._chronicle.at, at_ms)
+
     def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        for task in (self._task, self._keeper):
+            if task is not None:
+                task.cancel()
         if self._forget is not None:
             self._forget.cancel()
         self._thread.close()
@@ -143,6 +163,14 @@ class Hub:
             took_s = loop.time() - began_s
             await asyncio.sleep(max(TICK_S - took_s, REST_FACTOR * took_s))
 
+    async def _keep(self) -> None:
+        while True:
+            try:
+                await self._thread.read(self._keep_moment)
+            except Exception:
+                log.exception("cannot keep a moment for replay")
+            await asyncio.sleep(KEEP_LOOK_S)
+
     def _stir(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
@@ -165,6 +193,17 @@ class Hub:
             self._told_s = now_s
             return self._ring.take(picture or self._again())
         return self._ring.tick
+
+    def _keep_moment(self) -> None:
+        now_ms = self._now_ms()
+        if not self._chronicle.due(now_ms, self._board.count):
+            return
+        seq = self._yard.last_seq
+        picture = self._board.look(self._yard.snapshot, seq, now_ms)
+        if picture is not None and self._ring.tick:
+            self._ring.take(picture)  # looked at once: watchers must not miss it
+        if self._board.count:
+            self._chronicle.keep(picture or self._board.again(now_ms))
 
     def _beats(self, now_s: float) -> bool:
         return self._ring.tick > 0 and now_s - self._told_s >= HEARTBEAT_S

@@ -94,7 +94,8 @@ SENSORS = tuple(field for field in FIELDS if field.metric)
 STATE, JOB, IDLE, UTIL = (BY_NAME[name] for name in ("state", "job", "idle", "util"))
 
 # Tables are not columns of devices; their frames carry numbers of their own.
-NODES_TABLE, JOBS_TABLE = 250, 251
+# NEWS names the jobs that the journal spoke of since the tick before; it is nothing as a whole.
+NODES_TABLE, JOBS_TABLE, NEWS_TABLE = 250, 251, 252
 
 
 def fields_of(names: Sequence[str]) -> tuple[int, ...]:

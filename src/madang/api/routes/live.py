@@ -1,27 +1,30 @@
-"""What every device does, live, over a WebSocket."""
+"""What every device does, live over a WebSocket, and what it did in the last day."""
 
 import asyncio
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
+from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from madang.api.desk import Desk
+from madang.api.desk import Desk, Route, answer, router_of
 from madang.api.live.hub import Hub, Watcher
 from madang.api.live.schema import BY_NAME, fields_of
-from madang.api.problems import busy, invalid
+from madang.api.problems import Problem, busy, invalid
+from madang.wire import views as wire
 
 QUERY_CHARS_MAX = 512
 WORDS_CHARS_MAX = 4_096
 RETRY_AFTER_S = 10
+LAST_MS = 1 << 53
 STANDARD = "state,job,idle,util"
 SLOW, MISTAKE, LEAVING = 1013, 1008, 1012  # close codes: try again later; policy; restart
 
 
 class Live:
-    """One handler: GET /v1/live, upgraded."""
+    """GET /v1/live, upgraded; and the last day, for replay."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -47,6 +50,34 @@ class Live:
             await self._serve(socket, watcher)
         finally:
             self._hub.leave(watcher)
+
+    async def history(
+        self,
+        from_ms: Annotated[int, Query(alias="from", ge=0)] = 0,
+        to_ms: Annotated[int, Query(alias="to", ge=0, le=LAST_MS)] = LAST_MS,
+    ) -> Response:
+        """How many devices were in which state in the last day, a moment a minute or five.
+
+        What is at one of the times is told by /v1/live/moment.
+        """
+        return answer(wire.LiveHistoryView(**await self._hub.history(from_ms, to_ms)))
+
+    async def moment(self, at: Annotated[int, Query(ge=0, le=LAST_MS)]) -> Response:
+        """The last moment of the past day that is not after `at` (Unix ms), or the first kept.
+
+        One message of /v1/live, as somebody who comes new is sent: see docs/live.md.
+        """
+        try:
+            body = await self._hub.moment(at)
+        except LookupError as error:
+            raise Problem(
+                404,
+                "no_such_moment",
+                f"there is nothing to replay: {error}",
+                given=at,
+                tries=["GET /v1/live/history tells which moments there are"],
+            ) from None
+        return Response(body, media_type="application/octet-stream")
 
     async def _serve(self, socket: WebSocket, watcher: Watcher) -> None:
         """Until the client leaves, stalls, errs, or the server leaves."""
@@ -129,7 +160,15 @@ def _named(names: Sequence[str]) -> tuple[int, ...]:
 
 
 def live_router(desk: Desk) -> APIRouter:
-    """The one WebSocket."""
-    router = APIRouter(tags=["nodes"])
-    router.add_api_websocket_route("/v1/live", Live(desk).watch)
+    """The one WebSocket, and what it would have told."""
+    live = Live(desk)
+    binary = "application/octet-stream"
+    router = router_of(
+        "live",
+        [
+            Route("GET", "/v1/live/history", live.history, wire.LiveHistoryView),
+            Route("GET", "/v1/live/moment", live.moment, None, 200, (404, 422), binary),
+        ],
+    )
+    router.add_api_websocket_route("/v1/live", live.watch)
     return router
