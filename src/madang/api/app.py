@@ -25,7 +25,7 @@ from madang.api.gate import Gate
 from madang.api.identity import Identities, now_ms
 from madang.api.live import Hub
 from madang.api.live.chronicle import Chronicle
-from madang.api.live.sensors import TopSensors
+from madang.api.live.sensors import RingSensors
 from madang.api.openapi import document
 from madang.api.pages import Pages, unknown_path, wrong_method
 from madang.api.problems import from_validation, invalid
@@ -42,6 +42,7 @@ from madang.api.routes.logs import logs_router
 from madang.api.routes.nodes import nodes_router
 from madang.api.routes.reports import reports_router
 from madang.api.routes.reservations import reservations_router
+from madang.api.routes.telemetry import telemetry_router
 from madang.api.routes.tenancy import tenancy_router
 from madang.api.routes.terminal import terminal_router
 from madang.api.routes.topology import topology_router
@@ -52,6 +53,8 @@ from madang.api.yard import Yard
 
 ROW_THREADS = 4
 FILE_THREADS = 4
+SERIES_THREADS = 2
+SERIES_WAITING_MAX = 64
 BOOKS_WAITING_MAX = 16  # the first report of a long journal takes its time
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -104,6 +107,7 @@ def _app(desk: Desk) -> FastAPI:
         budgets_router(desk),
         topology_router(desk),
         reports_router(desk),
+        telemetry_router(desk),
         login_router(desk),
     )
     for router in routers:
@@ -132,9 +136,11 @@ def _desk(yard: Yard, settings: ApiSettings) -> Desk:
         rows=rows,
         files=Readers("files", FILE_THREADS, limits.reads_waiting_max),
         books=Readers("books", 1, BOOKS_WAITING_MAX),
+        frames=Readers("frames", 1, limits.frames_waiting_max),
+        series=Readers("series", SERIES_THREADS, SERIES_WAITING_MAX),
         pulse=pulse,
         feed=Feed(yard, pulse, rows, limits.streams_max),
-        live=Hub(yard, TopSensors(yard), now_ms, Chronicle(settings.keep)),
+        live=Hub(yard, RingSensors(yard.telemetry.ring), now_ms, Chronicle(settings.keep)),
         leaving=asyncio.Event(),
     )
 
@@ -149,6 +155,8 @@ def _lifespan(desk: Desk) -> Callable[[FastAPI], Any]:
         desk.rows.close()
         desk.files.close()
         desk.books.close()
+        desk.frames.close()
+        desk.series.close()
 
     return lifespan
 

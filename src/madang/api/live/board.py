@@ -39,6 +39,7 @@ Ints = NDArray[np.int32]
 IDLE_UTIL_MAX = 2  # percent
 IDLE_AFTER_MS = 60_000  # shorter pauses are checkpoints and data loading
 MINUTE_MS = 60_000
+GAP_MS = 45_000  # a longer one between two looks may have hidden work
 NAMED_MAX = 500  # jobs of one tick; more are told as "all"
 NODE_STATES = ("ready", "cordoned", "lost")
 _NODE_CODE = {NodeState.READY: 0, NodeState.CORDONED: 1, NodeState.LOST: 2}
@@ -122,6 +123,7 @@ class Board:
         self._base = np.zeros(0, np.uint8)
         self._columns: dict[int, Bytes] = {}
         self._idle_since_ms = np.zeros(0, np.int64)
+        self._marked_ms = 0
 
     def look(self, snapshot: Callable[[], Snapshot], seq: int, now_ms: int) -> Picture | None:
         """The moment; None if nothing has changed since the last one.
@@ -206,6 +208,7 @@ class Board:
             self._columns.clear()
             count = len(self._places.devices.index)
             self._idle_since_ms = np.zeros(count, np.int64)
+            self._marked_ms = 0
             return {}
         changed = [row for row, one in enumerate(live) if one is not known.live[row]]
         moved = []
@@ -290,6 +293,9 @@ class Board:
         running = self._base == STATE_CODE["running"]
         quiet = running & (self._columns[UTIL.id] <= IDLE_UTIL_MAX)
         since = self._idle_since_ms
+        if now_ms - self._marked_ms > GAP_MS and quiet.any():
+            self._look_back(since)  # nobody looked for a while
+        self._marked_ms = now_ms
         since[quiet & (since == 0)] = now_ms
         since[~quiet] = 0
         idle = quiet & (now_ms - since >= IDLE_AFTER_MS)
@@ -303,6 +309,16 @@ class Board:
     def _jobs_table(self) -> Table:
         rows = [entry for _, entry in sorted(self._slots.entry.items()) if entry]
         return {"columns": list(JOB_COLUMNS), "set": rows}
+
+    def _look_back(self, since: NDArray[np.int64]) -> None:
+        """Since when devices are quiet, by what the sensors remember; not from before their job."""
+        assert self._places is not None, "followed first"
+        since[:] = self._sensors.quiet_since_ms(self._places.devices, IDLE_UTIL_MAX)
+        for hold in self._holds.values():
+            began_ms = hold.allocation.running_ms or hold.allocation.bound_ms
+            since[hold.rows] = np.where(
+                since[hold.rows] > 0, np.maximum(since[hold.rows], began_ms), 0
+            )
 
 
 # -- places ----------------------------------------------------------------------------------------

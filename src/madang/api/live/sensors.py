@@ -6,18 +6,17 @@ has new ones. Missing is NaN, never 0.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from madang.api.live.schema import SENSORS
-from madang.api.yard import GpuTop, Yard
+from madang.telemetry.ring import TICKS, Ring
 
 Values = NDArray[np.float32]
 
-TOP_MS = 2_000
-TOP_REST_FACTOR = 10  # reading all sensors one by one takes at most a tenth of the time
+INDEX_MAX = 1 << 12  # devices of a node
 
 # Nominal board power by model, where no limit is read: NVIDIA's data sheets, SXM where it exists.
 BOARD_W = {
@@ -64,49 +63,72 @@ class Sensors(Protocol):
     def read(self, devices: Devices) -> Mapping[str, Values]:
         """By canonical metric, (U,) values; a metric that nobody measures is absent."""
 
+    def quiet_since_ms(self, devices: Devices, most_percent: float) -> NDArray[np.int64]:
+        """(U,) Unix ms since when each device was at most so busy; 0 if it is not now."""
 
-class TopSensors:
-    """What the engine says when it is asked, one object a device: right for small yards."""
 
-    def __init__(self, yard: Yard) -> None:
-        self._yard = yard
-        self._due_ms = 0
-        self._number = 0
-        self._seen: dict[str, tuple[GpuTop, ...]] = {}
+class RingSensors:
+    """The newest complete tick of the store's ring."""
+
+    def __init__(self, ring: Ring) -> None:
+        self._ring = ring
+        self._rows: tuple[Devices, int, NDArray[np.int64]] | None = None
 
     def look(self, now_ms: int) -> int:
-        if now_ms >= self._due_ms:
-            import time
-
-            began = time.monotonic()
-            self._seen = {node.id: node.gpus for node in self._yard.top().nodes}
-            took_ms = int((time.monotonic() - began) * 1000)
-            self._due_ms = now_ms + max(TOP_MS, TOP_REST_FACTOR * took_ms)
-            self._number += 1
-        return self._number
+        return self._ring.tick
 
     def read(self, devices: Devices) -> Mapping[str, Values]:
-        count = len(devices.index)
-        out = {field.metric: np.full(count, np.nan, np.float32) for field in SENSORS[:4]}
-        util, memory, heat, power = out.values()
-        first = np.searchsorted(devices.node_of, np.arange(len(devices.nodes) + 1))
-        for row, node in enumerate(devices.nodes):
-            start, end = int(first[row]), int(first[row + 1])
-            for gpu in self._seen.get(node, ()):
-                at = start + gpu.index
-                if at >= end:
-                    continue
-                util[at] = _value(gpu.util_percent)
-                memory[at] = _value(gpu.memory_used_mib)
-                heat[at] = _value(gpu.temperature_c)
-                power[at] = _value(gpu.power_w)
-        memory *= _share(devices.memory_mib)
-        power *= _share(devices.limit_w)
-        return {metric: values for metric, values in out.items() if not np.isnan(values).all()}
+        rows = self._rows_of(devices)
+        found = {field.metric: self._column(field.metric, rows) for field in SENSORS}
+        memory = found["gpu_memory_used_percent"]
+        if np.isnan(memory).all():  # only MiB are read here
+            used = self._column("gpu_memory_used_mib", rows)
+            found["gpu_memory_used_percent"] = used * _share(devices.memory_mib)
+        limit = self._column("gpu_power_limit_w", rows)
+        limit = np.where(np.isnan(limit), devices.limit_w, limit).astype(np.float32)
+        found["gpu_power_percent"] = self._column("gpu_power_w", rows) * _share(limit)
+        return {metric: values for metric, values in found.items() if not np.isnan(values).all()}
+
+    def quiet_since_ms(self, devices: Devices, most_percent: float) -> NDArray[np.int64]:
+        """Back to the oldest tick of the ring, or to the last in which the device worked."""
+        rows, newest = self._rows_of(devices), self._ring.tick
+        since = np.zeros(len(rows), np.int64)
+        quiet = rows >= 0
+        for tick in range(newest, max(self._ring.oldest, newest - TICKS + 1) - 1, -1):
+            quiet &= self._column("gpu_util_percent", rows, tick) <= most_percent
+            if not quiet.any():
+                break
+            since[quiet] = self._ring.time_ms(tick)
+        return since
+
+    def _column(self, metric: str, rows: NDArray[np.int64], tick: int | None = None) -> Values:
+        values = self._ring.column(metric, tick)
+        out = np.full(len(rows), np.nan, np.float32)
+        known = (rows >= 0) & (rows < len(values))
+        out[known] = values[rows[known]]
+        return out
+
+    def _rows_of(self, devices: Devices) -> NDArray[np.int64]:
+        """Where each device is in the ring's order, -1 if nowhere."""
+        units = self._ring.units
+        if self._rows is not None and self._rows[0] is devices and self._rows[1] == units.version:
+            return self._rows[2]
+        row_of = {node: row for row, node in enumerate(devices.nodes)}
+        nodes = np.array([row_of.get(node, -1) for node in units.nodes], np.int64)
+        there = _keys(nodes[units.node_of] if len(nodes) else nodes, units.index)
+        order = np.argsort(there, kind="stable")
+        wanted = _keys(devices.node_of.astype(np.int64), devices.index)
+        at = np.searchsorted(there[order], wanted)
+        found = np.full(len(wanted), -1, np.int64)
+        hit = at < len(order)
+        hit[hit] = there[order[at[hit]]] == wanted[hit]
+        found[hit] = order[at[hit]]
+        self._rows = (devices, units.version, found)
+        return found
 
 
-def _value(reading: float | None) -> float:
-    return np.nan if reading is None else reading
+def _keys(nodes: NDArray[np.int64], index: NDArray[Any]) -> NDArray[np.int64]:
+    return nodes * INDEX_MAX + index
 
 
 def _share(whole: NDArray[np.float32]) -> NDArray[np.float32]:
