@@ -203,7 +203,8 @@ export class Columns {
     const field = this.fields.get(frame.field);
     if (!field) return; // a newer daemon's
     const count = (this.places?.count ?? -1) * field.width;
-    if (body.length !== count) throw new Error(`${field.name} has ${body.length} of ${count} bytes`);
+    if (body.length !== count)
+      throw new Error(`${field.name} has ${body.length} of ${count} bytes`);
     if (frame.kind === WHOLE) {
       this.columns.set(field.name, body);
       return;

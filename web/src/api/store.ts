@@ -14,7 +14,9 @@ export type Connection = 'wait' | 'on' | 'off' | 'paused';
 export const connection = signal<Connection>('wait');
 export const loggedOut = signal(false);
 export const overview = signal<Overview | null>(null);
-export const nodes = computed<readonly NodeRow[] | null>(() => newestMoment.value?.places.nodes ?? null);
+export const nodes = computed<readonly NodeRow[] | null>(
+  () => newestMoment.value?.places.nodes ?? null,
+);
 export const jobs = signal<ReadonlyMap<string, JobView> | null>(null);
 export const top = signal<Top | null>(null);
 export const projects = signal<readonly ProjectView[] | null>(null);

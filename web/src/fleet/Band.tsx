@@ -41,7 +41,12 @@ export function Band() {
     lookAt(fromMs + ((event.clientX - box.left) / box.width) * DAY_MS);
   };
   const key = (event: KeyboardEvent): void => {
-    const steps: Record<string, number> = { ArrowLeft: -1, ArrowRight: 1, PageUp: -30, PageDown: 30 };
+    const steps: Record<string, number> = {
+      ArrowLeft: -1,
+      ArrowRight: 1,
+      PageUp: -30,
+      PageDown: 30,
+    };
     const step = steps[event.key];
     if (step === undefined && event.key !== 'End') return;
     if (step === undefined) lookAt(null);
@@ -55,7 +60,12 @@ export function Band() {
         <span>{t('band.title')}</span>
         <BandText known={known} at={at} shownMs={shownMs} />
         <span class="grow" />
-        <button type="button" class="band-live" onClick={togglePause} aria-pressed={paused.value !== null}>
+        <button
+          type="button"
+          class="band-live"
+          onClick={togglePause}
+          aria-pressed={paused.value !== null}
+        >
           {paused.value ? t('band.resume') : t('band.pause')} <kbd>{t('band.space')}</kbd>
         </button>
         {at !== null && (
@@ -139,7 +149,10 @@ function Areas({ known, width, x }: AreasProps) {
       const point = (of: Float64Array, i: number): string =>
         `${x(times[i]!).toFixed(1)} ${y(of[i]!).toFixed(1)}`;
       const there = rows.map((i) => point(from, i)).join('L');
-      const back = rows.reverse().map((i) => point(before, i)).join('L');
+      const back = rows
+        .reverse()
+        .map((i) => point(before, i))
+        .join('L');
       return `M${there}L${back}Z`;
     });
     return <path key={state} class={`band-${state}`} d={d.join('')} />;
@@ -147,7 +160,13 @@ function Areas({ known, width, x }: AreasProps) {
   return (
     <svg width={width} height={HEIGHT} aria-hidden="true">
       <defs>
-        <pattern id="band-stripes" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">
+        <pattern
+          id="band-stripes"
+          width="5"
+          height="5"
+          patternUnits="userSpaceOnUse"
+          patternTransform="rotate(45)"
+        >
           <rect width="5" height="5" class="band-stripe-back" />
           <rect width="2.4" height="5" class="band-stripe" />
         </pattern>
@@ -170,7 +189,12 @@ function runs(times: readonly number[]): [number, number][] {
   return found;
 }
 
-function Ticks(props: { fromMs: number; toMs: number; x: (atMs: number) => number; width: number }) {
+function Ticks(props: {
+  fromMs: number;
+  toMs: number;
+  x: (atMs: number) => number;
+  width: number;
+}) {
   const { fromMs, toMs, x, width } = props;
   const zone = new Date(toMs).getTimezoneOffset() * 60_000;
   const first = Math.ceil((fromMs - zone) / TICK_MS) * TICK_MS + zone;

@@ -28,7 +28,9 @@ function columns(): Column<number>[] {
     number: true,
     cell: (row) => {
       const value = readingAt(bytes, field, row);
-      return Number.isNaN(value) ? dash : `${figure(value)}${field.unit === '%' ? '' : ' '}${field.unit}`;
+      return Number.isNaN(value)
+        ? dash
+        : `${figure(value)}${field.unit === '%' ? '' : ' '}${field.unit}`;
     },
   });
   return [

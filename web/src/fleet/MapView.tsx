@@ -249,9 +249,7 @@ function Pointer({ drawn, hover, setHover, spec }: PointerProps) {
       onBlur={() => setHover(-1)}
     >
       <span class="hidden" aria-live="polite">
-        {hover >= 0 && hover < drawn.units.count
-          ? unitWords(drawn, hover)
-          : ''}
+        {hover >= 0 && hover < drawn.units.count ? unitWords(drawn, hover) : ''}
       </span>
     </div>
   );

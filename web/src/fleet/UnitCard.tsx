@@ -44,7 +44,8 @@ function names(units: Units, row: number): { title: string; line: string; id: st
   const job = jobRowAt(units, row);
   const state = t(`state.${stateAt(units, row)}`);
   const size = many > 1 ? devices(many) : '';
-  if (job === null) return { title, line: [state, size, node.model].filter(Boolean).join(', '), id: null };
+  if (job === null)
+    return { title, line: [state, size, node.model].filter(Boolean).join(', '), id: null };
   const rank = job.members > 1 && many === 1 ? rankAt(units, row) : null;
   const place = rank === null ? '' : t('tip.rank', { rank, members: job.members });
   const line = [state, size, place, job.project].filter(Boolean).join(', ');

@@ -55,7 +55,7 @@ const FILL_GAIN_MIN = 1.05;
 const CARD_WIDTH_MIN = 168; // a node's name and count fit above it
 const SHELF_GAP = 10;
 const BAR_GAP = 18;
-const LABEL_WIDTH_MIN = 52;
+const LABEL_WIDTH_MIN = 22; // a job's number fits
 
 export function layout(groups: readonly Group[], shape: Shape, count: number, box: Box): Layout {
   const plan = {

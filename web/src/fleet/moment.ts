@@ -13,9 +13,7 @@ export const paused = signal<Moment | null>(null);
 /** A moment of the past that is being looked at (replay.ts fills it). */
 export const replayed = signal<Moment | null>(null);
 
-export const moment = computed<Moment | null>(
-  () => replayed.value ?? paused.value ?? newest.value,
-);
+export const moment = computed<Moment | null>(() => replayed.value ?? paused.value ?? newest.value);
 
 export function togglePause(): void {
   paused.value = paused.value ? null : newest.value;

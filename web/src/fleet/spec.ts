@@ -345,8 +345,7 @@ function byJob(units: Units): Grouping {
     draft.key.startsWith(LOOSE) ? -1 - rankOfState(draft.key) : 1;
   const age = (draft: Draft): number => byId.get(draft.key)?.n ?? 0;
   drafts.sort(
-    (a, b) =>
-      rank(b) - rank(a) || b.size - a.size || age(a) - age(b) || (a.key < b.key ? -1 : 1),
+    (a, b) => rank(b) - rank(a) || b.size - a.size || age(a) - age(b) || (a.key < b.key ? -1 : 1),
   );
   const groups = drafts.map((draft) => {
     const link = draft.key.startsWith(LOOSE)

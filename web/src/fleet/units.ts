@@ -87,7 +87,8 @@ export function unitsOf(moment: Moment): Units {
 
 export function countStates(units: Units): Record<State, number> {
   const counts = new Array<number>(STATES.length).fill(0);
-  for (let row = 0; row < units.count; row++) counts[units.state[row]!]! += units.weight?.[row] ?? 1;
+  for (let row = 0; row < units.count; row++)
+    counts[units.state[row]!]! += units.weight?.[row] ?? 1;
   return Object.fromEntries(STATES.map((state, code) => [state, counts[code] ?? 0])) as Record<
     State,
     number
