@@ -36,7 +36,7 @@ function end(tick: number): Buffer {
 }
 function message(...frames: Buffer[]): ArrayBuffer {
   const all = Buffer.concat(frames);
-  return all.buffer.slice(all.byteOffset, all.byteOffset + all.length) as ArrayBuffer;
+  return all.buffer.slice(all.byteOffset, all.byteOffset + all.length);
 }
 
 const field = (id: number, name: string, width = 1): Field => ({
