@@ -44,7 +44,7 @@ export function Labels({ drawn, margin }: Props) {
         .map((frame) => {
           const group = grouping.groups[frame.group]!;
           const place = { left: `${frame.x + margin}px`, top: `${frame.y + margin}px` };
-          if (grouping.shape === 'bars') {
+          if (made.shape === 'bars') {
             return (
               <BarLabel
                 key={group.key}
@@ -59,15 +59,13 @@ export function Labels({ drawn, margin }: Props) {
           return (
             <div
               key={group.key}
-              class={`label ${grouping.shape}`}
+              class={`label ${made.shape}`}
               style={{ ...place, width: `${frame.width}px` }}
             >
               <Title group={group} width={frame.width} />
-              {frame.width >= NOTE_WIDTH_MIN && <Note group={group} shape={grouping.shape} />}
+              {frame.width >= NOTE_WIDTH_MIN && <Note group={group} shape={made.shape} />}
               <span class="grow" />
-              {frame.width >= COUNT_WIDTH_MIN && (
-                <b>{rightOf(grouping.shape, held[frame.group]!)}</b>
-              )}
+              {frame.width >= COUNT_WIDTH_MIN && <b>{rightOf(made.shape, held[frame.group]!)}</b>}
             </div>
           );
         })}
