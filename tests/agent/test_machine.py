@@ -1,6 +1,7 @@
 """The node's own sensors, on the machine that runs the test."""
 
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -34,7 +35,7 @@ def test_memory_is_what_is_not_available():
 
 
 def test_only_disks_that_have_hardware_are_counted(tmp_path, monkeypatch):
-    row = type(psutil.disk_io_counters() or ())
+    row: Any = type(psutil.disk_io_counters() or ())
     stand = {"nvme0n1": 100, "nvme0n1p1": 90, "dm-0": 80, "loop3": 70, "sdb": 50}
 
     def counters(perdisk: bool = False) -> dict[str, object]:

@@ -73,11 +73,11 @@ STORIES = [
 
 
 @pytest.fixture(params=STORIES, ids=lambda story: story.noun.kind)
-def story(request: pytest.FixtureRequest) -> Story:
+def story(request):
     return request.param
 
 
-def listed(served, noun) -> list[dict[str, Any]]:
+def listed(served, noun):
     return served.client.get(f"/v1/{noun.kind}").json()[noun.kind]
 
 

@@ -2,6 +2,8 @@
 
 import { signal } from '@preact/signals';
 
+import { togglePause } from './fleet/moment';
+import { stepInTime } from './fleet/replay';
 import { COLORS, GROUPS } from './fleet/spec';
 import { go, route, setQuery } from './router';
 
@@ -48,9 +50,20 @@ function pressed(event: KeyboardEvent): boolean {
     setQuery({ where: null, select: null });
     return true;
   }
+  if (route.value.page === 'fleet' && timed(event)) return true;
   const digit = /^Digit([1-5])$/.exec(event.code);
   if (!digit || route.value.page !== 'fleet') return false;
   const at = Number(digit[1]) - 1;
   setQuery(event.shiftKey ? { color: COLORS[at]! } : { group: GROUPS[at]! });
+  return true;
+}
+
+/** Space and the two keys right of P, wherever a layout has its brackets. */
+function timed(event: KeyboardEvent): boolean {
+  const onButton = event.target instanceof HTMLElement && event.target.closest('button, a, select');
+  if (event.key === ' ' && !onButton) togglePause();
+  else if (event.key === '[' || event.code === 'BracketLeft') stepInTime(-1);
+  else if (event.key === ']' || event.code === 'BracketRight') stepInTime(1);
+  else return false;
   return true;
 }

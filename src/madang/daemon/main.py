@@ -273,6 +273,7 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     settings = ApiSettings(
         host=host,
         port=port,
+        keep=state_dir.path / "live",
         metrics_on_loopback=scrape.loopback_open,
         metrics_token_file=scrape.token_file,
     )
