@@ -36,6 +36,7 @@ log = logging.getLogger("madang.daemon")
 
 TICK_MS_MIN = 1_000
 ADVANCE_S = 0.5  # how soon a tick is found complete
+KEEP_PAUSE_S = 1.0
 REPORTS_PER_TICK_MAX = 256  # members whose reports are read in a tick; the rest in the next
 REPORT_BYTES_MAX = 256 << 10
 REPORT_NAMES_MAX = 32  # of one member
@@ -78,18 +79,23 @@ class Watch:
         self._held_changed = threading.Event()
         self._held_changed.set()
         self._leaving = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._threads = (
+            threading.Thread(target=self._run, name="watch", daemon=True),
+            threading.Thread(target=self._keep, name="keeping", daemon=True),
+        )
 
     def open(self) -> None:
         """Begin. The loop is open already."""
         self._loop.watch(lambda seq: self._held_changed.set())
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         """Stop, and keep what there is."""
         self._leaving.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=30)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout=30)
         self._store.close()
 
     def _run(self) -> None:
@@ -110,6 +116,11 @@ class Watch:
                 self._store.advance(self._loop.clock())
             except Exception:
                 log.exception("telemetry failed; it goes on with the next tick")
+
+    def _keep(self) -> None:
+        """Files are written in a thread of their own: a slow disk delays no tick."""
+        while not self._leaving.wait(KEEP_PAUSE_S):
+            self._store.keep(self._loop.clock())
 
     def _pause_s(self, next_ms: int) -> float:
         left_s = max(0.0, (next_ms - self._loop.clock()) / 1000)
