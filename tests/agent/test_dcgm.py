@@ -147,6 +147,17 @@ def test_who_reads_the_kernels_log_is_not_told_xids_twice():
     assert found.signals == ()
 
 
+@pytest.mark.parametrize("pci", ["00000000:3B:00.0", "0000:3b:00.0"])
+def test_the_page_tells_which_gpu_an_xid_of_the_kernels_log_is_of(pci):
+    dcgm = Dcgm("http://x/metrics", "n1")
+    text = page({"DCGM_FI_DEV_GPU_UTIL": 5}, gpu="6").replace("00000000:3B:00.0", pci)
+    text += page({"DCGM_FI_DEV_FB_USED": 5}, gpu="7").replace("00000000:3B:00.0", "what")
+    dcgm.understood(text, NOW_MS)
+
+    assert dcgm.gpu_at("0000:3b:00") == "6"
+    assert dcgm.gpu_at("0000:99:00") is None
+
+
 def test_an_exporter_that_is_away_is_missing_until_it_is_back(caplog):
     good = page({"DCGM_FI_DEV_GPU_UTIL": 5}).encode()
     with serving((500, {}, b"no"), (500, {}, b"no"), (200, {}, good)) as served:
