@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -68,6 +69,7 @@ def serving(
     send_buffer_bytes: int = 0,
     web: Path | None = None,
     nodes: Sequence[Node] = NODES,
+    **settings: Any,
 ) -> Iterator[Served]:
     """Serve in a thread of this process until the block ends."""
     ledger = open_ledger(f"sqlite:///{place}/madang.db")
@@ -85,7 +87,7 @@ def serving(
         port = door.getsockname()[1]
         store = Store(place / "telemetry")
         yard = DaemonYard(loop, code, f"http://127.0.0.1:{port}", store)
-        asked = ApiSettings(port=port, limits=limits or Limits(), web=web)
+        asked = ApiSettings(port=port, limits=limits or Limits(), web=web, **settings)
         server = make_server(create_app(yard, asked), asked)
         loop.open([ProjectSet(Project("default")), ProjectSet(Project("small", quota_milli=2000))])
         thread = threading.Thread(target=server.run, name="http", kwargs={"sockets": [door]})

@@ -35,6 +35,7 @@ from madang.api.routes.holes import holes_router
 from madang.api.routes.jobs import jobs_router
 from madang.api.routes.login import login_router
 from madang.api.routes.logs import logs_router
+from madang.api.routes.metrics import metrics_route
 from madang.api.routes.nodes import nodes_router
 from madang.api.routes.reports import reports_router
 from madang.api.routes.reservations import reservations_router
@@ -109,7 +110,7 @@ def _app(desk: Desk) -> FastAPI:
         # Not include_router: it makes every route once more, at the first request.
         app.router.routes.extend(router.routes)
     http = [one for router in routers for one in router.routes if isinstance(one, APIRoute)]
-    _add_pages(app, settings, http)
+    _add_pages(app, settings, http, [metrics_route(desk)])
     app.state.leave = desk.leaving.set
     app.state.login_link = lambda name: yard.url.rstrip("/") + desk.identities.new_link(name)[0]
     app.add_exception_handler(HTTPException, _pass_on)
@@ -152,8 +153,10 @@ def _lifespan(desk: Desk) -> Callable[[FastAPI], Any]:
     return lifespan
 
 
-def _add_pages(app: FastAPI, settings: ApiSettings, routes: Sequence[APIRoute]) -> None:
-    """The reference, its source, and whatever is not the API: the page."""
+def _add_pages(
+    app: FastAPI, settings: ApiSettings, routes: Sequence[APIRoute], more: Sequence[PlainRoute]
+) -> None:
+    """The reference, its source, `more` that is no JSON, and whatever is not the API: the page."""
     pages = Pages(settings.web)
     written: dict[str, str] = {}
 
@@ -178,7 +181,7 @@ def _add_pages(app: FastAPI, settings: ApiSettings, routes: Sequence[APIRoute]) 
             raise unknown_path(request)
         return await pages.get(request)
 
-    plain = [PlainRoute("/openapi.json", openapi), PlainRoute("/docs", docs)]
+    plain = [PlainRoute("/openapi.json", openapi), PlainRoute("/docs", docs), *more]
     known = [(route.path_regex, route.methods or ()) for route in (*routes, *plain)]
     app.router.routes.extend(plain)
     app.router.routes.append(PlainRoute("/{path:path}", rest, methods=ALL_METHODS))

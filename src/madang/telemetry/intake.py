@@ -18,6 +18,7 @@ from madang.telemetry.ring import Floats, Ring
 from madang.telemetry.rollups import Late
 from madang.telemetry.signals import SignalRecord
 from madang.telemetry.stays import Stay, Stays
+from madang.telemetry.taps import Taken
 
 NODES_MAX = 32_768
 PLANS_MAX = 65_536
@@ -70,6 +71,7 @@ class Intake:
         self.late: list[Late] = []
         self.written_ms = 0
         self.heard: dict[int, int] = {}  # tick -> nodes that told of it
+        self.tapped: list[Taken] | None = None  # a list: somebody wants what is taken
         self._plans: dict[object, Plan] = {}
         self._signal_minutes: dict[str, _Minute] = {}
 
@@ -121,6 +123,8 @@ class Intake:
             text = _bad_text(frame, bad)
             reporter.mark("out_of_range", text, now_ms, int(bad.sum()))
             marks.append(f"out_of_range: {text}")
+        if self.tapped is not None:
+            self.tapped.append(Taken(frame, at_ms, block))
         self.counts.samples += plan.count
         tick = reporter.tick_for(frame, at_ms, self.ring.tick_ms)
         is_first = reporter.is_first_of(tick)

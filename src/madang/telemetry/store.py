@@ -30,6 +30,7 @@ from madang.telemetry.ring import TICK_MS, Floats, Ring
 from madang.telemetry.rollups import MINUTE_MS
 from madang.telemetry.signals import SignalRecord
 from madang.telemetry.stays import FOLD_TICKS, Held, Stay, Stays
+from madang.telemetry.taps import Taken, Tap
 
 log = logging.getLogger("madang.telemetry")
 
@@ -97,6 +98,7 @@ class Store:
         self.remote = remote
         self.ring = Ring(settings.tick_ms)
         self.watchers: list[Watcher] = []
+        self.taps: list[Tap] = []
         self._lock = threading.RLock()
         self._stays = Stays(self.ring)
         self._intake = Intake(self.ring, self._stays)
@@ -159,7 +161,20 @@ class Store:
             self.open(now_ms)
             if len(self._intake.late) >= LATE_MAX:
                 raise StoreBusy(f"{len(self._intake.late)} late frames wait to be written")
-            return self._intake.take(batch, now_ms, sent_ms)
+            self._intake.tapped = [] if self.taps else None
+            verdicts = self._intake.take(batch, now_ms, sent_ms)
+            self._tell_taps(self._intake.tapped or ())
+            return verdicts
+
+    def _tell_taps(self, taken: Sequence[Taken]) -> None:
+        """Hand on what was taken, in its order: before it is acknowledged, so that what was
+        acknowledged is in the queue of what goes out, too.
+        """
+        for tap in self.taps if taken else ():
+            try:
+                tap(taken)
+            except Exception:
+                log.exception("frames could not be handed on")
 
     def receive(
         self, body: bytes, frames: Iterable[Frame], now_ms: int, sent_ms: int | None
@@ -278,9 +293,13 @@ class Store:
             ring = self._ring_points(query, max(seam_ms, query.from_ms))
         yield ring
         if query.from_ms < seam_ms:
-            ask = self.remote or self._history.points
+            ask = self.remote or self.history
             for length_ms, points in ask(query, min(seam_ms, query.to_ms)):
                 yield spread(points, length_ms, query.step_ms)
+
+    def history(self, query: Query, to_ms: int) -> Iterator[tuple[int, Points]]:
+        """What is on disk here, to `to_ms`: (the length that each point stands for, points)."""
+        return self._history.points(query, to_ms)
 
     def _ring_points(self, query: Query, from_ms: int) -> Points:
         first = max(self.ring.oldest, -(-from_ms // self.ring.tick_ms))
