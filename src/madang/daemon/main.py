@@ -189,7 +189,7 @@ def _sensors(engine: Engine, state_dir: StateDir) -> "Callable[[], Gather] | Non
         from madang.agent.loop import node_readers
 
         cursor = state_dir.path / "telemetry" / "kernel-log"
-        return Gather(node_readers(socket.gethostname(), cursor=cursor, gpu_uuids=uuids))
+        return Gather(node_readers(cursor=cursor, gpu_uuids=uuids))
 
     return opened
 
