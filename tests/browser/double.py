@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.browser import invented_views as views
 from tests.browser.invented import Job, Yard
 
 PAGE = Path(__file__).resolve().parents[2] / "src" / "madang" / "_web"
@@ -64,7 +65,25 @@ class Handler(BaseHTTPRequestHandler):
             case ["top"]:
                 return yard.top()
             case ["projects"]:
-                return {"projects": yard.projects()}
+                return {"projects": views.projects(yard)}
+            case ["quotas"]:
+                return {"quotas": views.quotas(yard)}
+            case ["workspaces"]:
+                return {"workspaces": views.workspaces(yard)}
+            case ["reservations"]:
+                return {"reservations": views.reservations(yard)}
+            case ["holes"]:
+                return {"holes": views.holes(yard)}
+            case ["reports", "usage"]:
+                return views.usage(yard, query)
+            case ["reports", "idle"]:
+                return {"projects": views.idle(yard, query)}
+            case ["series"]:
+                return views.series(yard, query)
+            case ["quantiles"]:
+                return views.quantiles(yard, query)
+            case ["metrics", "names"]:
+                return {"metrics": views.names()}
             case ["jobs"]:
                 return yard.page_of_jobs(query)
             case ["jobs", job_id, *rest]:

@@ -4,7 +4,7 @@ import { live } from './api/live';
 import { connection, jobs, loggedOut, nodes, overview } from './api/store';
 import { FleetPage } from './fleet/FleetPage';
 import { language, t, type Key } from './i18n';
-import { helpOpen } from './keys';
+import { helpOpen, KEYS } from './keys';
 import { route } from './router';
 import { Search } from './Search';
 import { Icon, type IconName } from './ui/Icon';
@@ -205,32 +205,28 @@ function Unreachable() {
   );
 }
 
-const KEYS: readonly [string, Key][] = [
-  ['/', 'help.search'],
-  ['g f · g j · g q · g u', 'help.go'],
-  ['1 … 5', 'help.group'],
-  ['Shift 1 … 5', 'help.color'],
-  ['← → ↑ ↓', 'help.move'],
-  ['Enter', 'help.open'],
-  ['Esc', 'help.clear'],
-  ['?', 'help.help'],
-];
-
 function Help() {
   return (
     <Dialog title={t('help.title')} close={() => (helpOpen.value = false)} className="help">
-      <dl class="keys">
-        {KEYS.map(([keys, text]) => (
-          <div key={text}>
-            <dt>
-              {keys.split(' · ').map((chord) => (
-                <kbd key={chord}>{chord}</kbd>
+      <div class="help-columns">
+        {KEYS.map(({ title, keys }) => (
+          <section key={title}>
+            <h3>{t(title as 'help.title')}</h3>
+            <dl class="keys">
+              {keys.map(([chords, text]) => (
+                <div key={text}>
+                  <dt>
+                    {chords.split(' · ').map((chord) => (
+                      <kbd key={chord}>{chord}</kbd>
+                    ))}
+                  </dt>
+                  <dd>{t(text as 'help.title')}</dd>
+                </div>
               ))}
-            </dt>
-            <dd>{t(text as 'help.title')}</dd>
-          </div>
+            </dl>
+          </section>
         ))}
-      </dl>
+      </div>
     </Dialog>
   );
 }
