@@ -64,31 +64,29 @@ class Handler(BaseHTTPRequestHandler):
                 return {"nodes": yard.nodes}
             case ["top"]:
                 return yard.top()
-            case ["projects"]:
-                return {"projects": views.projects(yard)}
-            case ["quotas"]:
-                return {"quotas": views.quotas(yard)}
-            case ["workspaces"]:
-                return {"workspaces": views.workspaces(yard)}
-            case ["reservations"]:
-                return {"reservations": views.reservations(yard)}
-            case ["holes"]:
-                return {"holes": views.holes(yard)}
-            case ["reports", "usage"]:
-                return views.usage(yard, query)
-            case ["reports", "idle"]:
-                return {"projects": views.idle(yard, query)}
+            case ["jobs"]:
+                return yard.page_of_jobs(query)
+            case ["jobs", job_id, *rest]:
+                job = yard.jobs.get(job_id)
+                return None if job is None else self.of_job(job, rest, query)
+        return self.of_time(parts, query)
+
+    def of_time(self, parts: list[str], query: dict[str, str]) -> Any:
+        """What was and will be: readings, usage, the calendar, and who may have what."""
+        yard = self.yard
+        match parts:
             case ["series"]:
                 return views.series(yard, query)
             case ["quantiles"]:
                 return views.quantiles(yard, query)
             case ["metrics", "names"]:
                 return {"metrics": views.names()}
-            case ["jobs"]:
-                return yard.page_of_jobs(query)
-            case ["jobs", job_id, *rest]:
-                job = yard.jobs.get(job_id)
-                return None if job is None else self.of_job(job, rest, query)
+            case ["reports", "usage"]:
+                return views.usage(yard, query)
+            case ["reports", "idle"]:
+                return {"projects": views.idle(yard, query)}
+            case [("projects" | "quotas" | "workspaces" | "reservations" | "holes") as name]:
+                return {name: getattr(views, name)(yard)}
         return None
 
     def of_job(self, job: Job, rest: list[str], query: dict[str, str]) -> Any:

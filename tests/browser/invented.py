@@ -114,6 +114,9 @@ class Yard:
             )
 
     def _make_jobs(self) -> None:
+        ended = 40 if self.gpus > 200 else 12
+        for i in reversed(range(ended)):
+            self._ended(("succeeded", "succeeded", "failed", "stopped")[i % 4], 2 + i * 9)
         sizes = [1024, 512, 256, 128, 64, 64, 32, 32, 16, 16, 8, 8, 4, 2, 1, 1]
         largest = self.gpus * 0.22
         sizes = [size for size in sizes if size <= largest] or [1]
@@ -128,8 +131,6 @@ class Yard:
             job = self.submit(min(size, max(2, self.gpus // 2)))
             job["submitted_ms"] = self.made_ms - self.random.randrange(60_000, 8_000_000)
         self._reasons()
-        for i in range(40 if self.gpus > 200 else 12):
-            self._ended(("succeeded", "succeeded", "failed", "stopped")[i % 4], 2 + i * 9)
 
     def _ended(self, phase: str, minutes_ago: int) -> None:
         job = self.submit(self.random.choice((1, 2, 8, 16)), live=False)

@@ -29,7 +29,7 @@ const METRICS = [
   'gpu_nvlink_rx_bytes',
 ] as const;
 const OTHER = 'gpu_sm_clock_mhz';
-const HEIGHT = 560;
+const HEIGHT = 480;
 const GUTTER = 148;
 const SLOW = /step_?time|seconds_per_step|s_per_step|it_?time/i;
 const RATE = /per_s|throughput|tokens|samples/i;

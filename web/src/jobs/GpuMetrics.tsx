@@ -124,7 +124,6 @@ function Strip({ job, metric, span, table, names, drop }: StripProps) {
         <h2 title={about} class={name.ours ? '' : 'mono'}>
           {name.text}
         </h2>
-        {heat && <Sentence heat={heat} />}
         <span class="grow" />
         {heat && <Scale heat={heat} />}
         <a
@@ -148,6 +147,7 @@ function Strip({ job, metric, span, table, names, drop }: StripProps) {
           </button>
         )}
       </header>
+      {heat && <Sentence heat={heat} />}
       <Body heat={heat} problem={problem} title={name.text} table={table} span={span} />
       {since && heat && since.count > 0 && <Since quantiles={since} unit={heat.unit} />}
     </article>

@@ -105,7 +105,7 @@ export function Scatter({ x, y }: { x: Heat; y: Heat }) {
       <span class="scatter-x name">{names.x}</span>
       <span class="scatter-x high">{quantity(plot.x.high, x.unit)}</span>
       {at && (
-        <div class="scatter-tip">
+        <div class={`scatter-tip ${at.y > (plot.y.low + plot.y.high) / 2 ? 'low' : ''}`}>
           <span class="mono">{at.label}</span>
           <span>
             {quantity(at.x, x.unit)}, {quantity(at.y, y.unit)}

@@ -116,7 +116,7 @@ interface StartsProps {
 function Starts({ starts, share, nowMs }: StartsProps) {
   const groups = new Map<number, Start[]>();
   for (const start of starts) {
-    const at = Math.round(share(start.atMs) / 1.5);
+    const at = Math.round(share(start.atMs) / 2.2);
     groups.set(at, [...(groups.get(at) ?? []), start]);
   }
   return (
