@@ -18,6 +18,7 @@ from madang.daemon.loop import TurnLoop
 from madang.daemon.yard import DaemonYard
 from madang.engines.code_store import CodeStore
 from madang.ledger import open_ledger
+from madang.telemetry.store import Store
 from tests.api.puppet import NODES, Puppet
 
 TOKEN = "a-token-of-the-tests"
@@ -82,7 +83,8 @@ def serving(
             door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         door.bind(("127.0.0.1", 0))
         port = door.getsockname()[1]
-        yard = DaemonYard(loop, code, f"http://127.0.0.1:{port}")
+        store = Store(place / "telemetry")
+        yard = DaemonYard(loop, code, f"http://127.0.0.1:{port}", store)
         asked = ApiSettings(port=port, limits=limits or Limits(), web=web)
         server = make_server(create_app(yard, asked), asked)
         loop.open([ProjectSet(Project("default")), ProjectSet(Project("small", quota_milli=2000))])

@@ -38,6 +38,7 @@ from madang.api.routes.logs import logs_router
 from madang.api.routes.nodes import nodes_router
 from madang.api.routes.reports import reports_router
 from madang.api.routes.reservations import reservations_router
+from madang.api.routes.telemetry import telemetry_router
 from madang.api.routes.tenancy import tenancy_router
 from madang.api.routes.terminal import terminal_router
 from madang.api.routes.topology import topology_router
@@ -48,6 +49,8 @@ from madang.api.yard import Yard
 
 ROW_THREADS = 4
 FILE_THREADS = 4
+SERIES_THREADS = 2
+SERIES_WAITING_MAX = 64
 BOOKS_WAITING_MAX = 16  # the first report of a long journal takes its time
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -99,6 +102,7 @@ def _app(desk: Desk) -> FastAPI:
         budgets_router(desk),
         topology_router(desk),
         reports_router(desk),
+        telemetry_router(desk),
         login_router(desk),
     )
     for router in routers:
@@ -126,6 +130,8 @@ def _desk(yard: Yard, settings: ApiSettings) -> Desk:
         rows=rows,
         files=Readers("files", FILE_THREADS, limits.reads_waiting_max),
         books=Readers("books", 1, BOOKS_WAITING_MAX),
+        frames=Readers("frames", 1, limits.frames_waiting_max),
+        series=Readers("series", SERIES_THREADS, SERIES_WAITING_MAX),
         pulse=pulse,
         feed=Feed(yard, pulse, rows, limits.streams_max),
         leaving=asyncio.Event(),
@@ -140,6 +146,8 @@ def _lifespan(desk: Desk) -> Callable[[FastAPI], Any]:
         desk.rows.close()
         desk.files.close()
         desk.books.close()
+        desk.frames.close()
+        desk.series.close()
 
     return lifespan
 

@@ -29,7 +29,8 @@ ID_CHARS_MAX = 128
 @dataclass(frozen=True, slots=True)
 class Desk:
     """`rows` reads the ledger and snapshots, `files` logs and uploads: a slow disk under the logs
-    must not keep anyone from asking for jobs. `books` is one thread, for reports.
+    must not keep anyone from asking for jobs. `books` is one thread, for reports; `frames` one that
+    takes in what agents send, `series` one for questions of history.
     """
 
     yard: Yard
@@ -38,6 +39,8 @@ class Desk:
     rows: Readers
     files: Readers
     books: Readers
+    frames: Readers
+    series: Readers
     pulse: Pulse
     feed: Feed
     leaving: asyncio.Event

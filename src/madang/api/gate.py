@@ -154,7 +154,7 @@ class Gate:
         if length.isdigit() and int(length) > limit:
             raise _too_large(limit, int(length))
         has_body = length not in ("", "0") or headers.one(b"transfer-encoding") != ""
-        if has_body and not scope["path"].startswith("/v1/code/"):
+        if has_body and not scope["path"].startswith(("/v1/code/", "/v1/frames")):
             _check_media_type(headers.one(b"content-type"))
         return _counted(receive, limit, self._limits.body_wait_s) if has_body else receive
 
@@ -293,6 +293,8 @@ def cookie_of(headers: list[str], name: str) -> str:
 def _body_limit(path: str, limits: Limits) -> int:
     if path.startswith("/v1/code/"):
         return limits.code_bytes_max
+    if path == "/v1/frames":
+        return limits.frames_bytes_max
     return limits.batch_bytes_max if path == "/v1/jobs:batch" else limits.json_bytes_max
 
 

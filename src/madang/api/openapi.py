@@ -10,6 +10,7 @@ from madang.api.problems import TITLES
 from madang.wire.problems import MEDIA_TYPE, ProblemView
 from madang.wire.views import BatchRequest
 
+FRAMES_TYPE = "application/vnd.madang.frames"
 PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
 OPEN_PATHS = frozenset({"/v1/health", "/login"})
 BODY_METHODS = frozenset({"post", "put"})
@@ -59,6 +60,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             {"name": "nodes", "description": "Machines, devices, sensors."},
             {"name": "holes", "description": "Room that is made by moving jobs, and kept."},
             {"name": "yard", "description": "The whole: overview, projects, events."},
+            {"name": "telemetry", "description": "What sensors say and said; what agents send."},
             {"name": "access", "description": "Tokens, logins."},
         ],
     )
@@ -117,6 +119,12 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
             "required": True,
             "description": "A .tar.zst, at most 1 GiB.",
             "content": {"application/zstd": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    if path == "/v1/frames":
+        operation["requestBody"] = {
+            "required": True,
+            "description": "Frames, each behind its length, packed by zstandard; at most 8 MiB.",
+            "content": {FRAMES_TYPE: {"schema": {"type": "string", "format": "binary"}}},
         }
     success = next((one for code, one in responses.items() if code.startswith("2")), None)
     if success is not None and "text/event-stream" in success.get("content", {}):

@@ -13,6 +13,8 @@ class Limits:
     json_bytes_max: int = 2 * MIB  # beyond: 413
     batch_bytes_max: int = 32 * MIB  # 1,000 jobs with long commands; beyond: 413
     code_bytes_max: int = 1024 * MIB  # beyond: 413
+    frames_bytes_max: int = 8 * MIB  # packed; hours of one node's frames; beyond: 413
+    frames_waiting_max: int = 64  # bodies of frames waiting to be taken in; beyond: 503
     head_bytes_max: int = 64 * 1024  # request line and headers; beyond: 431
     head_wait_s: float = 10.0  # a request's head takes longer: the connection is closed
     body_wait_s: float = 30.0  # a body stands still for longer: 408

@@ -18,6 +18,7 @@ from madang.core.explain import Guide, Trial
 from madang.core.model import Allocation, Job, Shape, Standing
 from madang.core.snapshot import Snapshot
 from madang.ledger import Ledger
+from madang.telemetry.store import Store
 from madang.wire.jobs import JobRequest
 
 
@@ -156,6 +157,10 @@ class Yard(Protocol):
     def ledger(self) -> Ledger: ...
     @property
     def code(self) -> CodeStore: ...
+    @property
+    def telemetry(self) -> Store:
+        """What sensors say and said."""
+
     @property
     def version(self) -> str: ...
     @property

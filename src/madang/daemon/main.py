@@ -30,10 +30,13 @@ from madang.daemon.clock import WallClock
 from madang.daemon.loop import TurnLoop
 from madang.daemon.measuring import Measurer
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
+from madang.daemon.telemetry import Watch, tick_ms_of
 from madang.daemon.yard import DaemonYard
 from madang.engines.base import Engine, EngineError
 from madang.engines.code_store import CodeStore
 from madang.ledger import Ledger, LedgerError, open_ledger
+from madang.telemetry.store import Settings as StoreSettings
+from madang.telemetry.store import Store
 
 log = logging.getLogger("madang.daemon")
 
@@ -102,16 +105,18 @@ def _run(options: Options) -> int:
             ledger = open_ledger(options.database or state_dir.database_url)
             code = CodeStore(state_dir.path / "code")
             url = _url_of(door)
+            engine = _engine(options, state_dir, code, url)
             yard = DaemonYard(
                 TurnLoop(
                     ledger,
-                    _engine(options, state_dir, code, url),
+                    engine,
                     WallClock(),
                     holder=f"{socket.gethostname()}:{os.getpid()}",
                     on_failure=lambda: os.kill(os.getpid(), signal.SIGTERM),
                 ),
                 code,
                 url,
+                Store(state_dir.path / "telemetry", StoreSettings(tick_ms_of(engine))),
                 partial(state_dir.write_text, POLICY_FILE),
             )
             rules = [PolicySet(_policy(options, state_dir)), *_topology(options)]
@@ -232,6 +237,8 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     yard.loop.open([*rules, *_first_facts(yard.ledger)])
     measurer = Measurer(yard.loop)
     measurer.open()
+    watch = Watch(yard.loop, yard.telemetry)
+    watch.open()
     try:
         _let_the_owner_in(state_dir, yard.ledger, yard.url)
         state_dir.write_private(
@@ -241,6 +248,7 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     except _Leave:
         pass  # the server has ended by itself, and then raised the signal again
     finally:
+        watch.close()
         measurer.close()
         yard.loop.close()
         yard.ledger.close()

@@ -27,6 +27,7 @@ from madang.daemon.inbox import Ask, Note, Request, Submit
 from madang.daemon.loop import TurnLoop
 from madang.engines.base import EngineError
 from madang.engines.code_store import CodeStore
+from madang.telemetry.store import Store
 from madang.wire.jobs import JobRequest
 
 
@@ -50,8 +51,10 @@ class DaemonYard:
         loop: TurnLoop,
         code: CodeStore,
         url: str,
+        telemetry: Store,
         keep_policy: Callable[[str], None] | None = None,
     ) -> None:
+        self.telemetry = telemetry
         self._keep_policy = keep_policy
         self.loop = loop
         self.ledger = loop.ledger
