@@ -32,6 +32,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     yard: Yard
+    folder: Path = PAGE
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -168,9 +169,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def page(self, parts: list[str]) -> None:
-        path = PAGE.joinpath(*parts)
+        path = self.folder.joinpath(*parts)
         if not parts or parts[0] != "assets" or not path.is_file():
-            path = PAGE / "index.html"
+            path = self.folder / "index.html"
         more = {"Content-Security-Policy": CSP}
         if path.name != "index.html":
             more["Cache-Control"] = "public, max-age=31536000, immutable"
@@ -208,10 +209,11 @@ class Double:
 
     yard: Yard
     port: int = 0
+    folder: Path = PAGE
     server: Server = field(init=False)
 
     def __enter__(self) -> "Double":
-        handler = type("BoundHandler", (Handler,), {"yard": self.yard})
+        handler = type("BoundHandler", (Handler,), {"yard": self.yard, "folder": self.folder})
         self.server = Server(("127.0.0.1", self.port), handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         return self

@@ -41,7 +41,7 @@ def series(yard: Yard, query: dict[str, str]) -> dict[str, Any] | None:
     job, metric = yard.jobs.get(query.get("job", "")), query.get("metric", "")
     if job is None or metric not in METRICS:
         return None
-    step_ms = int(query["step"])
+    step_ms = int(query["step"].removesuffix("ms"))
     times = np.arange(int(query["from"]), int(query["to"]), step_ms, dtype=np.int64)
     devices = [(s["rank"], s["node"], gpu) for s in job["seats"] for gpu in s["gpus"]]
     values = readings(yard, job, metric, times)
@@ -49,9 +49,9 @@ def series(yard: Yard, query: dict[str, str]) -> dict[str, Any] | None:
     for (rank, node, gpu), row in zip(devices, np.round(values, 1), strict=True):
         cells = [None if math.isnan(cell) else cell for cell in row.tolist()]
         key = f"{node}/{gpu}"
-        lines.append({"key": key, "node": node, "gpu": str(gpu), "rank": rank, "values": cells})
-    unit = METRICS[metric][0]
-    return {"metric": metric, "unit": unit, "times": times.tolist(), "series": lines}
+        lines.append({"key": key, "node": node, "gpu": gpu, "rank": rank, "values": cells})
+    found = {"metric": metric, "unit": METRICS[metric][0], "times": times.tolist()}
+    return found | {"series": lines, "quantiles": quantiles(yard, query)}
 
 
 def quantiles(yard: Yard, query: dict[str, str]) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-// Readings over time (GET /v1/series, /v1/quantiles, /v1/metrics/names), packed as they arrive:
+// Readings over time (GET /v1/series, /v1/metrics/names), packed as they arrive:
 // a thousand GPUs over an hour are one Float32Array, and the JSON they came in is let go at once.
 
 import { get } from './client';
@@ -26,6 +26,8 @@ export interface Heat {
   times: readonly number[];
   lines: readonly Line[];
   values: Float32Array;
+  /** Of every reading since the attempt began, not only of what is shown. */
+  since: Quantiles | null;
 }
 
 export interface Quantiles {
@@ -48,6 +50,7 @@ interface RawSeries {
     rank?: number | null;
     values: (number | null)[];
   }[];
+  quantiles?: Quantiles | null;
 }
 
 export interface SeriesQuery {
@@ -67,7 +70,7 @@ export function seriesPath(query: SeriesQuery, format = ''): string {
     attempt: String(query.attempt),
     from: String(query.fromMs),
     to: String(query.toMs),
-    step: String(query.stepMs),
+    step: `${query.stepMs}ms`,
     how: query.how,
     ...(format ? { format } : {}),
   });
@@ -93,18 +96,8 @@ export function packed(raw: RawSeries): Heat {
     gpu: line.gpu === null || line.gpu === undefined ? '' : String(line.gpu),
     rank: line.rank ?? -1,
   }));
-  return { metric: raw.metric, unit: raw.unit, times: raw.times, lines, values };
-}
-
-/** Of every reading since the attempt began, not only of what is shown. */
-export function fetchQuantiles(
-  job: string,
-  attempt: number,
-  metric: string,
-  signal: AbortSignal,
-): Promise<Quantiles> {
-  const words = new URLSearchParams({ job, attempt: String(attempt), metric });
-  return get<Quantiles>(`/quantiles?${words.toString()}`, signal);
+  const since = raw.quantiles ?? null;
+  return { metric: raw.metric, unit: raw.unit, times: raw.times, lines, values, since };
 }
 
 let names: Promise<readonly MetricName[]> | null = null;

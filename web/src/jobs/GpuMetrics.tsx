@@ -16,7 +16,7 @@ import { rowMeans, scaleOf, summaryOf } from './heat';
 import { metricText, quantity } from './quantity';
 import { LASTS, type Span } from './span';
 import { TimeAxis } from './TimeAxis';
-import { attemptOf, useHeat, useMetricNames, useQuantiles, useSpan, useTimeKeys } from './useHeat';
+import { attemptOf, useHeat, useMetricNames, useSpan, useTimeKeys } from './useHeat';
 
 const FIRST = [
   'gpu_util_percent',
@@ -114,7 +114,6 @@ interface StripProps {
 function Strip({ job, metric, span, table, names, drop }: StripProps) {
   const how = howOf();
   const { heat, problem } = useHeat(job, metric, span, how);
-  const since = useQuantiles(job, metric, span);
   const name = metricText(metric);
   const about = names.find((one) => one.name === metric)?.text;
   const ask = { job: job.id, attempt: attemptOf(job), metric, how, ...span };
@@ -149,7 +148,7 @@ function Strip({ job, metric, span, table, names, drop }: StripProps) {
       </header>
       {heat && <Sentence heat={heat} />}
       <Body heat={heat} problem={problem} title={name.text} table={table} span={span} />
-      {since && heat && since.count > 0 && <Since quantiles={since} unit={heat.unit} />}
+      {heat?.since && heat.since.count > 0 && <Since quantiles={heat.since} unit={heat.unit} />}
     </article>
   );
 }

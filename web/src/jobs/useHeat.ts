@@ -3,14 +3,7 @@
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 
 import { ApiError } from '../api/client';
-import {
-  fetchQuantiles,
-  fetchSeries,
-  metricNames,
-  type Heat,
-  type MetricName,
-  type Quantiles,
-} from '../api/series';
+import { fetchSeries, metricNames, type Heat, type MetricName } from '../api/series';
 import { isLive, nowMs } from '../api/store';
 import type { JobView } from '../api/types';
 import { timeKeys } from '../keys';
@@ -66,17 +59,6 @@ export function useHeat(
     return () => stop.abort();
   }, [job.id, attempt, metric, how, span]);
   return feed;
-}
-
-export function useQuantiles(job: JobView, metric: string, span: Span): Quantiles | null {
-  const [found, setFound] = useState<Quantiles | null>(null);
-  const attempt = attemptOf(job);
-  useEffect(() => {
-    const stop = new AbortController();
-    fetchQuantiles(job.id, attempt, metric, stop.signal).then(setFound, () => undefined);
-    return () => stop.abort();
-  }, [job.id, attempt, metric, span.toMs]);
-  return found;
 }
 
 export function useMetricNames(): readonly MetricName[] {
