@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from fastapi import FastAPI
 
 from madang.api import ApiSettings, create_app, make_server
 from madang.api.identity import digest_of
@@ -29,12 +30,15 @@ READY_S = 20
 class Served:
     """What a test needs of it."""
 
-    def __init__(self, port: int, loop: TurnLoop, engine: Puppet, yard: DaemonYard) -> None:
+    def __init__(
+        self, port: int, loop: TurnLoop, engine: Puppet, yard: DaemonYard, app: FastAPI
+    ) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.loop = loop
         self.engine = engine
         self.yard = yard
+        self.app = app
         self.client = httpx.Client(
             base_url=self.url, headers={"authorization": f"Bearer {TOKEN}"}, timeout=30
         )
@@ -68,6 +72,7 @@ def serving(
     send_buffer_bytes: int = 0,
     web: Path | None = None,
     nodes: Sequence[Node] = NODES,
+    keep: Path | None = None,
 ) -> Iterator[Served]:
     """Serve in a thread of this process until the block ends."""
     ledger = open_ledger(f"sqlite:///{place}/madang.db")
@@ -85,12 +90,13 @@ def serving(
         port = door.getsockname()[1]
         store = Store(place / "telemetry")
         yard = DaemonYard(loop, code, f"http://127.0.0.1:{port}", store)
-        asked = ApiSettings(port=port, limits=limits or Limits(), web=web)
-        server = make_server(create_app(yard, asked), asked)
+        asked = ApiSettings(port=port, limits=limits or Limits(), web=web, keep=keep)
+        app = create_app(yard, asked)
+        server = make_server(app, asked)
         loop.open([ProjectSet(Project("default")), ProjectSet(Project("small", quota_milli=2000))])
         thread = threading.Thread(target=server.run, name="http", kwargs={"sockets": [door]})
         thread.start()
-        served = Served(port, loop, engine, yard)
+        served = Served(port, loop, engine, yard, app)
         try:
             _wait_ready(served)
             yield served

@@ -3,6 +3,8 @@
 import { live } from './api/live';
 import { connection, jobs, loggedOut, nodes, overview } from './api/store';
 import { FleetPage } from './fleet/FleetPage';
+import { paused, replayed } from './fleet/moment';
+import { units as fleetUnits } from './fleet/state';
 import { language, t, type Key } from './i18n';
 import { helpOpen, KEYS } from './keys';
 import { route } from './router';
@@ -154,8 +156,7 @@ function Mark() {
 function Top() {
   const now = overview.value;
   const count = now?.gpus.total ?? 0;
-  const slots =
-    nodes.value?.length && nodes.value.every((n) => n.model === '' || /cpu/i.test(n.model));
+  const slots = fleetUnits.value.isSlots;
   const units = t(slots ? 'unit.slots' : 'unit.gpus', { n: count });
   return (
     <header class="top">
@@ -170,11 +171,12 @@ function Top() {
 }
 
 function LiveMark() {
+  const past = replayed.value ? 'past' : paused.value ? 'held' : null;
   const at = connection.value;
   return (
-    <div class={`live live-${at}`} role="status">
+    <div class={`live live-${at === 'on' && past ? 'paused' : at}`} role="status">
       <i />
-      {t(`live.${at}`)}
+      {t(`live.${at === 'on' && past ? past : at}`)}
     </div>
   );
 }

@@ -3,6 +3,8 @@
 
 import { signal } from '@preact/signals';
 
+import { togglePause } from './fleet/moment';
+import { stepInTime } from './fleet/replay';
 import { COLORS, GROUPS } from './fleet/spec';
 import type { Key } from './i18n';
 import { go, query, route, setQuery } from './router';
@@ -15,6 +17,8 @@ export interface TimeKeys {
   toggleLive: () => void;
 }
 export const timeKeys = signal<TimeKeys | null>(null);
+
+const ofFleet: TimeKeys = { step: stepInTime, toggleLive: togglePause };
 
 const PLACES: Record<string, string> = { f: '/', j: '/jobs', q: '/queue', u: '/usage' };
 const CHORD_MS_MAX = 1200;
@@ -46,6 +50,8 @@ export const KEYS: readonly { title: Key; keys: readonly [string, Key][] }[] = [
       ['← · → · ↑ · ↓', 'help.move'],
       ['Enter', 'help.open'],
       ['d', 'help.diagnose'],
+      ['[ · ]', 'help.step'],
+      ['Space', 'help.pause'],
     ],
   },
   {
@@ -106,22 +112,33 @@ function letter(event: KeyboardEvent): boolean {
 }
 
 function position(event: KeyboardEvent): boolean {
-  if (event.code === 'BracketLeft' || event.code === 'BracketRight') {
-    timeKeys.value?.step(event.code === 'BracketLeft' ? -1 : 1);
-    return timeKeys.value !== null;
-  }
-  if (event.code === 'Space') {
-    // On a button or a link the space bar is theirs.
-    if (!timeKeys.value || (event.target as Element).closest('button, a')) return false;
-    timeKeys.value.toggleLive();
-    return true;
-  }
+  if (timed(event)) return true;
   const pan = PANS[event.code];
   if (pan && !event.shiftKey) return panned(pan);
   const digit = /^Digit([1-5])$/.exec(event.code);
   if (!digit || route.value.page !== 'fleet') return false;
   const at = Number(digit[1]) - 1;
   setQuery(event.shiftKey ? { color: COLORS[at]! } : { group: GROUPS[at]! });
+  return true;
+}
+
+/** Space and the two keys right of P, wherever a layout has its brackets: on the map the last day, on a
+ * job what it shows.
+ */
+function timed(event: KeyboardEvent): boolean {
+  const keys = route.value.page === 'fleet' ? ofFleet : timeKeys.value;
+  const step =
+    event.key === '[' || event.code === 'BracketLeft'
+      ? -1
+      : event.key === ']' || event.code === 'BracketRight'
+        ? 1
+        : 0;
+  if (!keys) return false;
+  if (step) keys.step(step);
+  // On a button or a link the space bar is theirs.
+  else if (event.key === ' ' && !(event.target as Element).closest('button, a, select'))
+    keys.toggleLive();
+  else return false;
   return true;
 }
 

@@ -22,7 +22,10 @@ from starlette.routing import Route as PlainRoute
 from madang.api.desk import Desk
 from madang.api.feed import Feed
 from madang.api.gate import Gate
-from madang.api.identity import Identities
+from madang.api.identity import Identities, now_ms
+from madang.api.live import Hub
+from madang.api.live.chronicle import Chronicle
+from madang.api.live.sensors import RingSensors
 from madang.api.openapi import document
 from madang.api.pages import Pages, unknown_path, wrong_method
 from madang.api.problems import from_validation, invalid
@@ -33,6 +36,7 @@ from madang.api.routes.budgets import budgets_router
 from madang.api.routes.code import code_router
 from madang.api.routes.holes import holes_router
 from madang.api.routes.jobs import jobs_router
+from madang.api.routes.live import live_router
 from madang.api.routes.login import login_router
 from madang.api.routes.logs import logs_router
 from madang.api.routes.nodes import nodes_router
@@ -94,6 +98,7 @@ def _app(desk: Desk) -> FastAPI:
         terminal_router(desk),
         code_router(desk),
         nodes_router(desk),
+        live_router(desk),
         holes_router(desk),
         yard_router(desk),
         tenancy_router(desk),
@@ -110,6 +115,7 @@ def _app(desk: Desk) -> FastAPI:
         app.router.routes.extend(router.routes)
     http = [one for router in routers for one in router.routes if isinstance(one, APIRoute)]
     _add_pages(app, settings, http)
+    app.state.desk = desk
     app.state.leave = desk.leaving.set
     app.state.login_link = lambda name: yard.url.rstrip("/") + desk.identities.new_link(name)[0]
     app.add_exception_handler(HTTPException, _pass_on)
@@ -134,6 +140,7 @@ def _desk(yard: Yard, settings: ApiSettings) -> Desk:
         series=Readers("series", SERIES_THREADS, SERIES_WAITING_MAX),
         pulse=pulse,
         feed=Feed(yard, pulse, rows, limits.streams_max),
+        live=Hub(yard, RingSensors(yard.telemetry.ring), now_ms, Chronicle(settings.keep)),
         leaving=asyncio.Event(),
     )
 
@@ -141,8 +148,10 @@ def _desk(yard: Yard, settings: ApiSettings) -> Desk:
 def _lifespan(desk: Desk) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        desk.live.open()
         yield
         desk.pulse.close()
+        desk.live.close()
         desk.rows.close()
         desk.files.close()
         desk.books.close()

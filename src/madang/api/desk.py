@@ -15,6 +15,7 @@ from starlette.responses import Response
 from madang.api.feed import Feed
 from madang.api.gate import WHO
 from madang.api.identity import Identities, Identity
+from madang.api.live import Hub
 from madang.api.problems import Problem
 from madang.api.pulse import Pulse
 from madang.api.readers import Readers
@@ -43,6 +44,7 @@ class Desk:
     series: Readers
     pulse: Pulse
     feed: Feed
+    live: Hub
     leaving: asyncio.Event
 
     async def job(self, id: str) -> JobRecord:

@@ -43,6 +43,7 @@ TITLES: dict[str, str] = {
     "no_such_member": "There is no such member here",
     "no_such_code": "There is no such code snapshot",
     "no_such_node": "There is no such node",
+    "no_such_moment": "There is no such moment",
     "no_such_project": "There is no such project",
     "no_such_hole": "There is no such hole",
     "no_room": "The room cannot be made",

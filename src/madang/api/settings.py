@@ -23,6 +23,7 @@ class Limits:
     connections_max: int = 2_048  # beyond: the longest idle one makes room, else 503
     discard_bytes_max: int = 256 * MIB  # of a refused body, read so that the client sees the answer
     streams_max: int = 256  # event streams, and followed logs, each; beyond: 503
+    live_max: int = 256  # pages that watch live columns; beyond: 503
     exec_max: int = 32  # terminals beside members; beyond: 503
     reads_waiting_max: int = 512  # queries waiting for a reader thread; beyond: 503
     login_links_max: int = 64  # unused links; beyond: the oldest is void
@@ -34,7 +35,7 @@ class ApiSettings:
     people reach it (a proxy's name, `gpu1.example.com` or `gpu1.example.com:8443`).
 
     `secure_cookie` is for a daemon behind TLS. `web` is the built page's folder (None: the
-    package's).
+    package's). `keep` is where the API may keep what pages replay (None: nothing is kept).
     """
 
     host: str = "127.0.0.1"
@@ -43,4 +44,5 @@ class ApiSettings:
     cluster: str = ""
     secure_cookie: bool = False
     web: Path | None = None
+    keep: Path | None = None
     limits: Limits = Limits()

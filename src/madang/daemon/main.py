@@ -231,7 +231,7 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     from madang.api import ApiSettings, create_app, make_server
 
     host, port = door.getsockname()[:2]
-    settings = ApiSettings(host=host, port=port)
+    settings = ApiSettings(host=host, port=port, keep=state_dir.path / "live")
     app = create_app(yard, settings)
     server = make_server(app, settings, partial(_ready, yard, state_dir, app.state.login_link))
     yard.loop.open([*rules, *_first_facts(yard.ledger)])

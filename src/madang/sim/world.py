@@ -20,7 +20,7 @@ from madang.core.settings import Learned, Setting
 from madang.core.state import State
 from madang.engines.base import Launch
 from madang.engines.measuring import Meter
-from madang.engines.virtual import FleetModel, sample
+from madang.engines.virtual import FleetModel, Sensors, sample_of
 from madang.sim.faults import Channel
 
 T = TypeVar("T")
@@ -41,6 +41,7 @@ class World:
         self.journal: list[tuple[int, Event]] = []
         self._launch_of = launch_of
         self._meter = Meter()
+        self._sensors = Sensors(model)
         self._digest = sha256()
         self.channel.send(self._reported(), self.now_ms)
 
@@ -84,7 +85,7 @@ class World:
     def measure(self, window_ms: int) -> None:
         """Look at the fleet's sensors; what is known of a window goes the way of all facts."""
         self.channel.send(self.model.advance(self.now_ms), self.now_ms)
-        seen = sample(self.model, self.now_ms)
+        seen = sample_of(self._sensors.look(self.now_ms))
         allocations = self.state.allocations.values()
         measured = self._meter.look(seen, allocations, self.now_ms, window_ms)
         self.channel.send([*measured], self.now_ms)

@@ -368,3 +368,14 @@ class LoginLinkView(BaseModel):
 
     url: str
     expires_ms: int
+
+
+class LiveHistoryView(BaseModel):
+    """The last day in columns: at each of `times` (Unix ms), how many devices were in each state
+    and the mean utilization of those that have a sensor, in percent.
+    """
+
+    times: list[int]
+    states: list[str]
+    counts: dict[str, list[int]]
+    util: list[float | None]

@@ -63,34 +63,6 @@ export interface JobView {
   waits: Waits | null;
 }
 
-export interface GpuJob {
-  job: string;
-  member: number;
-  milli: number;
-}
-
-export interface GpuView {
-  index: number;
-  healthy: boolean;
-  free_milli: number;
-  jobs: GpuJob[];
-  model: string;
-  memory_mib: number;
-}
-
-export type NodeState = 'ready' | 'cordoned' | 'lost';
-
-export interface NodeView {
-  id: string;
-  state: NodeState;
-  model: string;
-  group: string;
-  domains: string[];
-  cpus: number;
-  memory_mib: number;
-  gpus: GpuView[];
-}
-
 export interface GpuReading {
   index: number;
   util_percent: number | null;

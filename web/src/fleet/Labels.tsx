@@ -8,14 +8,13 @@ import { t, type Key } from '../i18n';
 import { devices } from '../words';
 import type { Frame, Layout } from './layout';
 import { LOOSE, type Grouping, type Titled } from './spec';
-import type { Readings, Units } from './units';
+import type { Units } from './units';
 
 const NOTE_WIDTH_MIN = 150;
 const COUNT_WIDTH_MIN = 84;
 
 interface Props {
-  drawn: { units: Units; grouping: Grouping; made: Layout; coarse: boolean };
-  readings: Readings;
+  drawn: { units: Units; grouping: Grouping; made: Layout };
   margin: number;
 }
 
@@ -24,8 +23,15 @@ export function Labels({ drawn, margin }: Props) {
   const held = useMemo(
     () =>
       grouping.groups.map((group) => {
-        const rows = group.cells.flat();
-        return { total: rows.length, held: rows.filter((row) => units.job[row]! >= 0).length };
+        let [total, held] = [0, 0];
+        for (const cell of group.cells) {
+          for (const row of cell) {
+            const weight = units.weight?.[row] ?? 1;
+            total += weight;
+            if (units.job[row]! >= 0) held += weight;
+          }
+        }
+        return { total, held };
       }),
     [grouping, units],
   );

@@ -1,23 +1,96 @@
-"""What members and devices use right now: for `madang top`.
+"""What members and devices use right now: for `madang top`, and members for telemetry.
 
 CPU percent is measured since the last call; the first has nothing to compare with and says None.
-A member is its whole process tree, less its shim.
+A member is its whole process tree, less its shim. What telemetry is told of devices, ports and the
+node itself is read by the agent's readers, in the daemon.
 """
 
 import os
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 import psutil
 
-from madang.engines.base import MemberSample, NodeSample, Sample
+from madang.engines.base import Block, MemberSample, NodeSample, Readings, Sample
 from madang.engines.local import proc
 from madang.engines.local.devices import Devices
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1 << 20
+
+
+METRICS = (
+    "member_cpu_percent",
+    "member_memory_mib",
+    "member_read_bytes",
+    "member_write_bytes",
+    "member_processes",
+)
+NOT_KNOWN = float("nan")
+
+Members = Mapping[tuple[str, int], int]
+Started = tuple[int, int]  # a process by its id and its start: ids are given away again
+
+
+@dataclass(slots=True)
+class _Seen:
+    """Of one member at the last readings."""
+
+    cpu_ticks: int
+    moved: dict[Started, proc.Moved] = field(default_factory=dict)
+
+
+class MemberReader:
+    """The members' columns. One thread; remembers what had been counted at the last call."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._last_s: float | None = None
+        self._seen: dict[tuple[str, int], _Seen] = {}
+
+    def read(self, shims: Members, now_ms: int) -> Readings:
+        """The members that run. `shims`: the process id of each member's shim."""
+        now_s = time.monotonic()
+        passed_s = 0.0 if self._last_s is None else now_s - self._last_s
+        stats = proc.all_stats()
+        keys, columns = [], []
+        seen: dict[tuple[str, int], _Seen] = {}
+        for member, shim_pid in shims.items():
+            below = proc.descendants(shim_pid, stats)
+            if not below:
+                continue  # it has just ended
+            ticks = sum(one.cpu_ticks for one in below)
+            moved = {(one.pid, one.ticks): proc.moved(one.pid) for one in below}
+            before = self._seen.get(member)
+            seen[member] = _Seen(ticks, {id: one for id, one in moved.items() if one is not None})
+            percent = _percent(before.cpu_ticks if before else None, ticks, passed_s)
+            rss_mib = sum(one.rss_pages for one in below) * _PAGE_BYTES // _MIB
+            read, written = _increase(before, seen[member])
+            keys.append("/".join(map(str, member)))
+            columns.append(
+                (NOT_KNOWN if percent is None else percent, rss_mib, read, written, len(below))
+            )
+        self._last_s, self._seen = now_s, seen
+        values = np.array(columns, np.float32).reshape(len(keys), len(METRICS)).T
+        blocks = (Block("member", METRICS, tuple(keys), values),) if keys else ()
+        return Readings(self._node, now_ms, round(passed_s * 1000), blocks)
+
+
+def _increase(before: _Seen | None, now: _Seen) -> tuple[float, float]:
+    """Bytes read and written since; of a process that is new, all. One that ended takes its own
+    along: what it did since the last call is not known, and is left out."""
+    if before is None:
+        return NOT_KNOWN, NOT_KNOWN
+    read = written = 0
+    for id, moved in now.moved.items():
+        last = before.moved.get(id, proc.Moved(0, 0))
+        read += max(0, moved.read_bytes - last.read_bytes)
+        written += max(0, moved.written_bytes - last.written_bytes)
+    return read, written
 
 
 class Sensors:
@@ -31,7 +104,7 @@ class Sensors:
         self._last_ticks: dict[tuple[str, int], int] = {}
         self._last_node: tuple[float, float] | None = None  # (busy, all) seconds
 
-    def sample(self, shims: Mapping[tuple[str, int], int]) -> Sample:
+    def sample(self, shims: Members) -> Sample:
         """Read everything once. `shims`: the shim's process id of each running member."""
         gpus = self._devices.samples()
         with self._lock:
