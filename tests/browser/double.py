@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.browser import invented_views as views
 from tests.browser.invented import Job, Yard
+from tests.browser.line import Line
 
 PAGE = Path(__file__).resolve().parents[2] / "src" / "madang" / "_web"
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css"}
@@ -32,6 +33,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     yard: Yard
+    line: Line
     folder: Path = PAGE
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -48,6 +50,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.problem(401, "log in first", "unauthorized")
         if parts == ["v1", "events"]:
             return self.stream(int(self.headers.get("Last-Event-ID") or query.get("after") or "-1"))
+        if parts == ["v1", "live"]:
+            return self.watch(query)
+        if parts == ["v1", "live", "moment"]:
+            return self.bytes(self.line.moment(int(query["at"])), "application/octet-stream", {})
         with self.yard.news:
             answer = self.answer(parts[1:], query)
         if answer is None:
@@ -78,6 +84,8 @@ class Handler(BaseHTTPRequestHandler):
         match parts:
             case ["series"]:
                 return views.series(yard, query)
+            case ["live", "history"]:
+                return self.line.history(int(query.get("from", 0)))
             case ["quantiles"]:
                 return views.quantiles(yard, query)
             case ["metrics", "names"]:
@@ -137,6 +145,11 @@ class Handler(BaseHTTPRequestHandler):
             self.yard.tell("job", job)
             body = dict(job)
         self.json(body, HTTPStatus.ACCEPTED)
+
+    def watch(self, query: dict[str, str]) -> None:
+        """The live line, for as long as it is open."""
+        self.close_connection = True
+        self.line.serve(self.headers["Sec-WebSocket-Key"], self.connection, query)
 
     def stream(self, after: int) -> None:
         self.send_response(200)
@@ -211,9 +224,12 @@ class Double:
     port: int = 0
     folder: Path = PAGE
     server: Server = field(init=False)
+    line: Line = field(init=False)
 
     def __enter__(self) -> "Double":
-        handler = type("BoundHandler", (Handler,), {"yard": self.yard, "folder": self.folder})
+        self.line = Line(self.yard)
+        bound = {"yard": self.yard, "folder": self.folder, "line": self.line}
+        handler = type("BoundHandler", (Handler,), bound)
         self.server = Server(("127.0.0.1", self.port), handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         return self
@@ -223,7 +239,7 @@ class Double:
         self.server.server_close()
 
     def stop_streams(self) -> None:
-        """Cut every event stream, as a daemon that is killed does."""
+        """Cut every stream and line, as a daemon that is killed does."""
         with self.yard.news:
             self.yard.cut += 1
             self.yard.news.notify_all()
