@@ -42,6 +42,8 @@ export interface Units {
   weight: Int32Array | null;
 }
 
+const holders = new WeakMap<Uint8Array, Int32Array>();
+
 const NO_PLACES: Places = {
   version: 0,
   count: 0,
@@ -59,8 +61,6 @@ export const NO_UNITS: Units = unitsOf({
   columns: new Map(),
   jobs: [],
 });
-
-const holders = new WeakMap<Uint8Array, Int32Array>();
 
 export function unitsOf(moment: Moment): Units {
   const { places, columns, jobs } = moment;

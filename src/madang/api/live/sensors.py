@@ -128,7 +128,8 @@ class RingSensors:
 
 
 def _keys(nodes: NDArray[np.int64], index: NDArray[Any]) -> NDArray[np.int64]:
-    return nodes * INDEX_MAX + index
+    keys: NDArray[np.int64] = nodes * INDEX_MAX + index
+    return keys
 
 
 def _share(whole: NDArray[np.float32]) -> NDArray[np.float32]:
