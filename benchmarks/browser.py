@@ -204,6 +204,7 @@ def real(gpus: int, speed: int = 1) -> Iterator[LiveYard]:
 def fill(yard: LiveYard, nodes: int) -> None:
     """Gangs of 64, 16 and 4 nodes and single ones, until 90 % is held."""
     left = int(nodes * FILL)
+    asked = left * GPUS_PER_NODE
     jobs = []
     sizes = (GANG, 16, 16, 4, 4, 4, 1, 1, 1, 1)
     while left > 0:
@@ -220,7 +221,7 @@ def fill(yard: LiveYard, nodes: int) -> None:
         )
     for first in range(0, len(jobs), 500):
         yard.ask("POST", "/v1/jobs:batch", {"jobs": jobs[first : first + 500]})
-    held = nodes * GPUS_PER_NODE * (FILL - 0.02)
+    held = asked * 0.98
     yard.wait_until(lambda: yard.ask("GET", "/v1/overview")["gpus"]["held"] >= held, 300)
     time.sleep(3)  # members start, sensors are read
 

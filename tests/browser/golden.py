@@ -28,7 +28,6 @@ from tests.browser.look import chromium
 
 FOLDER = Path(__file__).parent / "golden"
 FROZEN_MS = 1_795_233_840_000  # 2026-11-21 04:04 UTC: four past one in Seoul
-IDLE_MS = 61_000  # so long is idle before the page says so
 SIZES = (1024, 5120)
 THEMES = ("dark", "light")
 BYTES_MAX = 150_000
@@ -39,14 +38,9 @@ STILL_TRIES = 24
 Pixels = NDArray[np.uint8]
 
 
-@dataclass(slots=True)
-class Clock:
-    """Time that stands still until it is set."""
-
-    at_ms: int = FROZEN_MS - IDLE_MS
-
-    def __call__(self) -> int:
-        return self.at_ms
+def clock() -> int:
+    """Time that stands still."""
+    return FROZEN_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +49,6 @@ class View:
 
     path: str
     act: Callable[[Page], None] | None = None
-    idle: bool = False  # wait until the page has seen for a minute who does nothing
 
 
 def largest(yard: Yard) -> Job:
@@ -89,7 +82,7 @@ def views(yard: Yard) -> dict[str, View]:
     """Every page there is."""
     job = f"/jobs/{largest(yard)['id']}"
     return {
-        "fleet": View("/", point, idle=True),
+        "fleet": View("/", point),
         "fleet-job": View("/?group=job"),
         "fleet-project": View("/?group=project&color=project"),
         "fleet-table": View("/?view=table&where=state:faulty"),
@@ -108,22 +101,19 @@ def views(yard: Yard) -> dict[str, View]:
     }
 
 
-NAMES = tuple(views(Yard(1024, clock=Clock())))
+NAMES = tuple(views(Yard(1024, clock=clock)))
 
 
 @contextmanager
 def frozen(size: int) -> Iterator[Double]:
     """A stand-in whose yard stands still."""
-    with Double(Yard(size, clock=Clock())) as double:
+    with Double(Yard(size, clock=clock)) as double:
         yield double
 
 
 def take(browser: Browser, double: Double, name: str, theme: str) -> Pixels:
     """(height, width, RGB) of the page as it looks now."""
     view = views(double.yard)[name]
-    clock = double.yard.clock
-    assert isinstance(clock, Clock)
-    clock.at_ms = FROZEN_MS - IDLE_MS if view.idle else FROZEN_MS
     context = browser.new_context(
         viewport={"width": 1440, "height": 900},
         device_scale_factor=1,
@@ -134,15 +124,10 @@ def take(browser: Browser, double: Double, name: str, theme: str) -> Pixels:
     )
     try:
         page = context.new_page()
-        page.clock.set_fixed_time(clock.at_ms / 1000)
+        page.clock.set_fixed_time(FROZEN_MS / 1000)
         page.goto(double.url + view.path)
         page.wait_for_selector("#content:not([aria-busy])")
         page.evaluate("document.fonts.ready")
-        if view.idle:
-            page.wait_for_timeout(2_600)  # the page looks at the sensors every two seconds
-            clock.at_ms = FROZEN_MS
-            page.clock.set_fixed_time(FROZEN_MS / 1000)
-            page.wait_for_selector(".swatch-idle", timeout=20_000)
         if view.act:
             still(page)
             view.act(page)

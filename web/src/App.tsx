@@ -1,6 +1,7 @@
 // The frame round every page: rail, top bar, and the page that the URL names.
 
 import { live } from './api/live';
+import { liveSocket, newest } from './api/liveSocket';
 import { connection, jobs, loggedOut, nodes, overview } from './api/store';
 import { FleetPage } from './fleet/FleetPage';
 import { paused, replayed } from './fleet/moment';
@@ -174,7 +175,12 @@ function LiveMark() {
   const past = replayed.value ? 'past' : paused.value ? 'held' : null;
   const at = connection.value;
   return (
-    <div class={`live live-${at === 'on' && past ? 'paused' : at}`} role="status">
+    <div
+      class={`live live-${at === 'on' && past ? 'paused' : at}`}
+      role="status"
+      data-tick={newest.value?.tick}
+      data-skipped={liveSocket.skipped}
+    >
       <i />
       {t(`live.${at === 'on' && past ? past : at}`)}
     </div>

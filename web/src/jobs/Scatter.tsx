@@ -55,7 +55,9 @@ export function Scatter({ x, y }: { x: Heat; y: Heat }) {
   const host = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const plot = useMemo(() => plotOf(x, y), [x, y]);
+  const empty = !plot.dots.length;
   useEffect(() => {
+    if (empty) return;
     const paint = (): void => draw(canvas.current!, plot, cursor.value?.key ?? null, theme.value);
     const stop = effect(paint);
     const watch = new ResizeObserver(paint);
@@ -64,8 +66,8 @@ export function Scatter({ x, y }: { x: Heat; y: Heat }) {
       stop();
       watch.disconnect();
     };
-  }, [plot]);
-  if (!plot.dots.length) return <p class="quiet">{t('heat.none')}</p>;
+  }, [plot, empty]);
+  if (empty) return <p class="quiet">{t('heat.none')}</p>;
   const nearest = (event: PointerEvent): Dot | null => {
     const box = host.current!.getBoundingClientRect();
     let best: Dot | null = null;
