@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 from fastapi import FastAPI
@@ -20,6 +21,7 @@ from madang.daemon.yard import DaemonYard
 from madang.engines.code_store import CodeStore
 from madang.ledger import open_ledger
 from madang.telemetry.store import Store
+from madang.wire.access import Role
 from tests.api.puppet import NODES, Puppet
 
 TOKEN = "a-token-of-the-tests"
@@ -30,15 +32,13 @@ READY_S = 20
 class Served:
     """What a test needs of it."""
 
-    def __init__(
-        self, port: int, loop: TurnLoop, engine: Puppet, yard: DaemonYard, app: FastAPI
-    ) -> None:
+    def __init__(self, port: int, app: FastAPI, engine: Puppet, yard: DaemonYard) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
-        self.loop = loop
+        self.app = app
+        self.loop = yard.loop
         self.engine = engine
         self.yard = yard
-        self.app = app
         self.client = httpx.Client(
             base_url=self.url, headers={"authorization": f"Bearer {TOKEN}"}, timeout=30
         )
@@ -72,11 +72,11 @@ def serving(
     send_buffer_bytes: int = 0,
     web: Path | None = None,
     nodes: Sequence[Node] = NODES,
-    keep: Path | None = None,
+    **settings: Any,
 ) -> Iterator[Served]:
     """Serve in a thread of this process until the block ends."""
     ledger = open_ledger(f"sqlite:///{place}/madang.db")
-    ledger.add_token(OWNER, digest_of(TOKEN), 1)
+    ledger.add_token(OWNER, digest_of(TOKEN), 1, Role.OWNER)
     code = CodeStore(place / "code")
     (place / "logs").mkdir()
     engine = Puppet(place / "logs", nodes)
@@ -90,13 +90,13 @@ def serving(
         port = door.getsockname()[1]
         store = Store(place / "telemetry")
         yard = DaemonYard(loop, code, f"http://127.0.0.1:{port}", store)
-        asked = ApiSettings(port=port, limits=limits or Limits(), web=web, keep=keep)
+        asked = ApiSettings(port=port, limits=limits or Limits(), web=web, **settings)
         app = create_app(yard, asked)
         server = make_server(app, asked)
         loop.open([ProjectSet(Project("default")), ProjectSet(Project("small", quota_milli=2000))])
         thread = threading.Thread(target=server.run, name="http", kwargs={"sockets": [door]})
         thread.start()
-        served = Served(port, loop, engine, yard, app)
+        served = Served(port, app, engine, yard)
         try:
             _wait_ready(served)
             yield served

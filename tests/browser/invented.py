@@ -66,6 +66,7 @@ class Yard:
     asked: list[str] = field(default_factory=list)
     n: int = 200
     cut: int = 0
+    quotas: dict[str, int] = field(default_factory=dict)
     clock: Callable[[], int] = real_now_ms
     made_ms: int = 0
     news: threading.Condition = field(default_factory=threading.Condition)
@@ -373,6 +374,7 @@ class Yard:
         found = []
         for name, held in sorted(used.items()):
             quota = int(self.gpus * shares[name]) if name in shares else None
+            quota = self.quotas.get(name, quota)
             row = {"id": name, "workspace": "default", "quota_gpus": quota, "used_gpus": held}
             found.append(row)
         return [

@@ -347,3 +347,17 @@ def test_a_hundred_thousand_devices_are_drawn_as_nodes(browser: Browser) -> None
 
         expect(page.locator(".map-note")).to_contain_text("One square is one node", timeout=60_000)
         page.close()
+
+
+@pytest.mark.parametrize("noun", ["project", "setting"])
+def test_what_operators_set_is_on_the_usage_page_at_once(
+    page: Page, double: Double, noun: str
+) -> None:
+    page.goto(f"{double.url}/usage")
+    expect(page.locator(".usage li").first).to_be_visible()
+    with double.yard.news:
+        project = double.yard.projects()[0]["id"]
+        double.yard.quotas[project] = 777
+        double.yard.tell(noun)
+
+    expect(page.locator(".usage li", has_text=project).first).to_contain_text("777")

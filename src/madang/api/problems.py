@@ -35,6 +35,7 @@ TITLES: dict[str, str] = {
     "rejected": "The job can never run here",
     "unauthorized": "No valid token or login",
     "login_link_void": "The login link is used up or too old",
+    "forbidden": "Your role does not allow that",
     "wrong_host": "The daemon is not reached by this name",
     "cross_site": "The request comes from another site",
     "not_found": "There is no such thing",

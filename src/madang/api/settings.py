@@ -34,8 +34,10 @@ class ApiSettings:
     """`host` and `port` are what the socket is bound to; `names` are further host names by which
     people reach it (a proxy's name, `gpu1.example.com` or `gpu1.example.com:8443`).
 
-    `secure_cookie` is for a daemon behind TLS. `web` is the built page's folder (None: the
-    package's). `keep` is where the API may keep what pages replay (None: nothing is kept).
+    `secure_cookie` is for a daemon behind TLS. /metrics is open to programs of this machine with
+    `metrics_on_loopback`, and to who sends the secret in `metrics_token_file`. `web` is the built
+    page's folder (None: the package's). `keep` is where the API may keep what pages replay (None:
+    nothing is kept).
     """
 
     host: str = "127.0.0.1"
@@ -43,6 +45,8 @@ class ApiSettings:
     names: tuple[str, ...] = ()
     cluster: str = ""
     secure_cookie: bool = False
+    metrics_on_loopback: bool = False
+    metrics_token_file: Path | None = None
     web: Path | None = None
     keep: Path | None = None
     limits: Limits = Limits()

@@ -211,5 +211,8 @@ class Yard(Protocol):
     def exec_command(self, allocation: str, rank: int, command: Sequence[str]) -> Spawn:
         """See Engine.exec_command; NoSuchMember instead of EngineError."""
 
+    def scrape(self, *, open_metrics: bool) -> bytes:
+        """The text of /metrics, in OpenMetrics or in the classic form. May take a second."""
+
     def top(self) -> Top:
         """What the sensors say now."""

@@ -16,31 +16,46 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from madang.core.model import Allocation, AllocationState
 from madang.core.snapshot import Snapshot
 from madang.daemon.loop import TurnLoop
-from madang.engines.base import Engine, EngineError, Sample
-from madang.telemetry.frames import METRIC, Column, Frame, Subject
+from madang.engines.base import Engine, EngineError, Readings
+from madang.telemetry.frames import (
+    COLUMNS_MAX,
+    METRIC,
+    SIGNALS_MAX,
+    TEXT_CHARS_MAX,
+    Column,
+    Frame,
+    Signal,
+    Subject,
+)
 from madang.telemetry.metrics import REPORT
+from madang.telemetry.queries import Points, Query
 from madang.telemetry.ring import TICK_MS
 from madang.telemetry.stays import Held
 from madang.telemetry.store import Store
+
+if TYPE_CHECKING:
+    from madang.agent.gather import Gather
+    from madang.telemetry.out.settings import History
 
 log = logging.getLogger("madang.daemon")
 
 TICK_MS_MIN = 1_000
 ADVANCE_S = 0.5  # how soon a tick is found complete
+KEEP_PAUSE_S = 1.0
 REPORTS_PER_TICK_MAX = 256  # members whose reports are read in a tick; the rest in the next
 REPORT_BYTES_MAX = 256 << 10
 REPORT_NAMES_MAX = 32  # of one member
 
-Columns = dict[tuple[str, Subject], dict[str, float]]
+Reports = dict[str, dict[str, float]]  # name -> member -> value
 
 
 def tick_ms_of(engine: Engine) -> int:
@@ -50,50 +65,54 @@ def tick_ms_of(engine: Engine) -> int:
     return int(min(max(TICK_MS / max(speed, 1.0), TICK_MS_MIN), TICK_MS))
 
 
-@dataclass(slots=True)
-class _Sender:
-    """One node's frames: they are of one boot, and numbered."""
-
-    seq: int = 0
-
-
-@dataclass(slots=True)
-class _Reader:
-    """How far a member's reports were read, and the last value of each name."""
-
-    offset: int = 0
-    values: dict[str, float] = field(default_factory=dict)
-
-
 class Watch:
-    """`open` and `close` it with the loop."""
+    """`open` and `close` it with the loop. `open_sensors` is for an engine that runs members on
+    this machine: who reads the machine itself.
+    """
 
-    def __init__(self, loop: TurnLoop, store: Store) -> None:
+    def __init__(
+        self,
+        loop: TurnLoop,
+        store: Store,
+        open_sensors: "Callable[[], Gather] | None" = None,
+    ) -> None:
         self._loop = loop
         self._store = store
         self._boot = secrets.randbits(63)
-        self._senders: dict[str, _Sender] = {}
-        self._readers: dict[tuple[str, int], _Reader] = {}
+        self._open_sensors = open_sensors
+        self._gather: Gather | None = None
+        self._seqs: dict[str, int] = {}
+        self._refused: set[str] = set()  # nodes whose refusal was logged
+        self._offsets: dict[tuple[str, int], int] = {}  # how far members' reports were read
         self._next_reader = 0
         self._held_changed = threading.Event()
         self._held_changed.set()
         self._leaving = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._threads = (
+            threading.Thread(target=self._run, name="watch", daemon=True),
+            threading.Thread(target=self._keep, name="keeping", daemon=True),
+        )
 
     def open(self) -> None:
         """Begin. The loop is open already."""
         self._loop.watch(lambda seq: self._held_changed.set())
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         """Stop, and keep what there is."""
         self._leaving.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=30)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout=30)
+        if self._gather is not None:
+            self._gather.close()
         self._store.close()
 
     def _run(self) -> None:
         self._store.open(self._loop.clock())
+        if self._open_sensors is not None:
+            self._gather = self._open_sensors()
         tick_ms = self._store.ring.tick_ms
         next_ms = self._loop.clock()
         while not self._leaving.wait(self._pause_s(next_ms)):
@@ -111,6 +130,11 @@ class Watch:
             except Exception:
                 log.exception("telemetry failed; it goes on with the next tick")
 
+    def _keep(self) -> None:
+        """Files are written in a thread of their own: a slow disk delays no tick."""
+        while not self._leaving.wait(KEEP_PAUSE_S):
+            self._store.keep(self._loop.clock())
+
     def _pause_s(self, next_ms: int) -> float:
         left_s = max(0.0, (next_ms - self._loop.clock()) / 1000)
         return min(left_s, ADVANCE_S)
@@ -120,31 +144,55 @@ class Watch:
             one for one in self._loop.allocations() if one.state is AllocationState.RUNNING
         ]
         try:
-            by_node = _columns_of(self._loop.engine.sample(), allocations)
+            readings = self._loop.engine.readings()
         except EngineError:
             log.exception("the sensors cannot be read")
             return
-        self._add_reports(by_node, allocations)
-        frames = [
-            self._frame(node, columns, now_ms) for node, columns in by_node.items() if columns
-        ]
+        reports = self._reports(allocations)
+        frames = [self._frame(one, reports.pop(one.node, {}), now_ms) for one in readings]
+        # Members report also where the engine has no sensor: their node may have an agent, whose
+        # frames these are not.
         for verdict in self._store.take(frames, now_ms):
-            if not verdict.taken:
+            if not verdict.taken and verdict.node not in self._refused:
+                self._refused.add(verdict.node)
                 log.warning("a frame of %s was refused: %s", verdict.node, verdict.reason)
 
-    def _frame(self, node: str, columns: Columns, now_ms: int) -> Frame:
-        sender = self._senders.setdefault(node, _Sender())
-        sender.seq += 1
-        made = tuple(
-            Column(metric, subject, tuple(values), np.array(list(values.values()), np.float32))
-            for (metric, subject), values in columns.items()
+    def _frame(self, one: Readings, reports: Reports, now_ms: int) -> Frame:
+        columns = [Column(c.metric, Subject(c.subject), c.keys, c.values) for c in one.columns]
+        signals = [
+            Signal(s.at_ms, s.kind, s.code, Subject(s.subject), s.key, s.text[:TEXT_CHARS_MAX])
+            for s in one.signals
+        ]
+        if self._gather is not None:
+            here = self._gather.read(now_ms, self._store.ring.tick_ms / 2000)
+            columns += here.columns
+            signals += here.signals
+        columns += [
+            Column(
+                REPORT + name,
+                Subject.MEMBER,
+                tuple(values),
+                np.array(list(values.values()), np.float32),
+            )
+            for name, values in reports.items()
+        ]
+        self._seqs[one.node] = seq = self._seqs.get(one.node, 0) + 1
+        tick_ms = self._store.ring.tick_ms
+        columns_here = tuple(columns[:COLUMNS_MAX])
+        return Frame(
+            one.node,
+            self._boot,
+            seq,
+            now_ms,
+            tick_ms,
+            columns_here,
+            tuple(signals[:SIGNALS_MAX]),
         )
-        return Frame(node, self._boot, sender.seq, now_ms, self._store.ring.tick_ms, made)
 
     # -- reports -----------------------------------------------------------------------------------
 
-    def _add_reports(self, by_node: dict[str, Columns], allocations: Sequence[Allocation]) -> None:
-        """What members reported since they were looked at last, as values of this tick."""
+    def _reports(self, allocations: Sequence[Allocation]) -> dict[str, Reports]:
+        """What members reported since they were looked at last: by node, name and member."""
         members = [
             (allocation.id, rank, seat.node)
             for allocation in allocations
@@ -152,27 +200,46 @@ class Watch:
             if allocation.holds(rank)
         ]
         known = {(id, rank) for id, rank, _ in members}
-        self._readers = {key: one for key, one in self._readers.items() if key in known}
+        self._offsets = {key: at for key, at in self._offsets.items() if key in known}
         if not members:
-            return
+            return {}
         first = self._next_reader % len(members)
         chosen = (members[first:] + members[:first])[:REPORTS_PER_TICK_MAX]
         self._next_reader = first + len(chosen)
+        found: dict[str, Reports] = {}
         for id, rank, node in chosen:
             for name, value in self._new_reports(id, rank).items():
-                columns = by_node.setdefault(node, {})
-                columns.setdefault((REPORT + name, Subject.MEMBER), {})[f"{id}/{rank}"] = value
+                found.setdefault(node, {}).setdefault(name, {})[f"{id}/{rank}"] = value
+        return found
 
     def _new_reports(self, allocation: str, rank: int) -> dict[str, float]:
-        reader = self._readers.setdefault((allocation, rank), _Reader())
+        offset = self._offsets.get((allocation, rank), 0)
         try:
-            block = self._loop.engine.read_reports(
-                allocation, rank, reader.offset, REPORT_BYTES_MAX
-            )
+            block = self._loop.engine.read_reports(allocation, rank, offset, REPORT_BYTES_MAX)
         except EngineError:
             return {}
-        reader.offset += len(block)
+        self._offsets[allocation, rank] = offset + len(block)
         return numbers_of(block)
+
+
+def remote_of(
+    stated: "History", store: Store
+) -> Callable[[Query, int], Iterator[tuple[int, Points]]]:
+    """What asks a remote store in place of history here; while it is away, history here answers."""
+    from madang.telemetry.out.promql import HistoryAway, RemoteHistory
+
+    remote = RemoteHistory(stated)
+
+    def points(query: Query, to_ms: int) -> Iterator[tuple[int, Points]]:
+        try:
+            found = remote.points(replace(query, to_ms=to_ms))
+        except HistoryAway as away:
+            log.warning("history is asked here: %s", away)
+            yield from store.history(query, to_ms)
+        else:
+            yield query.step_ms, found
+
+    return points
 
 
 def numbers_of(block: bytes) -> dict[str, float]:
@@ -215,38 +282,3 @@ def held_of(snapshot: Snapshot) -> list[Held]:
             )
         )
     return held
-
-
-def _columns_of(sample: Sample, allocations: Iterable[Allocation]) -> dict[str, Columns]:
-    """What sensors say, by node."""
-    places = {
-        (one.id, rank): seat.node for one in allocations for rank, seat in enumerate(one.seats)
-    }
-    by_node: dict[str, Columns] = {}
-    for node in sample.nodes:
-        columns = by_node.setdefault(node.node, {})
-        _put(columns, Subject.NODE, "", _named("node", node, _NODE_FIELDS))
-        for gpu in node.gpus:
-            _put(columns, Subject.GPU, str(gpu.index), _named("gpu", gpu, _GPU_FIELDS))
-    for member in sample.members:
-        place = places.get((member.allocation, member.rank))
-        if place is not None:
-            key = f"{member.allocation}/{member.rank}"
-            columns = by_node.setdefault(place, {})
-            _put(columns, Subject.MEMBER, key, _named("member", member, _MEMBER_FIELDS))
-    return by_node
-
-
-_GPU_FIELDS = ("util_percent", "memory_used_mib", "power_w", "temperature_c")
-_NODE_FIELDS = ("cpu_percent", "memory_used_mib")
-_MEMBER_FIELDS = ("cpu_percent", "memory_mib")
-
-
-def _named(subject: str, one: Any, fields: Sequence[str]) -> Mapping[str, float | None]:
-    return {f"{subject}_{name}": getattr(one, name) for name in fields}
-
-
-def _put(columns: Columns, subject: Subject, key: str, values: Mapping[str, float | None]) -> None:
-    for name, value in values.items():
-        if value is not None:
-            columns.setdefault((name, subject), {})[key] = float(value)

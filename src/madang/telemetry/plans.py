@@ -65,7 +65,7 @@ class Plan:
         for one in self.writes:
             stored = whole if one.plane.is_whole else bits
             one.plane.array[slot, one.target] = stored[one.source]
-        self._touch(tick)
+        self._touch(ring, tick)
 
     def combine(self, ring: Ring, tick: int, block: Floats) -> None:
         """Put a block into a tick that has something of its node: counts add up, the rest is as
@@ -79,9 +79,10 @@ class Plan:
             if one.is_count:
                 new = np.where(np.isnan(old), new, old + np.nan_to_num(new, nan=0.0))
             array[slot, one.target] = one.plane.encoded(np.where(np.isnan(new), old, new))
-        self._touch(tick)
+        self._touch(ring, tick)
 
-    def _touch(self, tick: int) -> None:
+    def _touch(self, ring: Ring, tick: int) -> None:
+        ring.touched[tick % TICKS] = True
         for part in self.parts:
             last = part.table.last_tick
             last[part.columns] = np.maximum(last[part.columns], tick)

@@ -76,8 +76,8 @@ class Series:
 class Points:
     """What a source knows, in no order: (N,) each. `key` are rows into the query's keys.
 
-    A point stands for `count` values: their mean, least and greatest. One that was read once is its
-    own mean, least and greatest.
+    A point stands for `count` values (or a part of one): their mean, least and greatest. One that
+    was read once is its own mean, least and greatest.
     """
 
     key: NDArray[np.int64]
@@ -85,7 +85,22 @@ class Points:
     mean: Floats
     low: Floats
     high: Floats
-    count: NDArray[np.int64]
+    count: NDArray[np.float64]
+
+
+def spread(points: Points, length_ms: int, step_ms: int) -> Points:
+    """Points that stand for `length_ms` each, over the steps that lie in it."""
+    times = length_ms // step_ms
+    if times <= 1:
+        return points
+    return Points(
+        np.repeat(points.key, times),
+        np.add.outer(points.at_ms, np.arange(times) * step_ms).ravel(),
+        np.repeat(points.mean, times),
+        np.repeat(points.low, times),
+        np.repeat(points.high, times),
+        np.repeat(points.count / times, times),
+    )
 
 
 def stepped(query: Query, sources: Iterable[Points]) -> Series:
@@ -105,7 +120,7 @@ def stepped(query: Query, sources: Iterable[Points]) -> Series:
         inside &= ~np.isnan(points.mean)
         at = (row * shape[1] + points.key)[inside]
         if query.how in ("mean", "sum"):
-            weights = points.count[inside].astype(np.float64)
+            weights = points.count[inside]
             total += np.bincount(at, points.mean[inside] * weights, cells)
             count += np.bincount(at, weights, cells)
         elif query.how == "min":

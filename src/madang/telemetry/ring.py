@@ -11,6 +11,7 @@ tick half written, never one of another time.
 """
 
 import itertools
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,11 +68,12 @@ class Plane:
         self.metric = metric
         self.is_whole = metric.percent or metric.whole
         self.dtype = np.dtype(np.uint8 if metric.percent else "<u2" if metric.whole else "<u4")
-        self.array = np.zeros((TICKS, capacity), self.dtype)
+        self.array = _untouched(capacity, self.dtype)
 
-    def grow(self, capacity: int) -> None:
-        grown = np.zeros((TICKS, capacity), self.dtype)
-        grown[:, : self.array.shape[1]] = self.array
+    def grow(self, capacity: int, slots: Ints) -> None:
+        """Room for more columns; only what was written in these slots is copied."""
+        grown = _untouched(capacity, self.dtype)
+        grown[slots, : self.array.shape[1]] = self.array[slots]
         self.array = grown
 
     def encoded(self, values: Floats) -> NDArray[Any]:
@@ -89,6 +91,23 @@ class Plane:
             return values
         bits: NDArray[np.uint32] = stored ^ _NAN_BITS
         return bits.view(np.float32)
+
+
+def _untouched(capacity: int, dtype: "np.dtype[Any]") -> NDArray[Any]:
+    """(TICKS, capacity) zeros that take no memory before they are written, and give it all back.
+
+    Not np.zeros: the C library keeps freed blocks of some MiB, and NumPy asks for huge pages, of
+    which the first tick's row would touch every one.
+    """
+    count = TICKS * capacity
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    pages = mmap.mmap(-1, count * dtype.itemsize, flags=flags)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        try:
+            pages.madvise(mmap.MADV_NOHUGEPAGE)
+        except OSError:
+            pass  # a kernel without huge pages
+    return np.frombuffer(pages, dtype, count).reshape(TICKS, capacity)
 
 
 @dataclass(slots=True)
@@ -112,6 +131,7 @@ class Ring:
         self.tick = -1
         self.newest = -1
         self.bytes_max = bytes_max
+        self.touched = np.zeros(TICKS, np.bool_)  # slots that hold something
         self.tables = {name: Table(name) for name in TABLES}
         self.generation = 0  # grows when a column is freed: who kept its number must ask again
         self.added: list[tuple[str, int, Key]] = []  # columns given out since somebody looked
@@ -141,12 +161,21 @@ class Ring:
             return
         first = max(self.newest + 1, tick - TICKS + 1)
         slots = np.unique(np.arange(first, tick + 1) % TICKS)
+        slots = slots[self.touched[slots]]
+        self.touched[slots] = False
         for table in self.tables.values():
             used = len(table.keys)
             for plane in table.planes.values():
                 plane.array[slots, :used] = 0
         self.newest = tick
         self.tick = max(self.tick, tick - TICKS)
+
+    @property
+    def first(self) -> int:
+        """The first tick that holds something; the newest where none does."""
+        ticks = np.arange(self.oldest, self.newest + 1)
+        held = ticks[self.touched[ticks % TICKS]]
+        return int(held[0]) if len(held) else self.newest
 
     # -- columns -----------------------------------------------------------------------------------
 
@@ -189,6 +218,7 @@ class Ring:
             table.column_of.pop(before, None)
         table.keys[column] = key
         self._put(table, column, key)
+        table.last_tick[column] = 0  # until a tick says more: who is silent is swept
 
     def _put(self, table: Table, column: int, key: Key) -> None:
         table.column_of[key] = column
@@ -200,8 +230,9 @@ class Ring:
         more = sum(plane.array.nbytes for plane in table.planes.values())
         if self.laid_out_bytes + more > self.bytes_max:
             raise RingFull(f"the ring's {self.bytes_max >> 20} MiB are laid out")
+        slots = np.flatnonzero(self.touched)
         for plane in table.planes.values():
-            plane.grow(grown)
+            plane.grow(grown, slots)
         table.last_tick = np.concatenate((table.last_tick, np.zeros(table.capacity, np.int64)))
         table.capacity = grown
 

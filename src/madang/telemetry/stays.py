@@ -98,12 +98,21 @@ class Stays:
         self.ring = ring
         self.live: dict[str, Stay] = {}
         self.by_device: dict[Device, list[Stay]] = {}
+        self.is_restored = False
+
+    def restore(self, stays: Iterable[Stay]) -> None:
+        """Those that were live before a restart; the next `hold` says which still are."""
+        self.live = {stay.held.allocation: stay for stay in stays}
+        self.is_restored = True
 
     def hold(self, held: Sequence[Held]) -> list[Stay]:
         """Take in who holds what; those that have ended, folded to their end."""
         now = {one.allocation: one for one in held}
         gone = [stay for id, stay in self.live.items() if id not in now]
-        self.fold(gone)
+        if self.is_restored:
+            self.is_restored = False  # when these ended nobody knows: they stay as they were kept
+        else:
+            self.fold(gone)
         for stay in gone:
             del self.live[stay.held.allocation]
         for one in held:
@@ -195,6 +204,10 @@ class Stays:
                     _add(by_id[allocation], named, values)
 
     # -- what came too late for its tick's fold ----------------------------------------------------
+
+    def has_folded(self, table: str, key: tuple[str, str, str], tick: int) -> bool:
+        """True iff a value of that tick would be missing in somebody's quantiles."""
+        return any(one.since <= tick <= one.folded for one in self._stays_of(table, key))
 
     def add_late(
         self, table: str, key: tuple[str, str, str], tick: int, values: Mapping[str, float]

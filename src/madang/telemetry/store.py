@@ -1,68 +1,53 @@
 """The store: frames in, everything else out. The only door of this room.
 
 Promises: a frame is taken once, in parts if parts of it are wrong, and its verdict says which; what
-was taken is in the ring at once, in quantiles and history soon, and outlives a kill. One lock; who
-reads holds it for some milliseconds at most, except for queries of history, which hold none.
+was taken is in the ring at once, in quantiles and history soon, and outlives a kill (keeping.py
+says how much of it). One lock; who reads holds it for some milliseconds at most, and queries of
+history hold none. Where nothing can be kept (a full disk) it goes on in memory, and says so.
+
+Four threads at most: whoever takes frames, `advance` (time), `keep` (files) and readers.
 """
 
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from madang.telemetry.frames import Frame, Signal, Subject
-from madang.telemetry.plans import Plan, block_of, clean, plan_of
+from madang.telemetry import keeping
+from madang.telemetry.frames import Frame, FrameError, decode, split
+from madang.telemetry.history import DAY_MS, History, Retention
+from madang.telemetry.intake import Counts, Intake, Verdict
+from madang.telemetry.keeper import Keeper
 from madang.telemetry.quantiles import Quantiles
-from madang.telemetry.queries import Points, Query, Series, stepped
-from madang.telemetry.reporters import Refused, Reporter
+from madang.telemetry.queries import Points, Query, Series, spread, stepped
+from madang.telemetry.reporters import Reporter
 from madang.telemetry.ring import TICK_MS, Floats, Ring
+from madang.telemetry.rollups import MINUTE_MS
+from madang.telemetry.signals import SignalRecord
 from madang.telemetry.stays import FOLD_TICKS, Held, Stay, Stays
+from madang.telemetry.taps import Taken, Tap
 
 log = logging.getLogger("madang.telemetry")
 
-NODES_MAX = 32_768
-PLANS_MAX = 65_536
-SIGNALS_MAX = 20_000  # kept in memory
-SIGNALS_PER_NODE_MAX = 200  # a minute; a card in agony says the same a thousand times
-STAYS_ENDED_MAX = 2_000  # whose quantiles are at hand at once
 LAG_MS = 1_000  # what is said of a tick is here by then, mostly
 SILENT_TICKS = 6  # a node that is silent for longer is not waited for
+KEEP_MS = 10_000  # what is newer is in the journal, or lost with a kill
+LATE_MAX = 100_000  # frames that wait for history; beyond it senders are told to wait
+STAYS_ENDED_MAX = 64  # whose quantiles are at hand without a file
+SIGNALS_FOUND_MAX = 50_000
 
 Watcher = Callable[[int], None]
+# The query, and to when: (the length in ms that each point stands for, points).
+Remote = Callable[[Query, int], Iterator[tuple[int, Points]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of a frame. `quiet`: refused, but no fault of anyone (it had come before)."""
-
-    node: str
-    boot: int
-    seq: int
-    taken: bool
-    reason: str = ""
-    marks: tuple[str, ...] = ()
-    quiet: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SignalRecord:
-    """A signal, where it was heard, and who held the device then ("" if nobody)."""
-
-    node: str
-    at_ms: int
-    kind: str
-    code: int
-    subject: Subject
-    key: str
-    text: str
-    job: str = ""
-    allocation: str = ""
+class StoreBusy(Exception):
+    """Too much waits to be kept: nothing was taken, and may be sent again later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,196 +74,141 @@ class NodeHealth:
     marks: tuple[MarkView, ...]
 
 
-@dataclass(slots=True)
-class _Counts:
-    taken: int = 0
-    refused: int = 0
-    samples: int = 0
-    marks: int = 0
-
-
-@dataclass(slots=True)
-class _Minute:
-    begin_ms: int = 0
-    count: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`tick_ms` is the length of a tick; a fleet of `speed` 10 has ticks of a second."""
 
     tick_ms: int = TICK_MS
-
-
-@dataclass(slots=True)
-class _Late:
-    """A frame that came after its tick was folded or written."""
-
-    plan: Plan
-    tick: int
-    block: Floats = field(repr=False)
+    retention: Retention = field(default_factory=Retention)
 
 
 class Store:
-    """See the module. `path` is the directory of its own in the state directory."""
+    """See the module. `path` is the directory of its own in the state directory; `remote` answers
+    queries in place of history here, where one is configured.
+    """
 
-    def __init__(self, path: Path, settings: Settings = Settings()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings = Settings(),
+        remote: Remote | None = None,
+    ) -> None:
         self.path = path
         self.settings = settings
+        self.remote = remote
         self.ring = Ring(settings.tick_ms)
-        self.counts = _Counts()
         self.watchers: list[Watcher] = []
+        self.taps: list[Tap] = []
         self._lock = threading.RLock()
-        self._plans: dict[object, Plan] = {}
-        self._reporters: dict[str, Reporter] = {}
         self._stays = Stays(self.ring)
+        self._intake = Intake(self.ring, self._stays)
+        self._history = History(path / "history", settings.retention)
+        self._keeper = Keeper(path, self._intake, self._history, self._lock)
         self._ended: dict[str, Stay] = {}
-        self._signals: deque[SignalRecord] = deque(maxlen=SIGNALS_MAX)
-        self._signal_minutes: dict[str, _Minute] = {}
-        self._heard: dict[int, int] = {}  # tick -> nodes that told of it
-        self._folded_tick = -1
+        self._is_open = False
+        self._kept_ms = 0
+        self._swept_tick = -1
+
+    # -- life --------------------------------------------------------------------------------------
 
     def open(self, now_ms: int) -> None:
-        """Take up what a run before has left."""
+        """Take up what a run before has left. Whatever else is called first opens it, too."""
+        with self._lock:
+            if self._is_open:
+                return
+            self._is_open = True
+            self._kept_ms = now_ms
+            try:
+                self._keeper.open(now_ms, self._replay)
+            except OSError as error:
+                self._keeper.trouble = f"nothing can be kept: {error}"
+                log.exception("telemetry cannot use %s", self.path)
+
+    def _replay(self, body: bytes, came_ms: int, sent_ms: int | None) -> None:
+        frames = []
+        try:
+            for encoded in split(body):
+                try:
+                    frames.append(decode(encoded))
+                except FrameError:
+                    pass  # it was refused then, too
+        except FrameError:
+            return
+        self._intake.take(frames, came_ms, sent_ms)
 
     def close(self) -> None:
-        """Keep what there is."""
+        """Keep what there is, and stop."""
+        if self._is_open:
+            try:
+                self._keeper.round(now_ms(), last=True)
+            except OSError:
+                log.exception("the newest telemetry could not be kept")
+        self._keeper.journal.close()
+        self._history.close()
 
     # -- in ----------------------------------------------------------------------------------------
 
     def take(
         self, frames: Iterable[Frame], now_ms: int, sent_ms: int | None = None
     ) -> list[Verdict]:
-        """Take in frames, oldest first. `sent_ms` is the sender's clock as it sent them."""
+        """Take in frames, oldest first. `sent_ms` is the sender's clock as it sent them.
+
+        Raises:
+            StoreBusy: nothing was taken.
+        """
         batch = list(frames)
-        counts: dict[str, int] = {}
-        for frame in batch:
-            counts[frame.node] = counts.get(frame.node, 0) + 1
-        offset_ms = None if sent_ms is None else now_ms - sent_ms
         with self._lock:
-            return [
-                self._take(frame, now_ms, offset_ms, alone=counts[frame.node] == 1)
-                for frame in batch
-            ]
+            self.open(now_ms)
+            if len(self._intake.late) >= LATE_MAX:
+                raise StoreBusy(f"{len(self._intake.late)} late frames wait to be written")
+            self._intake.tapped = [] if self.taps else None
+            verdicts = self._intake.take(batch, now_ms, sent_ms)
+            self._tell_taps(self._intake.tapped or ())
+            return verdicts
+
+    def _tell_taps(self, taken: Sequence[Taken]) -> None:
+        """Hand on what was taken, in its order: before it is acknowledged, so that what was
+        acknowledged is in the queue of what goes out, too.
+        """
+        for tap in self.taps if taken else ():
+            try:
+                tap(taken)
+            except Exception:
+                log.exception("frames could not be handed on")
 
     def receive(
         self, body: bytes, frames: Iterable[Frame], now_ms: int, sent_ms: int | None
     ) -> list[Verdict]:
-        """Take in the frames of one body of HTTP."""
-        return self.take(frames, now_ms, sent_ms)
+        """Take in the frames of one body of HTTP; a kill loses nothing of what was received.
 
-    def _take(self, frame: Frame, now_ms: int, offset_ms: int | None, *, alone: bool) -> Verdict:
-        reporter = self._reporters.get(frame.node)
-        if reporter is None:
-            if len(self._reporters) >= NODES_MAX:
-                self.counts.refused += 1
-                reason = f"{NODES_MAX} nodes report already, the most there may be"
-                return Verdict(frame.node, frame.boot, frame.seq, False, reason)
-            reporter = self._reporters[frame.node] = Reporter(frame.node)
-        reporter.seen_ms = now_ms
-        try:
-            at_ms = reporter.admit(frame, now_ms, offset_ms, alone=alone)
-        except Refused as refused:
-            if not refused.quiet:
-                reporter.refused += 1
-                self.counts.refused += 1
-            return Verdict(
-                frame.node, frame.boot, frame.seq, False, refused.reason, quiet=refused.quiet
-            )
-        reporter.taken += 1
-        reporter.dropped += frame.dropped
-        self.counts.taken += 1
-        marks = self._keep(frame, reporter, at_ms, now_ms)
-        if frame.signals:
-            marks += self._note_signals(frame, reporter, at_ms - frame.at_ms, now_ms)
-        self.counts.marks += len(marks)
-        return Verdict(frame.node, frame.boot, frame.seq, True, marks=tuple(marks))
-
-    def _keep(self, frame: Frame, reporter: Reporter, at_ms: int, now_ms: int) -> list[str]:
-        """Put the values in their places; what was wrong with some."""
-        plan = self._plan(frame)
-        block, bad = clean(plan, block_of(frame))
-        marks = [f"{kind}: {text}" for kind, text in plan.marks]
-        for kind, text in plan.marks:
-            reporter.mark(kind, text, now_ms)
-        if bad.any():
-            text = _bad_text(frame, bad)
-            reporter.mark("out_of_range", text, now_ms, int(bad.sum()))
-            marks.append(f"out_of_range: {text}")
-        self.counts.samples += plan.count
-        tick = reporter.tick_for(frame, at_ms, self.ring.tick_ms)
-        is_first = reporter.is_first_of(tick)
-        if tick > self.ring.newest:
-            self.ring.begin(tick)
-        if self.ring.holds(tick):
-            if is_first:
-                plan.write(self.ring, tick, block)
-                self._heard[tick] = self._heard.get(tick, 0) + 1
-            else:
-                plan.combine(self.ring, tick, block)
-        return marks
-
-    def _plan(self, frame: Frame) -> Plan:
-        key: object = frame.shape or (
-            frame.node,
-            tuple((one.metric, one.subject, one.keys) for one in frame.columns),
-        )
-        plan = self._plans.get(key)
-        if plan is None or plan.generation != self.ring.generation:
-            if len(self._plans) >= PLANS_MAX:
-                self._plans.clear()
-            plan = self._plans[key] = plan_of(frame, self.ring)
-        return plan
-
-    def _note_signals(
-        self, frame: Frame, reporter: Reporter, offset_ms: int, now_ms: int
-    ) -> list[str]:
-        minute = self._signal_minutes.setdefault(frame.node, _Minute())
-        if now_ms - minute.begin_ms >= 60_000:
-            minute.begin_ms, minute.count = now_ms, 0
-        room = max(0, SIGNALS_PER_NODE_MAX - minute.count)
-        minute.count += len(frame.signals)
-        for signal in frame.signals[:room]:
-            self._signals.append(self._record(frame.node, signal, offset_ms))
-        if len(frame.signals) <= room:
-            return []
-        text = f"{len(frame.signals) - room} signals beyond {SIGNALS_PER_NODE_MAX} a minute"
-        reporter.mark("signals_dropped", text, now_ms, len(frame.signals) - room)
-        return [f"signals_dropped: {text}"]
-
-    def _record(self, node: str, signal: Signal, offset_ms: int) -> SignalRecord:
-        held: list[Stay] = []
-        if signal.subject is Subject.GPU and signal.key.split("/")[0].isdecimal():
-            held = self._stays.by_device.get((node, int(signal.key.split("/")[0])), [])
-        owner = held[0].held if held else None
-        return SignalRecord(
-            node,
-            signal.at_ms + offset_ms,
-            signal.kind,
-            signal.code,
-            signal.subject,
-            signal.key,
-            signal.text,
-            owner.job if owner else "",
-            owner.allocation if owner else "",
-        )
+        Raises:
+            StoreBusy: nothing was taken.
+        """
+        with self._lock:
+            verdicts = self.take(frames, now_ms, sent_ms)
+            if any(one.taken for one in verdicts):
+                try:
+                    self._keeper.journal.add(body, now_ms, sent_ms)
+                except OSError as error:
+                    self._keeper.trouble = f"frames are held in memory only: {error}"
+            return verdicts
 
     # -- time --------------------------------------------------------------------------------------
 
     def advance(self, now_ms: int) -> None:
-        """Complete the ticks that are due, and do what is due then. Called several times a tick."""
-        done: list[int] = []
+        """Complete the ticks that are due and call the watchers. Called several times a tick."""
+        done: range = range(0)
         with self._lock:
+            self.open(now_ms)
             due = self._due_tick(now_ms)
             if due > self.ring.tick:
-                first = max(self.ring.tick + 1, due - FOLD_TICKS)
+                done = range(max(self.ring.tick + 1, due - FOLD_TICKS), due + 1)
                 self.ring.begin(due)
                 self.ring.tick = due
-                done = list(range(first, due + 1))
-                self._heard = {tick: n for tick, n in self._heard.items() if tick > due}
-                if due - self._folded_tick >= FOLD_TICKS:
-                    self._folded_tick = due
-                    self._stays.fold(self._stays.live.values())
+                heard = self._intake.heard
+                self._intake.heard = {tick: n for tick, n in heard.items() if tick > due}
+                if due - self._swept_tick >= FOLD_TICKS:
+                    self._swept_tick = due
                     self.ring.sweep()
         for tick in done:
             for watcher in list(self.watchers):
@@ -295,20 +225,49 @@ class Store:
         after = due + 1
         if self.ring.time_ms(after) <= now_ms and after <= self.ring.newest:
             since_ms = now_ms - SILENT_TICKS * tick_ms
-            alive = sum(one.seen_ms >= since_ms for one in self._reporters.values())
-            if self._heard.get(after, 0) >= alive > 0:
+            reporters = self._intake.reporters.values()
+            alive = sum(one.seen_ms >= since_ms for one in reporters)
+            if self._intake.heard.get(after, 0) >= alive > 0:
                 return after
         return due
+
+    def keep(self, now_ms: int) -> None:
+        """Write what is new to files, now and then. Called every second or so, by one thread."""
+        if not self._is_open or (now_ms - self._kept_ms < KEEP_MS and not self._keeper.is_urgent):
+            return
+        self._kept_ms = now_ms
+        try:
+            self._keeper.round(now_ms)
+        except OSError:
+            log.exception("telemetry could not be kept")
 
     def hold(self, held: Sequence[Held]) -> None:
         """Who holds what now."""
         with self._lock:
-            for stay in self._stays.hold(held):
+            self.open(now_ms())
+            gone = self._stays.hold(held)
+            self._keeper.ended += gone
+            for stay in gone:
                 self._ended[stay.held.allocation] = stay
                 while len(self._ended) > STAYS_ENDED_MAX:
                     del self._ended[next(iter(self._ended))]
 
     # -- out ---------------------------------------------------------------------------------------
+
+    @property
+    def counts(self) -> Counts:
+        """Of frames and samples, since the start."""
+        return self._intake.counts
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be kept; "" while all is well."""
+        return self._keeper.trouble
+
+    @property
+    def history_bytes(self) -> int:
+        """What history takes on disk."""
+        return self._history.size_bytes
 
     def held(self, allocation: str) -> Held | None:
         """Who and where, while it is live or not long ended."""
@@ -317,20 +276,36 @@ class Store:
             return stay.held if stay else None
 
     def query(self, query: Query) -> Series:
-        """See queries.py.
+        """See queries.py. The last hour is the ring's, what is older history's.
 
         Raises:
             BadQuery: it asks for nothing, or for too much at once.
         """
         query.check()
-        return stepped(query, [self._ring_points(query)])
+        return stepped(query, self._sources(query))
 
-    def _ring_points(self, query: Query) -> Points:
+    def _sources(self, query: Query) -> Iterator[Points]:
         with self._lock:
-            first = max(self.ring.oldest, -(-query.from_ms // self.ring.tick_ms))
-            last = min(self.ring.newest, (query.to_ms - 1) // self.ring.tick_ms)
-            ticks = np.arange(first, last + 1)
-            values = self.ring.gather(query.metric, query.keys, ticks)
+            self.open(now_ms())
+            # Whole minutes only: the one that the ring's end cuts is in history.
+            oldest_ms = self.ring.time_ms(self.ring.oldest)
+            seam_ms = max(-(-oldest_ms // MINUTE_MS) * MINUTE_MS, self._keeper.since_ms)
+            ring = self._ring_points(query, max(seam_ms, query.from_ms))
+        yield ring
+        if query.from_ms < seam_ms:
+            ask = self.remote or self.history
+            for length_ms, points in ask(query, min(seam_ms, query.to_ms)):
+                yield spread(points, length_ms, query.step_ms)
+
+    def history(self, query: Query, to_ms: int) -> Iterator[tuple[int, Points]]:
+        """What is on disk here, to `to_ms`: (the length that each point stands for, points)."""
+        return self._history.points(query, to_ms)
+
+    def _ring_points(self, query: Query, from_ms: int) -> Points:
+        first = max(self.ring.oldest, -(-from_ms // self.ring.tick_ms))
+        last = min(self.ring.newest, (query.to_ms - 1) // self.ring.tick_ms)
+        ticks = np.arange(first, last + 1)
+        values = self.ring.gather(query.metric, query.keys, ticks)
         return _points(values, ticks * self.ring.tick_ms)
 
     def quantiles(self, allocation: str, metric: str) -> Quantiles | None:
@@ -366,51 +341,50 @@ class Store:
             return sorted({*stay.bins, *stay.sketches}) if stay else []
 
     def _folded_stay(self, allocation: str) -> Stay | None:
+        self.open(now_ms())
         stay = self._stays.live.get(allocation)
         if stay is not None:
             self._stays.fold([stay])
             return stay
-        return self._ended.get(allocation)
+        ended = self._ended.get(allocation)
+        if ended is None:
+            ended = keeping.find_ended(self.path / "quantiles", allocation)
+        return ended
 
     def signals(
         self, from_ms: int, to_ms: int, node: str | None = None, job: str | None = None
     ) -> list[SignalRecord]:
-        """What happened from `from_ms` (within) to `to_ms` (without), oldest first."""
+        """What happened from `from_ms` (within) to `to_ms` (without), oldest first; the newest of
+        it where it is too much.
+        """
         with self._lock:
-            found = [
-                one
-                for one in self._signals
-                if from_ms <= one.at_ms < to_ms
-                and (node is None or one.node == node)
-                and (job is None or one.job == job)
-            ]
-        return sorted(found, key=lambda one: one.at_ms)
+            self.open(now_ms())
+            found = list(self._intake.signals)
+        known_ms = min([one.at_ms for one in found], default=to_ms)
+        older: list[SignalRecord] = []
+        for day in range(from_ms // DAY_MS, min(known_ms, to_ms) // DAY_MS + 1):
+            file = self.path / "signals" / f"{keeping.day_of(day * DAY_MS)}.ndjson"
+            older += [one for one in keeping.read_signals(file) if one.at_ms < known_ms]
+        chosen = [
+            one
+            for one in (*older, *found)
+            if from_ms <= one.at_ms < to_ms
+            and (node is None or one.node == node)
+            and (job is None or one.job == job)
+        ]
+        return sorted(chosen, key=lambda one: one.at_ms)[-SIGNALS_FOUND_MAX:]
 
     def health(self) -> list[NodeHealth]:
         """How each node reports, by name."""
         with self._lock:
-            return [_health(one) for _, one in sorted(self._reporters.items())]
-
-
-def _bad_text(frame: Frame, bad: NDArray[np.bool_]) -> str:
-    """The first value that was dropped, and how many more."""
-    at = int(np.flatnonzero(bad)[0])
-    more = f" and {int(bad.sum()) - 1} more" if bad.sum() > 1 else ""
-    for column in frame.columns:
-        if at < len(column.keys):
-            value = float(column.values[at])
-            return f"{column.metric} of {column.subject} {column.keys[at]!r} is {value:g}{more}"
-        at -= len(column.keys)
-    raise AssertionError(f"no value {at} in {frame}")
+            return [_health(one) for _, one in sorted(self._intake.reporters.items())]
 
 
 def _points(values: Floats, times_ms: NDArray[np.int64]) -> Points:
     """A matrix (T, K) as points."""
     rows, keys = np.nonzero(~np.isnan(values))
     found = values[rows, keys]
-    return Points(
-        keys.astype(np.int64), times_ms[rows], found, found, found, np.ones(len(found), np.int64)
-    )
+    return Points(keys.astype(np.int64), times_ms[rows], found, found, found, np.ones(len(found)))
 
 
 def _health(one: Reporter) -> NodeHealth:

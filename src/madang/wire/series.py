@@ -129,6 +129,8 @@ class TelemetryHealthView(BaseModel):
     refused: int
     samples: int
     marks: int
+    trouble: str = Field(description="Why nothing can be kept; empty while all is well.")
+    history_bytes: int
     nodes: list[ReporterView]
 
 

@@ -117,6 +117,7 @@ class Live {
     for (const id of news.jobs) this.dirty.add(id);
     this.dirtyAll ||= news.all;
     this.dirtyProjects ||= news.others || news.all;
+    if (news.others) this.askReasons(); // quotas, zones, the policy: why jobs wait may be new
     this.flushSoon();
   }
 

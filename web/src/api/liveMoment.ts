@@ -173,7 +173,7 @@ export class Columns {
   async take(message: ArrayBuffer): Promise<{ moment: Moment; news: News }> {
     const frames = framesIn(message);
     const bodies = await Promise.all(
-      frames.map((one) => (one.kind === TICK ? one.body : inflated(one.body))),
+      frames.map((one) => (one.kind === TICK ? Promise.resolve(one.body) : inflated(one.body))),
     );
     const news: News = { all: false, jobs: new Set(), others: false };
     let told = { atMs: 0, seq: 0 };

@@ -141,7 +141,7 @@ function Areas({ known, width, x }: AreasProps) {
   const top = new Float64Array(times.length);
   const area = (state: State, from: Float64Array, down: boolean) => {
     const before = from.slice();
-    counts[state].forEach((count, i) => (from[i]! += total[i] ? count / total[i]! : 0));
+    counts[state].forEach((count, i) => (from[i]! += total[i] ? count / total[i] : 0));
     if (!counts[state].some((count) => count > 0)) return null;
     const y = (share: number): number => (down ? share : 1 - share) * HEIGHT;
     const d = runs(times).map(([start, end]) => {

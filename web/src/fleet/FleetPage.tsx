@@ -68,7 +68,7 @@ function ColorChoice({ color }: { color: ColorBy }) {
     isKind(name) || hasSensor(name) ? undefined : t('color.none');
   const more = [
     ...KINDS.filter((name) => !usual.includes(name)).map((name) => ({
-      name: name as string,
+      name: name,
       text: t(`color.${name}`),
     })),
     ...[...fields.value.values()]
@@ -81,7 +81,7 @@ function ColorChoice({ color }: { color: ColorBy }) {
         label={t('fleet.color')}
         value={color}
         options={COLORS.map((value) => ({
-          value: value as string,
+          value: value,
           text: t(`color.${value}`),
           off: off(value),
         }))}

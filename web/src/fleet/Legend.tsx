@@ -12,8 +12,8 @@ import { isKind, ranged, rangesOf, toggled, type ColorBy, type Spec } from './sp
 import { columns, fields, hasSensor, knownJobs, states, units } from './state';
 import { CODE, STATES, valueOf, type State } from './units';
 
-const BINS = 36;
-const WIDTH = 180;
+const BINS = 30;
+const WIDTH = 150;
 const HEIGHT = 24;
 
 export function Swatch({ state }: { state: State | 'rule' }) {

@@ -125,12 +125,7 @@ export function MapView({ spec }: { spec: Spec }) {
     before.current = { units: drawn.units, made };
   }, [drawn?.made, drawn?.units, size.width]);
 
-  const { where } = spec;
-  const ranges = rangesOf(where).length > 0; // only these follow the readings
-  const lit = useMemo(
-    () => (drawn ? litRows(drawn, where, selected) : null),
-    [drawn?.units, ranges ? drawn?.bytes : null, where, selected],
-  );
+  const lit = useLit(drawn, spec.where, selected);
   const painted = drawn?.bytes.get(spec.color);
   useEffect(() => {
     if (!drawn) return;
@@ -142,7 +137,13 @@ export function MapView({ spec }: { spec: Spec }) {
     });
   }, [drawn?.units, painted, drawn?.made, spec.color, lit]);
 
-  const roomBelow = drawn ? size.height - drawn.made.height - 2 * MARGIN : 0;
+  const above = drawn && (
+    <>
+      <Labels drawn={drawn} margin={MARGIN} />
+      <Pointer drawn={drawn} hover={hover} setHover={setHover} spec={spec} />
+      {!moving && <Card drawn={drawn} row={hover} room={size} />}
+    </>
+  );
   return (
     <div class="map-room">
       <div
@@ -152,14 +153,30 @@ export function MapView({ spec }: { spec: Spec }) {
       >
         {drawn && <Contours drawn={drawn} selected={selected} margin={MARGIN} />}
         <div class="map-canvas" />
-        {drawn && <Labels drawn={drawn} margin={MARGIN} />}
-        {drawn && <Pointer drawn={drawn} hover={hover} setHover={setHover} spec={spec} />}
-        {drawn && !moving && <Card drawn={drawn} row={hover} room={size} />}
+        {above}
       </div>
-      {drawn?.rows && <p class="map-note">{t('fleet.eachNode')}</p>}
-      {lit && !lit.includes(1) && <p class="map-note">{t('fleet.nothingMatches')}</p>}
-      {roomBelow > LIST_HEIGHT_MIN && <RunningNow />}
+      {drawn && <Below drawn={drawn} lit={lit} height={size.height} />}
     </div>
+  );
+}
+
+/** What is said under the map: what a square is, that nothing matches, and who runs if there is room. */
+function Below({ drawn, lit, height }: { drawn: Drawn; lit: Uint8Array | null; height: number }) {
+  const room = height - drawn.made.height - 2 * MARGIN;
+  return (
+    <>
+      {drawn.rows && <p class="map-note">{t('fleet.eachNode')}</p>}
+      {lit && !lit.includes(1) && <p class="map-note">{t('fleet.nothingMatches')}</p>}
+      {room > LIST_HEIGHT_MIN && <RunningNow />}
+    </>
+  );
+}
+
+function useLit(drawn: Drawn | null, where: string, selected: string): Uint8Array | null {
+  const ranges = rangesOf(where).length > 0; // only these follow the readings
+  return useMemo(
+    () => (drawn ? litRows(drawn, where, selected) : null),
+    [drawn?.units, ranges ? drawn?.bytes : null, where, selected],
   );
 }
 

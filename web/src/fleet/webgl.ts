@@ -67,7 +67,7 @@ void main() {
   vec3 color = vColor;
   float a = shape;
   if (vPattern == 0) {                      // running: solid, with a hairline that the lowest keep
-    if (!tiny) color = mix(color, uEdge, 0.4 * (shape - soft(d + 1.0)));
+    color = mix(color, uEdge, tiny ? 0.22 : 0.4 * (shape - soft(d + 1.0)));
   } else if (vPattern == 1) {                      // held idle: diagonal stripes
     float period = max(3.0, vUnit * 0.34);
     float s = abs(fract((p.x + p.y) / period) - 0.5) * period * 0.7071;

@@ -202,7 +202,7 @@ export function sentenceOf(heat: Heat): string {
 export function Scale({ heat }: { heat: Heat }) {
   const { low, high } = useMemo(() => scaleOf(heat), [heat]);
   return (
-    <div class="legend" aria-hidden="true">
+    <div class="scale" aria-hidden="true">
       {quantity(low, heat.unit)}
       <i />
       {quantity(high, heat.unit)}

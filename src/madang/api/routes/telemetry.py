@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from madang.api.desk import Desk, Route, answer, router_of
 from madang.api.identity import now_ms
-from madang.api.problems import Problem
+from madang.api.problems import Problem, busy
 from madang.core.model import Allocation
 from madang.ledger import JobRecord
 from madang.telemetry import queries
@@ -27,6 +27,7 @@ from madang.telemetry.frames import Frame, FrameError, Subject, decode, split
 from madang.telemetry.metrics import METRICS, Metric, metric_of
 from madang.telemetry.quantiles import Quantiles
 from madang.telemetry.ring import Floats
+from madang.telemetry.store import StoreBusy
 from madang.wire import reports as words
 from madang.wire import series as wire
 from madang.wire.jobs import duration_ms
@@ -116,7 +117,10 @@ class Telemetry:
                 allowed="frames as telemetry/frames.py writes them, each behind its length, "
                 "packed by zstandard",
             ) from None
-        verdicts = self._store.receive(body, frames, now_ms(), sent_ms)
+        try:
+            verdicts = self._store.receive(body, frames, now_ms(), sent_ms)
+        except StoreBusy as full:
+            raise busy(str(full)) from None
         refused += [
             wire.RefusedFrame(node=one.node, seq=one.seq, reason=one.reason)
             for one in verdicts
@@ -206,6 +210,8 @@ class Telemetry:
             refused=store.counts.refused,
             samples=store.counts.samples,
             marks=store.counts.marks,
+            trouble=store.trouble,
+            history_bytes=store.history_bytes,
             nodes=[
                 wire.ReporterView(
                     node=one.node,

@@ -60,7 +60,10 @@ def all_stats() -> dict[int, Stat]:
 
 
 class Moved:
-    """What a process has read from and written to disks, in bytes. Source: proc_pid_io(5)."""
+    """What a process and its reaped children read from and wrote to disks, in bytes.
+
+    Source: proc_pid_io(5); wait_task_zombie in Linux kernel/exit.c.
+    """
 
     __slots__ = ("read_bytes", "written_bytes")
 

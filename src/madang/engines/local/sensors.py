@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 import psutil
@@ -33,15 +32,7 @@ METRICS = (
 NOT_KNOWN = float("nan")
 
 Members = Mapping[tuple[str, int], int]
-Started = tuple[int, int]  # a process by its id and its start: ids are given away again
-
-
-@dataclass(slots=True)
-class _Seen:
-    """Of one member at the last readings."""
-
-    cpu_ticks: int
-    moved: dict[Started, proc.Moved] = field(default_factory=dict)
+Totals = tuple[int, int, int]  # CPU ticks, bytes read, bytes written
 
 
 class MemberReader:
@@ -50,47 +41,49 @@ class MemberReader:
     def __init__(self, node: str) -> None:
         self._node = node
         self._last_s: float | None = None
-        self._seen: dict[tuple[str, int], _Seen] = {}
+        self._totals: dict[tuple[str, int], Totals] = {}
 
     def read(self, shims: Members, now_ms: int) -> Readings:
         """The members that run. `shims`: the process id of each member's shim."""
         now_s = time.monotonic()
         passed_s = 0.0 if self._last_s is None else now_s - self._last_s
         stats = proc.all_stats()
-        keys, columns = [], []
-        seen: dict[tuple[str, int], _Seen] = {}
+        keys, rows = [], []
+        totals: dict[tuple[str, int], Totals] = {}
         for member, shim_pid in shims.items():
             below = proc.descendants(shim_pid, stats)
             if not below:
                 continue  # it has just ended
-            ticks = sum(one.cpu_ticks for one in below)
-            moved = {(one.pid, one.ticks): proc.moved(one.pid) for one in below}
-            before = self._seen.get(member)
-            seen[member] = _Seen(ticks, {id: one for id, one in moved.items() if one is not None})
-            percent = _percent(before.cpu_ticks if before else None, ticks, passed_s)
+            totals[member] = _totals(below)
             rss_mib = sum(one.rss_pages for one in below) * _PAGE_BYTES // _MIB
-            read, written = _increase(before, seen[member])
+            cpu, read, written = _risen(self._totals.get(member), totals[member], passed_s)
             keys.append("/".join(map(str, member)))
-            columns.append(
-                (NOT_KNOWN if percent is None else percent, rss_mib, read, written, len(below))
-            )
-        self._last_s, self._seen = now_s, seen
-        values = np.array(columns, np.float32).reshape(len(keys), len(METRICS)).T
+            rows.append((cpu, rss_mib, read, written, len(below)))
+        self._last_s, self._totals = now_s, totals
+        values = np.array(rows, np.float32).reshape(len(keys), len(METRICS)).T
         blocks = (Block("member", METRICS, tuple(keys), values),) if keys else ()
         return Readings(self._node, now_ms, round(passed_s * 1000), blocks)
 
 
-def _increase(before: _Seen | None, now: _Seen) -> tuple[float, float]:
-    """Bytes read and written since; of a process that is new, all. One that ended takes its own
-    along: what it did since the last call is not known, and is left out."""
-    if before is None:
-        return NOT_KNOWN, NOT_KNOWN
-    read = written = 0
-    for id, moved in now.moved.items():
-        last = before.moved.get(id, proc.Moved(0, 0))
-        read += max(0, moved.read_bytes - last.read_bytes)
-        written += max(0, moved.written_bytes - last.written_bytes)
-    return read, written
+def _totals(processes: list[proc.Stat]) -> Totals:
+    """What a member has done so far: the kernel adds to a parent what its ended children did."""
+    moved = [proc.moved(one.pid) for one in processes]
+    return (
+        sum(one.cpu_ticks for one in processes),
+        sum(one.read_bytes for one in moved if one is not None),
+        sum(one.written_bytes for one in moved if one is not None),
+    )
+
+
+def _risen(before: Totals | None, now: Totals, passed_s: float) -> tuple[float, float, float]:
+    """CPU percent, bytes read and written since; not known at the first look.
+
+    A grandchild that was reaped by a stranger takes its share along: never below zero.
+    """
+    percent = _percent(before[0] if before else None, now[0], passed_s)
+    if before is None or percent is None:
+        return NOT_KNOWN, NOT_KNOWN, NOT_KNOWN
+    return percent, max(0, now[1] - before[1]), max(0, now[2] - before[2])
 
 
 class Sensors:

@@ -1,0 +1,251 @@
+"""The text of /metrics: OpenMetrics 1.0, or the classic form for who does not ask for it.
+
+Two ways lead here: `figures` for the daemon's own hundreds of samples, `sensors` for the fleet's
+hundreds of thousands, which builds its lines from arrays. Beyond `gpus_max` GPUs single GPUs are
+left out, and nodes have their mean, least and greatest instead (`madang_node_gpu_…`): a scrape of
+100,000 GPUs would be 150 MB every 15 s. Who wants each of them takes remote write.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madang.telemetry.frames import Subject
+from madang.telemetry.metrics import METRICS, Metric, metric_of
+from madang.telemetry.out.figures import Figure, gauge
+from madang.telemetry.out.names import PREFIX, REPORTS, Family, family, family_of, labels_of
+from madang.telemetry.out.totals import Totals
+from madang.telemetry.ring import Ring
+
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
+DIGITS = 7  # of a float32
+DIGITS_TOTAL = 15  # of a float64
+
+Floats = NDArray[np.float32]
+
+
+def wants_open_metrics(accept: str) -> bool:
+    """Whether an Accept header prefers OpenMetrics to the classic form, as Prometheus asks."""
+    best: dict[str, float] = {}
+    for one in accept.lower().split(","):
+        kind, *parameters = [word.strip() for word in one.split(";")]
+        weight = 1.0
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip() == "q":
+                try:
+                    weight = float(value)
+                except ValueError:
+                    weight = 0.0
+            if kind == "application/openmetrics-text" and name.strip() == "version":
+                weight = weight if value.strip().strip('"') in ("1.0.0", "0.0.1") else 0.0
+        best[kind] = max(weight, best.get(kind, 0.0))
+    wanted = best.get("application/openmetrics-text", 0.0)
+    return wanted > 0 and wanted >= max(best.get("text/plain", 0.0), best.get("text/*", 0.0))
+
+
+class Text:
+    """Collects the lines of one scrape."""
+
+    def __init__(self, *, open_metrics: bool) -> None:
+        self._open = open_metrics
+        self._parts: list[str] = []
+
+    def figures(self, figures: Iterable[Figure]) -> None:
+        """Families and all their samples."""
+        for figure in figures:
+            self.head(figure.family)
+            self._parts += [
+                f"{name}{labels_text(labels)} {number(value)}\n"
+                for name, labels, value in figure.samples()
+            ]
+
+    def head(self, its: Family) -> None:
+        """HELP, TYPE and UNIT of a family; its samples must follow."""
+        name = its.name if self._open else its.sample
+        self._parts.append(f"# HELP {name} {escaped(its.text, self._open)}\n")
+        self._parts.append(f"# TYPE {name} {its.form}\n")
+        if its.unit and self._open:
+            self._parts.append(f"# UNIT {name} {its.unit}\n")
+
+    def rows(self, name: str, labels: Sequence[str], values: Sequence[str]) -> None:
+        """Samples of one name; `labels` as `labels_text` writes them."""
+        pairs = zip(labels, values, strict=True)
+        self._parts.append("".join([f"{name}{its} {value}\n" for its, value in pairs]))
+
+    def done(self) -> bytes:
+        """The whole text."""
+        if self._open:
+            self._parts.append("# EOF\n")
+        return "".join(self._parts).encode()
+
+
+def number(value: float) -> str:
+    """A float64 as short as it can be written; integers without a point."""
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    if math.isnan(value):
+        return "NaN"
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+
+
+def escaped(text: str, quotes: bool) -> str:
+    """A HELP text or a label's value. Only the classic form leaves quotes in HELP as they are."""
+    text = text.replace("\\", "\\\\").replace("\n", "\\n")
+    return text.replace('"', '\\"') if quotes else text
+
+
+def labels_text(labels: Iterable[tuple[str, str]]) -> str:
+    """`{a="b",c="d"}`, or nothing."""
+    inner = ",".join([f'{name}="{escaped(value, True)}"' for name, value in labels])
+    return f"{{{inner}}}" if inner else ""
+
+
+# -- the fleet's sensors ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Samples of a metric at one tick: `keys` (node, key), `values` alike."""
+
+    keys: Sequence[tuple[str, str]]
+    values: NDArray[np.float64]
+
+
+class Sensors:
+    """Writes what the ring holds at its newest complete tick. One thread at a time."""
+
+    def __init__(self, ring: Ring, totals: Totals, subjects_max: int) -> None:
+        self._ring = ring
+        self._totals = totals
+        self._subjects_max = subjects_max
+        self._labels: dict[tuple[str, tuple[str, str]], str] = {}
+
+    def write(self, text: Text) -> None:
+        """All families that something is known of."""
+        left_out: dict[str, int] = {}
+        if len(self._labels) > 4 * self._subjects_max:
+            self._labels.clear()  # members come and go
+        for metric in METRICS.values():
+            rows = self._rows(metric)
+            if not len(rows.values):
+                continue
+            if len(rows.values) <= self._subjects_max:
+                self._write(text, family_of(metric), metric, rows)
+            elif metric.subject is Subject.GPU:
+                _write_nodes(text, metric, rows)
+                left_out["gpu"] = len(rows.values)
+            else:
+                left_out[metric.subject.value] = len(rows.values)
+        self._write_reports(text, left_out)
+        rows_of = [((("subject", one),), float(count)) for one, count in sorted(left_out.items())]
+        words = "subjects too many to be scraped one by one"
+        text.figures([gauge("metrics_left_out", words, rows_of)])
+
+    def _rows(self, metric: Metric) -> _Rows:
+        keys, values = self._ring.latest(metric.name)
+        if metric.form != "count":
+            return _Rows(keys, values.astype(np.float64))
+        by_node: dict[str, dict[tuple[str, str, str], float]] = {}
+        for node, _ in keys:
+            if node not in by_node:
+                by_node[node] = self._totals.counted(node)
+        subject = metric.subject.value
+        found = [by_node[node].get((metric.name, subject, key), np.nan) for node, key in keys]
+        sums = np.array(found, np.float64)
+        known = np.isfinite(sums)
+        return _Rows([keys[row] for row in np.flatnonzero(known).tolist()], sums[known])
+
+    def _write(self, text: Text, its: Family, metric: Metric, rows: _Rows) -> None:
+        text.head(its)
+        subject = metric.subject.value
+        labels = [self._label(metric.name, subject, pair) for pair in rows.keys]
+        digits = DIGITS_TOTAL if metric.form == "count" else DIGITS
+        text.rows(its.sample, labels, numbers(rows.values, digits))
+
+    def _label(self, metric: str, subject: str, pair: tuple[str, str]) -> str:
+        known = self._labels.get((subject, pair))
+        if known is None:
+            node, key = pair
+            known = labels_text([("node", node), *labels_of(metric, subject, key).items()])
+            self._labels[subject, pair] = known
+        return known
+
+    def _write_reports(self, text: Text, left_out: dict[str, int]) -> None:
+        found = [(name, *self._ring.latest(name)) for name in self._ring.report_names()]
+        count = sum(len(keys) for _, keys, _ in found)
+        if not count:
+            return
+        if count > self._subjects_max:
+            left_out["report"] = count
+            return
+        text.head(family(found[0][0]))
+        for name, keys, values in found:
+            labels = [
+                labels_text([("node", node), *labels_of(name, "member", key).items()])
+                for node, key in keys
+            ]
+            text.rows(REPORTS, labels, numbers(values.astype(np.float64)))
+
+
+def node_families(metric: Metric) -> Iterator[tuple[str, Family]]:
+    """What stands for the GPUs of a node: by mean, least and greatest, or the sum of counts."""
+    own = family_of(metric)
+    name = PREFIX + "node_" + own.name.removeprefix(PREFIX)
+    if metric.form == "count":
+        yield "sum", Family(name, own.form, f"{metric.text}, all GPUs of a node", own.unit)
+    elif metric.form == "bits":
+        yield "any", Family(name, own.form, f"{metric.text}, of any GPU of a node")
+    else:
+        text = f"{metric.text}, over the GPUs of a node"
+        yield "mean", Family(name, own.form, text, own.unit)
+
+
+def _write_nodes(text: Text, metric: Metric, rows: _Rows) -> None:
+    nodes = sorted({node for node, _ in rows.keys})
+    row_of = {node: row for row, node in enumerate(nodes)}
+    at = np.array([row_of[node] for node, _ in rows.keys], np.intp)
+    ((how, its),) = node_families(metric)
+    text.head(its)
+    if how == "sum":
+        sums = np.bincount(at, rows.values, len(nodes))
+        labels = [labels_text([("node", node)]) for node in nodes]
+        text.rows(its.sample, labels, numbers(sums.astype(np.float64), DIGITS_TOTAL))
+        return
+    if how == "any":
+        masks = np.zeros(len(nodes), np.int64)
+        np.bitwise_or.at(masks, at, rows.values.astype(np.int64))
+        labels = [labels_text([("node", node)]) for node in nodes]
+        text.rows(its.sample, labels, numbers(masks.astype(np.float64)))
+        return
+    least = np.full(len(nodes), np.inf)
+    greatest = np.full(len(nodes), -np.inf)
+    np.minimum.at(least, at, rows.values)
+    np.maximum.at(greatest, at, rows.values)
+    mean = np.bincount(at, rows.values, len(nodes)) / np.bincount(at, minlength=len(nodes))
+    for over, values in (("mean", mean), ("min", least), ("max", greatest)):
+        labels = [labels_text([("node", node), ("over", over)]) for node in nodes]
+        text.rows(its.sample, labels, numbers(values))
+
+
+def numbers(values: NDArray[np.float64], digits: int = DIGITS) -> list[str]:
+    """Many values as text: integers as such, the rest as exact as a float32 is by default."""
+    if bool(np.all(values == np.rint(values))) and bool(np.all(np.abs(values) < 1e15)):
+        return list(map(str, values.astype(np.int64).tolist()))
+    return [f"{value:.{digits}g}" for value in values.tolist()]
+
+
+def known_names() -> frozenset[str]:
+    """Every sample name of sensors that this room writes, by /metrics or remote write."""
+    found = {REPORTS, PREFIX + "metrics_left_out"}
+    for name in METRICS:
+        metric = metric_of(name)
+        assert metric is not None, name
+        found.add(family_of(metric).sample)
+        if metric.subject is Subject.GPU:
+            found |= {its.sample for _, its in node_families(metric)}
+    return frozenset(found)
