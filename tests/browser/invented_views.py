@@ -145,7 +145,7 @@ def quotas(yard: Yard) -> list[dict[str, Any]]:
         mine = sum(v for k, v in held.items() if k == name or workspace_of(k) == name)
         row = {"owner": owner, "group": "*", "provisioning": "*", "weight": 1, "cells": {}}
         row |= {"guaranteed_gpus": round(yard.gpus * promised), "cells_now": [], "held_gpus": mine}
-        found.append(row | {"limit_gpus": round(yard.gpus * limit)})
+        found.append(row | {"limit_gpus": yard.quotas.get(name, round(yard.gpus * limit))})
     return found
 
 

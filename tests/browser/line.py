@@ -154,7 +154,8 @@ class Line:
         now_ms = at_ms or yard.clock()
         patches: dict[int, dict[str, Any]] = {}
         news = {e["body"]["job"]["id"] for e in yard.events[self.told :] if "job" in e["body"]}
-        others = any("node" in e["body"] for e in yard.events[self.told :])
+        moved = any("node" in e["body"] for e in yard.events[self.told :])
+        others = any("job" not in e["body"] for e in yard.events[self.told :])
         self.told = len(yard.events)
         dropped, added = self._follow_jobs()
         columns, jobs = self._columns(now_ms)
@@ -163,11 +164,8 @@ class Line:
                 patches[NEWS_TABLE] = {"jobs": sorted(news), "others": others}
             patches[JOBS_TABLE] = {"set": added, "drop": dropped} if added or dropped else {}
             codes = ("ready", "cordoned", "lost")
-            patches[NODES_TABLE] = {
-                "state": [[i, codes.index(n["state"])] for i, n in enumerate(yard.nodes)]
-            }
-            if not others:
-                patches[NODES_TABLE] = {}
+            states = [[row, codes.index(node["state"])] for row, node in enumerate(yard.nodes)]
+            patches[NODES_TABLE] = {"state": states} if moved else {}
         tables: dict[int, Callable[[], dict[str, Any]]] = {
             NODES_TABLE: self._nodes_table,
             JOBS_TABLE: lambda: {"set": jobs},

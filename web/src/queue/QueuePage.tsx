@@ -1,6 +1,6 @@
 // Who waits, in the order in which the yard serves them, and why; what the first waits for; what comes.
 
-import { gpusOf, inSight, jobs, nowMs, waiting } from '../api/store';
+import { gpusOf, inSight, jobs, nowMs, projects, waiting } from '../api/store';
 import { tenancy } from '../api/tenancy';
 import type { JobView } from '../api/types';
 import { moment, duration } from '../format';
@@ -18,8 +18,8 @@ const NONE: readonly never[] = [];
 export default function QueuePage() {
   const now = nowMs.value;
   const queue = waiting.value;
-  const reservations = usePolled(tenancy.reservations, CALENDAR_MS);
-  const holes = usePolled(tenancy.holes, CALENDAR_MS);
+  const reservations = usePolled(tenancy.reservations, CALENDAR_MS, projects.value);
+  const holes = usePolled(tenancy.holes, CALENDAR_MS, projects.value);
   const calendar = (
     <Calendar queue={queue} reservations={reservations ?? NONE} holes={holes ?? NONE} />
   );

@@ -1,8 +1,8 @@
-// A small thing of the API that no event tells of: asked for while one looks, and no more often.
+// A small thing of the API: asked for while one looks, and at once when what it hangs on has changed.
 
 import { useEffect, useState } from 'preact/hooks';
 
-export function usePolled<T>(ask: () => Promise<T>, everyMs: number): T | null {
+export function usePolled<T>(ask: () => Promise<T>, everyMs: number, again?: unknown): T | null {
   const [found, setFound] = useState<T | null>(null);
   useEffect(() => {
     let here = true;
@@ -19,6 +19,6 @@ export function usePolled<T>(ask: () => Promise<T>, everyMs: number): T | null {
       here = false;
       clearInterval(timer);
     };
-  }, []);
+  }, [again]);
   return found;
 }

@@ -15,8 +15,8 @@ import { standing, type Owner } from './standing';
 const QUOTAS_MS = 10_000;
 
 export function Now({ all }: { all: readonly ProjectView[] }) {
-  const quotas = usePolled(tenancy.quotas, QUOTAS_MS);
-  const workspaces = usePolled(tenancy.workspaces, QUOTAS_MS);
+  const quotas = usePolled(tenancy.quotas, QUOTAS_MS, all);
+  const workspaces = usePolled(tenancy.workspaces, QUOTAS_MS, all);
   const total = overview.value?.gpus.total ?? 0;
   const asked = useMemo(() => {
     const found = new Map<string, number>();
