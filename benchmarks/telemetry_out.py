@@ -319,7 +319,7 @@ def peer(name: str, folder: Path, *, is_away: bool) -> dict[str, Any]:
             with sink.news:
                 wire = sink.bytes / max(1, sink.samples)
         finally:
-            running.terminate()
+            running.kill()  # in order, it would wait for the receiver
             running.wait(30)
     return {"wire": round(wire, 2), "disk": round(disk / samples, 2), "samples": samples}
 
@@ -369,7 +369,7 @@ def main() -> None:
                 (100_000, True),
             )
             found["scrapes"] = [
-                scrapes(gpus, folder / f"{gpus}-{each}", each=each, client=each)
+                scrapes(gpus, folder / f"{gpus}-{each}", each=each, client=gpus <= 20_000)
                 for gpus, each in sizes
             ]
         if asked.peers:
