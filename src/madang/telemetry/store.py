@@ -210,7 +210,7 @@ class Store:
                 if due - self._swept_tick >= FOLD_TICKS:
                     self._swept_tick = due
                     self.ring.sweep()
-                    # The keeper folds as it keeps. Where it can't, nothing leaves the ring unfolded.
+                    # The keeper folds as it keeps; where it can not, nothing is lost yet.
                     self._stays.fold_older_than(due - FOLDS_LATE * FOLD_TICKS)
         for tick in done:
             for watcher in list(self.watchers):
