@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from madang.api import ApiSettings, create_app, make_server
 from madang.api.identity import digest_of
@@ -20,6 +21,7 @@ from madang.daemon.yard import DaemonYard
 from madang.engines.code_store import CodeStore
 from madang.ledger import open_ledger
 from madang.telemetry.store import Store
+from madang.wire.access import Role
 from tests.api.puppet import NODES, Puppet
 
 TOKEN = "a-token-of-the-tests"
@@ -30,10 +32,11 @@ READY_S = 20
 class Served:
     """What a test needs of it."""
 
-    def __init__(self, port: int, loop: TurnLoop, engine: Puppet, yard: DaemonYard) -> None:
+    def __init__(self, port: int, app: FastAPI, engine: Puppet, yard: DaemonYard) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
-        self.loop = loop
+        self.app = app
+        self.loop = yard.loop
         self.engine = engine
         self.yard = yard
         self.client = httpx.Client(
@@ -73,7 +76,7 @@ def serving(
 ) -> Iterator[Served]:
     """Serve in a thread of this process until the block ends."""
     ledger = open_ledger(f"sqlite:///{place}/madang.db")
-    ledger.add_token(OWNER, digest_of(TOKEN), 1)
+    ledger.add_token(OWNER, digest_of(TOKEN), 1, Role.OWNER)
     code = CodeStore(place / "code")
     (place / "logs").mkdir()
     engine = Puppet(place / "logs", nodes)
@@ -88,11 +91,12 @@ def serving(
         store = Store(place / "telemetry")
         yard = DaemonYard(loop, code, f"http://127.0.0.1:{port}", store)
         asked = ApiSettings(port=port, limits=limits or Limits(), web=web, **settings)
-        server = make_server(create_app(yard, asked), asked)
+        app = create_app(yard, asked)
+        server = make_server(app, asked)
         loop.open([ProjectSet(Project("default")), ProjectSet(Project("small", quota_milli=2000))])
         thread = threading.Thread(target=server.run, name="http", kwargs={"sockets": [door]})
         thread.start()
-        served = Served(port, loop, engine, yard)
+        served = Served(port, app, engine, yard)
         try:
             _wait_ready(served)
             yield served

@@ -1,10 +1,14 @@
 """What can never run is rejected with a guide: what was asked, what there is, what to do."""
 
+from dataclasses import replace
+
 import pytest
 
+from madang.core import events as ev
 from madang.core.admission import judge
 from madang.core.explain import guide
 from madang.core.model import Shape
+from madang.core.settings import DisruptionBudget
 from tests.core.yard import Yard
 
 FLEET = """n1: ........ model=H100 cpus=64 memory=1000
@@ -44,7 +48,7 @@ CASES = {
     "b: 1 cpus=65 memory=1001": (
         "member_too_large",
         "1 GPU asked, but the largest node has 8 GPUs, 64 CPUs, 1000 MiB",
-        ("--cpus 64 or fewer", "--memory-mib 1000 or less"),
+        ("--cpus 64 or fewer", "--memory 1000 or less"),
     ),
     "b: 3x6": (
         "too_large",
@@ -112,6 +116,28 @@ def test_a_node_that_is_too_small_in_one_way_each_is_told_as_that():
     rejected = judge(there.state.view(0), job)
     assert rejected is not None
     assert guide(job, rejected).tries == ("ask for less per member: no node has all of it at once",)
+
+
+@pytest.mark.parametrize(
+    ("budget", "refused"),
+    [
+        ("", ""),
+        ("chat", ""),
+        ("caht", "project default has no disruption budget caht; it has: chat night"),
+        ("others", "project default has no disruption budget others; it has: chat night"),
+    ],
+)
+def test_a_disruption_budget_that_the_project_does_not_have_is_refused_with_those_it_has(
+    budget, refused
+):
+    there = Yard("n1: ..")
+    for id, project in (("chat", "default"), ("night", "default"), ("others", "vision")):
+        there.fact(ev.BudgetSet(DisruptionBudget(id, project, 1)))
+    there.turn()
+    job = replace(there.job("b: 1"), budget=budget)
+    rejected = judge(there.state.view(0), job)
+
+    assert (guide(job, rejected).text if rejected is not None else "") == refused
 
 
 @pytest.mark.parametrize(("gpus", "milli"), [(-1, 1000), (1, 0), (1, 1001), (2, 500)])

@@ -29,7 +29,7 @@ from madang.core.settings import Quota
 
 TENANTS = ("a", "b", "c")
 SEEDS = 60
-MANY = 1_000
+MANY = 500
 STEPS = 40
 
 
@@ -258,7 +258,8 @@ def test_ill_devices_break_no_book_and_promises_come_back_with_them(seed):
         play.step()
     play.sick = False
     play.turn([ev.NodeSeen(node) for node in play.nodes])
-    for id in sorted(play.state.allocations):
-        play.turn(play._ended(id) if id in play.state.allocations else [])
+    # Firm work that came while a promise was short may keep it short until it ends.
+    while play.state.allocations:
+        play.turn(play._ended(min(play.state.allocations)))
 
     assert unhonoured(play) == ""

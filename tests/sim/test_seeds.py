@@ -10,7 +10,7 @@ import pytest
 from madang.sim.run import run
 
 TOP = Path(__file__).parents[2]
-QUICK = 60
+QUICK = 40
 MANY = 1_000
 
 

@@ -18,7 +18,7 @@ NO_BODY = {"minLength": 0, "maxLength": 0}
 EVERYWHERE = {
     400: "The request cannot be understood.",
     401: "No valid token or login.",
-    403: "A page of another site asks.",
+    403: "The caller's role does not allow it, or a page of another site asks.",
     421: "The daemon is not reached by this host name.",
     500: "A failure of the daemon; its log has the id.",
     503: "The daemon is busy or could not store the change; `Retry-After` says when to come again.",

@@ -25,6 +25,15 @@ _RELEASE_WORDS: dict[ReleaseReason, str] = {
     ReleaseReason.RECLAIMED: "its GPUs were idle",
     ReleaseReason.MOVED: "it moves to make room",
 }
+_REASON_WORDS = {
+    **{reason.value: words for reason, words in _RELEASE_WORDS.items()},
+    "attempts": "its attempts are used up",
+}
+
+
+def reason_words(reason: str) -> str:
+    """Why a job ended, in words; a reason that is in words already as it is."""
+    return _REASON_WORDS.get(reason, reason)
 
 
 def sentence(line: str) -> str:
@@ -81,7 +90,7 @@ def _project_set(event: ev.ProjectSet) -> str:
 def _devices(node: Node) -> str:
     if not node.gpus:
         return f"{node.cpu_milli / 1000:g} CPUs"
-    bad = node.gpus - node.usable.bit_count()
+    bad = node.gpus - node.well.bit_count()
     kind = f" {node.model}" if node.model else ""
     return f"{node.gpus} ×{kind or ' device'}" + (f", {bad} of them unhealthy" if bad else "")
 
@@ -151,7 +160,7 @@ def _requeued(event: ev.JobRequeued) -> str:
 
 def _job_ended(event: ev.JobEnded) -> str:
     verb = {"stopped": "was stopped"}.get(event.phase, str(event.phase.value))
-    return f"{event.job} {verb}" + (f": {event.reason}" if event.reason else "")
+    return f"{event.job} {verb}" + (f": {reason_words(event.reason)}" if event.reason else "")
 
 
 def _rejected(event: ev.JobRejected) -> str:

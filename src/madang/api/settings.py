@@ -23,6 +23,7 @@ class Limits:
     connections_max: int = 2_048  # beyond: the longest idle one makes room, else 503
     discard_bytes_max: int = 256 * MIB  # of a refused body, read so that the client sees the answer
     streams_max: int = 256  # event streams, and followed logs, each; beyond: 503
+    live_max: int = 256  # pages that watch live columns; beyond: 503
     exec_max: int = 32  # terminals beside members; beyond: 503
     reads_waiting_max: int = 512  # queries waiting for a reader thread; beyond: 503
     login_links_max: int = 64  # unused links; beyond: the oldest is void
@@ -35,7 +36,8 @@ class ApiSettings:
 
     `secure_cookie` is for a daemon behind TLS. /metrics is open to programs of this machine with
     `metrics_on_loopback`, and to who sends the secret in `metrics_token_file`. `web` is the built
-    page's folder (None: the package's).
+    page's folder (None: the package's). `keep` is where the API may keep what pages replay (None:
+    nothing is kept).
     """
 
     host: str = "127.0.0.1"
@@ -46,4 +48,5 @@ class ApiSettings:
     metrics_on_loopback: bool = False
     metrics_token_file: Path | None = None
     web: Path | None = None
+    keep: Path | None = None
     limits: Limits = Limits()

@@ -102,7 +102,7 @@ def _ready(daemon: dict[str, Any], desk: Desk, word: str) -> int:
 
     os.environ.pop("MADANG_URL", None)  # this machine's own daemon is meant
     with Client() as client:
-        link = client.login_link()
+        link = client.login_link()["url"]
     document = {"url": daemon["url"], "pid": daemon["pid"], "login": link}
     desk.answer(document, f"Madang {word} {daemon['url']}\nopen it once with  {link}")
     return 0
@@ -273,12 +273,14 @@ def _terminate(daemon: dict[str, Any], state: str) -> None:
         ) from None
 
 
-def web_verb(_given: Given, desk: Desk) -> int:
+def web_verb(given: Given, desk: Desk) -> int:
     """A fresh link to the page."""
     try:
-        link = desk.client.login_link()
+        link = desk.client.login_link(given.text("user"), given.text("role"))
     except Unreachable as error:
         error.tries = ("madang up --detach",)
         raise
-    desk.answer({"url": link}, link)
+    if not desk.is_json and (given.text("user") or given.text("role")):
+        desk.note(f"logs {link['user']} in as {link['role']}, once, within a minute:")
+    desk.answer(link, link["url"])
     return 0

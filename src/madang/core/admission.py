@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from madang.core.budgets import budget_of
 from madang.core.gangs import (
     NEVER_MS,
     SEGMENTS,
@@ -22,13 +23,16 @@ from madang.core.gangs import (
 )
 from madang.core.hypernodes import ANYWHERE, NODE
 from madang.core.model import UNLIMITED, Job, Shape
+from madang.core.needs import TOLERATES_ALL, demands_of, need_text, needs_text
 from madang.core.placement import could_hold, eligible_rows, room_if_empty
 from madang.core.pool import Bools
-from madang.core.seating import model_codes, rows_for
+from madang.core.seating import model_codes, rows_for, zone_rows
 from madang.core.settings import Zone
 from madang.core.snapshot import Snapshot
 from madang.core.topology import UNKNOWN_LEVEL, depth_of, level_of
 from madang.core.zones import shut, size_of, zones_of
+
+SHOWN_MAX = 8  # labels' values and taints in a guide
 
 Numbers = tuple[tuple[str, int | str], ...]
 
@@ -56,7 +60,13 @@ def judge(snapshot: Snapshot, job: Job) -> Rejected | None:
                 ("project", project.id),
             ),
         )
-    barred = _terms(snapshot, job) or _outside(snapshot, job) or _barred(snapshot, job)
+    barred = (
+        _terms(snapshot, job)
+        or _unprotected(snapshot, job)
+        or _outside(snapshot, job)
+        or _barred(snapshot, job)
+        or _unmet(snapshot, job)
+    )
     if barred is not None or not snapshot.pool.nodes:
         return barred
     refused = [_refused(snapshot, job, shape) for shape in job.shapes]
@@ -79,6 +89,18 @@ def _terms(snapshot: Snapshot, job: Job) -> Rejected | None:
             known = " ".join((ANYWHERE, *levels, NODE))
             return Rejected("unknown_level", (("asked", name), ("known", known)))
     return None
+
+
+def _unprotected(snapshot: Snapshot, job: Job) -> Rejected | None:
+    """The job counts on a disruption budget that its project does not have."""
+    budgets = snapshot.settings.budgets
+    if not job.budget or budget_of(budgets, job):
+        return None
+    mine = sorted(one.id for one in budgets.values() if one.project == job.project)
+    return Rejected(
+        "unknown_budget",
+        (("asked", job.budget), ("project", job.project), ("known", " ".join(mine) or "none")),
+    )
 
 
 def _outside(snapshot: Snapshot, job: Job) -> Rejected | None:
@@ -125,6 +147,35 @@ def _barred(snapshot: Snapshot, job: Job) -> Rejected | None:
             ("gpus", size_of(job)),
             ("sizes", ", ".join(f"{zone.id} {_sizes(zone)}" for zone in fits) or "none"),
             ("owners", " ".join(asked[0].owners)),
+        ),
+    )
+
+
+def _unmet(snapshot: Snapshot, job: Job) -> Rejected | None:
+    """No node that its zones have is what the job needs, or taints keep it off those that are."""
+    ground, pool = snapshot.ground, snapshot.pool
+    meets = ground.mask(demands_of(job))
+    there = zone_rows(snapshot, pool, job)
+    if there is None:
+        there = np.ones(pool.nodes, np.bool_)
+    if meets is None or not there.any() or (meets & there).any():
+        return None
+    labelled = ground.mask((job.needs, TOLERATES_ALL))
+    able = there if labelled is None else there & labelled
+    if able.any():
+        against = ground.taints_against(demands_of(job))[:SHOWN_MAX]
+        taints = ", ".join(f"{text} on {count}" for text, count in against)
+        return Rejected("tainted", (("nodes", int(able.sum())), ("taints", taints)))
+    each = dict.fromkeys(one for all_of in job.needs for one in all_of)
+    counts = {one: ground.count((((one,),), TOLERATES_ALL)) for one in each}
+    known = [(one.key, ground.values_of(one.key)) for one in each if not counts[one]]
+    return Rejected(
+        "unmet_needs",
+        (
+            ("nodes", int(there.sum())),
+            ("asked", needs_text(job.needs)),
+            ("alone", ", ".join(f"{need_text(one)}: {count}" for one, count in counts.items())),
+            *((f"label {key}", " ".join(values[:SHOWN_MAX])) for key, values in known),
         ),
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from madang.core.cells.promises import book_of
 from madang.core.cells.room import is_firm
 from madang.core.events import (
     AllocationBound,
@@ -24,7 +25,7 @@ from madang.core.model import (
 )
 from madang.core.pool import Place, Pool
 from madang.core.quotas import Book, open_to
-from madang.core.seating import Seated
+from madang.core.seating import Seated, claimed, fits_when_empty, seat
 from madang.core.settings import Reservation
 from madang.core.snapshot import Snapshot
 from madang.core.timeline import Timeline
@@ -54,6 +55,7 @@ class Draft:
         self._lanes: Lanes | None = None
         self._holders: tuple[tuple[int, str], ...] = ()
         self._timeline: Timeline | None = None
+        self._bare: Snapshot | None = None
         # Calendar reservation whose window is open → its free places, that its own jobs get.
         self.kept: dict[str, list[Kept]] = {}
 
@@ -254,6 +256,28 @@ class Draft:
         job = self.snapshot.jobs[job_id].job
         return self.is_due(job_id) and self.within_quota(job)
 
+    def fits_when_empty(self, job: Job) -> bool:
+        """True iff the job would have room if nobody else held anything, beside all the cells that
+        are promised to others: that is what it waits for, and for no node and no promise."""
+        pool, snapshot = self.room_for(job), self.snapshot
+        allowed = snapshot if pool is self.view else replace(snapshot, pool=pool)
+        if not fits_when_empty(allowed, job):
+            return False
+        if snapshot.cells is None or not is_firm(job):
+            return True
+        if self._bare is None:
+            self._bare = replace(snapshot, pool=self._emptied(), allocations={})
+            self._bare = replace(self._bare, cells=book_of(self._bare))
+        bare, empty = self._bare, self._bare.pool.with_open(pool.open)
+        return any(isinstance(find(bare, empty, job), Seated) for find in (seat, claimed))
+
+    def _emptied(self) -> Pool:
+        pool = self.snapshot.pool.scratch()
+        for allocation in self.snapshot.allocations.values():
+            for place in self.held_places(allocation):
+                pool.give(place, allocation.shape)
+        return pool
+
     def hold_back(self, lanes: Lanes, holders: Sequence[tuple[int, str]]) -> None:
         """Nobody else, unless within a guarantee, shall move others aside in the lanes of those who
         hold, or who holds would wait for ever. Who is promised a place holds no longer.
@@ -272,9 +296,9 @@ class Draft:
     def places_of(self, seats: Sequence[Seat]) -> list[Place]:
         """Seats as places in the pool; a device that is ill is not in the pool at all."""
         places: list[Place] = []
-        for seat in seats:
-            live = self.snapshot.nodes[seat.node]
-            usable, gpus = live.node.usable, seat.gpus
+        for one in seats:
+            live = self.snapshot.nodes[one.node]
+            usable, gpus = live.node.usable, one.gpus
             # By far the most are on nodes in good health; one may have got smaller.
             if usable != (1 << live.node.gpus) - 1 or max(gpus, default=-1) >= live.node.gpus:
                 gpus = tuple([gpu for gpu in gpus if usable >> gpu & 1])

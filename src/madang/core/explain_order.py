@@ -4,6 +4,7 @@ Called from explain.py, which says everything else; here is what needs shares, q
 """
 
 from madang.core.admission import Numbers
+from madang.core.explain_upkeep import span
 from madang.core.fair import Shares
 from madang.core.keys import overdue_ms
 from madang.core.model import WHOLE_GPU_MILLI, Job
@@ -91,19 +92,20 @@ def turn_words(snapshot: Snapshot, job: Job) -> tuple[str, Numbers]:
     place = next(at for at, id in enumerate(Turns(snapshot), start=1) if id == job.id)
     reasons = [f"priority {job.priority}"] if "priority" in policy.order else []
     if job.head_start_ms:
-        reasons.append(f"a head start of {_span(job.head_start_ms)}")
+        reasons.append(f"a head start of {span(job.head_start_ms)}")
     if job.nice:
         reasons.append(f"nice {job.nice} among its project's")
     share, figures = _share_words(snapshot, job.project)
     reasons += share
     first_ms = overdue_ms(policy, snapshot.jobs[job.id]) - snapshot.now_ms
     if first_ms <= 0:
-        reasons = [f"it has waited for more than {_span(policy.patience_ms)}: nobody passes it"]
+        reasons = [f"it has waited for more than {span(policy.patience_ms)}: nobody passes it"]
     else:
-        reasons.append(f"in {_span(first_ms)} it goes first")
+        reasons.append(f"goes first in {span(first_ms)} at the latest")
     numbers += (("place", place), ("waiting", total), ("priority", job.priority))
     numbers += (*figures, ("first_in_ms", max(0, first_ms)))
-    return f"{words}; {place} of {total} in turn ({'; '.join(reasons)})", numbers
+    where = f"{_ordinal(place)} of the {total} that wait"
+    return f"{words}; {where} ({'; '.join(reasons)})", numbers
 
 
 def _share_words(snapshot: Snapshot, project: str) -> tuple[list[str], Numbers]:
@@ -115,7 +117,7 @@ def _share_words(snapshot: Snapshot, project: str) -> tuple[list[str], Numbers]:
     charged, fair = shares.charge(project, held_milli)
     percent = 100 * charged // fair if fair else 0
     words = (
-        f"project {project} has used {percent} % of its share, which puts it {_span(lag_ms)} back"
+        f"project {project} has used {percent} % of its share, which puts it {span(lag_ms)} back"
     )
     return [words], (("share_pct", percent), ("lag_ms", lag_ms))
 
@@ -133,9 +135,7 @@ def _guarantee_words(snapshot: Snapshot, job: Job) -> tuple[str, Numbers]:
     return words, (("guarantee", quota.key), ("guaranteed_milli", quota.guaranteed_milli))
 
 
-def _span(ms: int) -> str:
-    """Two units of a time: `1d 4h`, `12h`, `35m`; `0m` below a minute."""
-    minutes = ms // 60_000
-    days, hours, minutes = minutes // 1_440, minutes // 60 % 24, minutes % 60
-    words = [f"{n}{unit}" for n, unit in ((days, "d"), (hours, "h"), (minutes, "m")) if n]
-    return " ".join(words[:2]) or "0m"
+def _ordinal(n: int) -> str:
+    """`1st`, `12th`, `23rd`."""
+    tens, ones = divmod(n % 100, 10)
+    return f"{n}{'th' if tens == 1 else {1: 'st', 2: 'nd', 3: 'rd'}.get(ones, 'th')}"

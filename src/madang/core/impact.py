@@ -242,8 +242,10 @@ class Clearing:
 
     @property
     def limits(self) -> list[Limit]:
-        """What the budgets still allow."""
-        return [Limit(self._counts[id], self.allowance.left[id]) for id in sorted(self._counts)]
+        """What the budgets still allow. One that is overdrawn (more are down than it allows, by
+        whatever cause) binds nobody but those who count under it."""
+        left = self.allowance.left
+        return [Limit(self._counts[id], max(0, left[id])) for id in sorted(self._counts)]
 
 
 class _Search:

@@ -75,6 +75,7 @@ def _of_place(turn: Turn, job: Job) -> Iterator[Change]:
         "--spread": {"spread_nodes": 1},
         "--exclusive": {"exclusive": False},
         "--zone": {"zone": ""},
+        "--need": {"needs": ()},
     }
     has = {
         "--within any": job.members > 1 and job.within != ANYWHERE and bool(turn.snapshot.domains),
@@ -83,6 +84,7 @@ def _of_place(turn: Turn, job: Job) -> Iterator[Change]:
         "--spread": job.spread_nodes > 1,
         "--exclusive": job.exclusive,
         "--zone": bool(job.zone),
+        "--need": bool(job.needs),
     }
     asked = [option for option in wishes if has[option]]
     any_found = False

@@ -92,6 +92,7 @@ class State(NodeFold, UpkeepFold):
             scorer=self.learner.policy(self.policy.placement, self.pool, self.models),
             suspects=self.suspects,
             cached=self.cached,
+            ground=self.ground,
         )
 
     @property

@@ -30,7 +30,7 @@ from madang.daemon.clock import WallClock
 from madang.daemon.loop import TurnLoop
 from madang.daemon.measuring import Measurer
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
-from madang.daemon.telemetry import Watch, remote_of, tick_ms_of
+from madang.daemon.telemetry import Watch, tick_ms_of
 from madang.daemon.telemetry_out import Out, read_settings
 from madang.daemon.yard import DaemonYard
 from madang.engines.base import Engine, EngineError
@@ -38,6 +38,7 @@ from madang.engines.code_store import CodeStore
 from madang.ledger import Ledger, LedgerError, open_ledger
 from madang.telemetry.store import Settings as StoreSettings
 from madang.telemetry.store import Store
+from madang.wire.access import Role
 
 if TYPE_CHECKING:
     from madang.agent.gather import Gather
@@ -122,8 +123,6 @@ def _run(options: Options) -> int:
             telemetry = state_dir.path / "telemetry"
             store = Store(telemetry, StoreSettings(tick_ms_of(engine)))
             out = _out(options, state_dir, loop, store)
-            if out.settings.history is not None:
-                store.remote = remote_of(out.settings.history, store)
             keep = partial(state_dir.write_text, POLICY_FILE)
             yard = DaemonYard(loop, code, url, store, keep, out)
             rules = [PolicySet(_policy(options, state_dir)), *_topology(options)]
@@ -190,7 +189,7 @@ def _sensors(engine: Engine, state_dir: StateDir) -> "Callable[[], Gather] | Non
         from madang.agent.loop import node_readers
 
         cursor = state_dir.path / "telemetry" / "kernel-log"
-        return Gather(node_readers(socket.gethostname(), cursor=cursor, gpu_uuids=uuids))
+        return Gather(node_readers(cursor=cursor, gpu_uuids=uuids))
 
     return opened
 
@@ -272,6 +271,7 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     settings = ApiSettings(
         host=host,
         port=port,
+        keep=state_dir.path / "live",
         metrics_on_loopback=scrape.loopback_open,
         metrics_token_file=scrape.token_file,
     )
@@ -328,11 +328,11 @@ def _first_facts(ledger: Ledger) -> list[Fact]:
 def _let_the_owner_in(state_dir: StateDir, ledger: Ledger, url: str) -> None:
     """The first start makes a token; client.json holds it for the CLI of this user, mode 0600."""
     known = state_dir.read("client.json").get("token", "")
-    if not known or ledger.token_name(_digest(known)) is None:
+    if not known or ledger.token(_digest(known)) is None:
         known = secrets.token_urlsafe(TOKEN_BYTES)
         name = getpass.getuser()
         ledger.drop_token(name)
-        ledger.add_token(name, _digest(known), WallClock()())
+        ledger.add_token(name, _digest(known), WallClock()(), Role.OWNER)
     state_dir.write_private("client.json", {"url": url, "token": known})
 
 

@@ -5,7 +5,6 @@ ledger: collect → fold → plan → act; a restart goes through the same rows 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 from typing import TypeVar
 
@@ -16,7 +15,6 @@ from madang.core.live import LiveJob, LiveNode
 from madang.core.model import Allocation, AllocationState, Job, Node, Project, Standing
 from madang.core.pool import ARRAYS
 from madang.core.restore import restored, with_recent
-from madang.core.settings import Learned, Setting
 from madang.core.state import State
 from madang.engines.base import Launch
 from madang.engines.measuring import Meter
@@ -156,19 +154,13 @@ def picture(state: State) -> tuple[object, ...]:
         sorted(state.nominations.items()),
         sorted((job, sorted(ids)) for job, ids in state.lingering.items()),
         sorted((key, milli) for key, milli in state.held_milli.items() if milli),
-        sorted((type(one).__name__, one.key, _as_learned(one)) for one in state.settings),
+        sorted((type(one).__name__, one.key, one) for one in state.settings),
         state.policy,
         state.line.patience,
         state.sinks,
         [entry for entry in arrays if entry[0] not in ("model", "group", "domains")],
         [_domains_of(state, row) for row in range(pool.nodes)],
     )
-
-
-def _as_learned(setting: Setting) -> Setting:
-    """What prices are made from (the mix, and up to which job) must be the same. The prices are not
-    compared: in one of a thousand scenarios a replay makes others, and nobody knows yet why."""
-    return replace(setting, tables="") if isinstance(setting, Learned) else setting
 
 
 def _domains_of(state: State, row: int) -> list[tuple[str, ...]]:

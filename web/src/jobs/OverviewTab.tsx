@@ -7,6 +7,7 @@ import { api } from '../api/client';
 import { isLive, nowMs, top, touched } from '../api/store';
 import type { JobView, SeatView, Why } from '../api/types';
 import { readings, units } from '../fleet/state';
+import { rowOf } from '../fleet/units';
 import { clock, duration, figure, mib, percent, quoted } from '../format';
 import { t } from '../i18n';
 import { VirtualTable, type Column } from '../ui/VirtualTable';
@@ -77,14 +78,11 @@ function Members({ job }: { job: JobView }) {
     const mine = (top.value?.members ?? []).filter((one) => one.job === job.id);
     return new Map(mine.map((one) => [one.rank, one]));
   }, [top.value, job.id]);
-  const busy = useMemo(() => {
-    const found = new Map<string, number>();
-    units.value.keys.forEach((key, row) => found.set(key, readings.value.util[row]!));
-    return found;
-  }, [readings.value]);
+  const { places } = units.value;
+  const busy = readings.value.util;
   const util = (seat: SeatView): string => {
     const known = seat.gpus
-      .map((gpu) => busy.get(`${seat.node}/${gpu}`) ?? NaN)
+      .map((gpu) => busy[rowOf(places, seat.node, gpu)] ?? NaN)
       .filter((value) => !Number.isNaN(value));
     return known.length ? percent(known.reduce((a, b) => a + b, 0) / known.length) : '–';
   };

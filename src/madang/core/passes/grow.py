@@ -14,7 +14,7 @@ from madang.core.impact import restart_ms
 from madang.core.live import LiveJob
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Allocation, Job, ReleaseReason
 from madang.core.placement import Unplaced
-from madang.core.seating import fits_when_empty, likeness, seat
+from madang.core.seating import likeness, seat
 from madang.core.snapshot import Snapshot
 
 GAIN_FACTOR = 4  # the estimate may be wrong by as much and nothing is lost
@@ -101,6 +101,6 @@ def _somebody_waits(draft: Draft) -> bool:
         if likeness(job) in seen or not draft.may_start(id):
             continue
         seen.add(likeness(job))
-        if fits_when_empty(draft.snapshot, job):
+        if draft.fits_when_empty(job):
             return True
     return False

@@ -4,11 +4,11 @@ First whoever is within a guarantee. A job held back by a quota lets others pass
 capacity lets pass whom the policy lets pass: nobody (STOP), those who could never use the models it
 waits for (HOLD), those who do not delay the start that it is given (RESERVE, see timeline.py), or
 all (SKIP) until it has lost its patience, from when on it holds back too, so that large gangs are
-not starved. A job that would not fit if every open node were empty waits for a node, not for its
-turn, and lets all pass.
+not starved. A job that would not fit if every open node were empty, or only in cells promised to
+others, waits for a node or a promise, not for its turn, and lets all pass.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from madang.core.draft import Draft
 from madang.core.lanes import Lanes
@@ -17,7 +17,7 @@ from madang.core.ordering import Turns, has_lost_patience
 from madang.core.placement import Unplaced
 from madang.core.policy import Misfit
 from madang.core.quotas import open_to
-from madang.core.seating import fits_when_empty, likeness_in, seat
+from madang.core.seating import likeness_in, seat
 from madang.core.snapshot import Snapshot
 
 BINDS_PER_TURN_MAX = 4096  # a turn stays short; the rest is placed in the next one
@@ -159,9 +159,7 @@ def _hold_back(draft: Draft, job: Job, so_far: Walk, competes_for: int) -> None:
         plans = holds or is_head or _is_planned(snapshot, job)
     if not (holds or plans):
         return
-    pool = draft.room_for(job)
-    allowed = snapshot if pool is draft.view else replace(snapshot, pool=pool)
-    if not draft.within_quota(job) or not fits_when_empty(allowed, job):
+    if not draft.within_quota(job) or not draft.fits_when_empty(job):
         return
     if plans and draft.timeline.reserve(job):
         so_far.reserved.append(competes_for)

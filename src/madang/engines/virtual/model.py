@@ -423,7 +423,7 @@ class FleetModel:
     def set_health(self, id: str, gpu: int, *, healthy: bool) -> None:
         """The device falls ill, and takes the members on it down; or it is well again."""
         place = self.places[id]
-        bits = place.node.usable | 1 << gpu if healthy else place.node.usable & ~(1 << gpu)
+        bits = place.node.well | 1 << gpu if healthy else place.node.well & ~(1 << gpu)
         place.node = replace(place.node, healthy=bits)
         self.version += 1
         if healthy:
