@@ -44,7 +44,7 @@ async function call(path: string, init: RequestInit = {}): Promise<Response> {
   throw new ApiError(answer.status, problem);
 }
 
-async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
   const answer = await call(path, signal ? { signal } : {});
   return (await answer.json()) as T;
 }

@@ -57,6 +57,8 @@ export interface JobView {
   exit_code: number | null;
   seats: SeatView[];
   memo: string;
+  /** That it holds idle GPUs; empty if nothing is wrong. */
+  warning?: string;
   forked_from: string;
   waits: Waits | null;
 }
@@ -122,6 +124,8 @@ export interface Why {
   numbers: Record<string, number | string>;
   earliest_ms: number;
   basis: string;
+  /** What is nearest to it and would start now. */
+  try?: string[];
 }
 
 export type Report = Record<string, unknown> & { t_ms?: number; step?: number };

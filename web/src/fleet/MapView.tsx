@@ -230,9 +230,9 @@ function Pointer({ drawn, hover, setHover, spec }: PointerProps) {
     const term = id ? `job:${id}` : row < 0 ? null : `node:${nodeAt(drawn.units, row).id}`;
     setQuery({ select: term === query.value.get('select') ? null : term });
   };
-  const open = (row: number): void => {
+  const open = (row: number, tab = ''): void => {
     const id = row < 0 ? null : jobAt(drawn.units, row);
-    if (id) go(`/jobs/${encodeURIComponent(id)}`);
+    if (id) go(`/jobs/${encodeURIComponent(id)}${tab}`);
   };
   const key = (event: KeyboardEvent): void => {
     const direction = ARROWS[event.key];
@@ -240,6 +240,7 @@ function Pointer({ drawn, hover, setHover, spec }: PointerProps) {
       const next = hover < 0 ? firstOf(made) : neighbour(made, hover, direction);
       if (next >= 0) setHover(next);
     } else if (event.key === 'Enter') open(hover);
+    else if (event.key === 'd' && hover >= 0) open(hover, '/diagnose');
     else if (event.key === 'Escape' && hover >= 0) setHover(-1);
     else return;
     event.preventDefault();

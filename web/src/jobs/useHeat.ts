@@ -1,0 +1,94 @@
+// Readings of a job for the time that is shown; what was shown stays until the next is there.
+
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
+
+import { ApiError } from '../api/client';
+import { fetchSeries, metricNames, type Heat, type MetricName } from '../api/series';
+import { isLive, nowMs } from '../api/store';
+import type { JobView } from '../api/types';
+import { timeKeys } from '../keys';
+import { query, setQuery } from '../router';
+import { moved, spanOf, type Span } from './span';
+
+/** `?attempt=2`: an earlier one; default the newest. */
+export function attemptOf(job: JobView): number {
+  const asked = Number(query.value.get('attempt'));
+  return Number.isInteger(asked) && asked > 0 && asked <= job.attempt ? asked : job.attempt;
+}
+
+/** The time shown; the same object until another is asked for. */
+export function useSpan(job: JobView): Span {
+  const live = isLive(job) && attemptOf(job) === job.attempt;
+  const endMs = job.ended_ms || nowMs.value;
+  const beginMs = attemptOf(job) === job.attempt ? job.running_ms : job.submitted_ms;
+  const span = spanOf(query.value, beginMs || job.submitted_ms, endMs, live);
+  return useMemo(() => span, [span.fromMs, span.toMs, span.stepMs, span.follows, span.last]);
+}
+
+export interface Feed {
+  heat: Heat | null;
+  /** The daemon's words when it has no such readings. */
+  problem: string;
+}
+
+export function useHeat(
+  job: JobView,
+  metric: string,
+  span: Span,
+  how: 'mean' | 'max' | 'min',
+): Feed {
+  const [feed, setFeed] = useState<Feed>({ heat: null, problem: '' });
+  const attempt = attemptOf(job);
+  const asked = useRef('');
+  useEffect(() => {
+    if (!metric) return;
+    const stop = new AbortController();
+    const name = `${job.id} ${attempt} ${metric} ${how}`;
+    if (asked.current !== name) setFeed({ heat: null, problem: '' });
+    asked.current = name;
+    const { fromMs, toMs, stepMs } = span;
+    fetchSeries({ job: job.id, attempt, metric, fromMs, toMs, stepMs, how }, stop.signal).then(
+      (heat) => setFeed({ heat, problem: '' }),
+      (error: unknown) => {
+        if (stop.signal.aborted) return;
+        // A daemon that is away says so elsewhere, and the old picture stays.
+        if (error instanceof ApiError && error.status !== 0)
+          setFeed({ heat: null, problem: error.message });
+      },
+    );
+    return () => stop.abort();
+  }, [job.id, attempt, metric, how, span]);
+  return feed;
+}
+
+export function useMetricNames(): readonly MetricName[] {
+  const [names, setNames] = useState<readonly MetricName[]>([]);
+  useEffect(() => {
+    let here = true;
+    metricNames().then(
+      (found) => here && setNames(found),
+      () => undefined,
+    );
+    return () => {
+      here = false;
+    };
+  }, []);
+  return names;
+}
+
+/** `[` and `]` move through the time shown, Space stops at the present or follows it again. */
+export function useTimeKeys(job: JobView, span: Span): void {
+  useEffect(() => {
+    const beginMs = job.running_ms || job.submitted_ms;
+    const endMs = job.ended_ms || nowMs.peek();
+    const show = (to: { fromMs: number; toMs: number } | null): void =>
+      setQuery({ from: to ? String(to.fromMs) : null, to: to ? String(to.toMs) : null });
+    timeKeys.value = {
+      step: (direction) => show(moved(span, direction, beginMs, endMs)),
+      toggleLive: () => show(span.follows ? span : null),
+    };
+    return () => {
+      timeKeys.value = null;
+    };
+  }, [job.id, span]);
+}
