@@ -96,7 +96,8 @@ def test_a_line_that_is_cut_is_taken_up_again_by_itself(page, yard) -> None:
 
 
 def test_the_last_day_is_replayed_by_keys_and_the_url_holds_the_moment(page, yard) -> None:
-    page.wait_for_selector(".band svg path", state="attached", timeout=90_000)
+    drag = page.locator(".band-head", has_text="Drag to replay")
+    expect(drag).to_be_visible(timeout=90_000)  # a first moment is kept
     page.keyboard.press("[")
 
     expect(page.locator(".live")).to_have_text("Replay")
