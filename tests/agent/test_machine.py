@@ -1,7 +1,7 @@
 """The node's own sensors, on the machine that runs the test."""
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -35,12 +35,13 @@ def test_memory_is_what_is_not_available():
 
 
 def test_only_disks_that_have_hardware_are_counted(tmp_path, monkeypatch):
-    row: Any = type(psutil.disk_io_counters() or ())
     stand = {"nvme0n1": 100, "nvme0n1p1": 90, "dm-0": 80, "loop3": 70, "sdb": 50}
 
-    def counters(perdisk: bool = False) -> dict[str, object]:
-        fields = len(getattr(row, "_fields", range(9)))
-        return {name: row(0, 0, value, value, *[0] * (fields - 4)) for name, value in stand.items()}
+    def counters(perdisk: bool = False) -> dict[str, SimpleNamespace]:
+        assert perdisk
+        return {
+            name: SimpleNamespace(read_bytes=value, write_bytes=0) for name, value in stand.items()
+        }
 
     for name in ("nvme0n1", "dm-0", "loop3", "sdb"):
         (tmp_path / "block" / name).mkdir(parents=True)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,15 @@ def test_a_process_that_ends_while_it_is_read_is_left_out(table):
     (table.proc / "11").mkdir()
     (table.proc / "12").mkdir()
     (table.proc / "12/stat").write_text("12 (half")
+
+    assert table.read()["member_processes"] == {"a.1/0": 1}
+
+
+def test_a_young_process_that_becomes_a_member_is_seen_as_one(table):
+    just_now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS_PER_S)
+    table.put(10, started=just_now)
+    assert table.read() == {}
+    table.put(10, member="a.1/0", started=just_now)  # exec: the same process
 
     assert table.read()["member_processes"] == {"a.1/0": 1}
 

@@ -29,7 +29,7 @@ from madang.core.settings import Quota
 
 TENANTS = ("a", "b", "c")
 SEEDS = 60
-MANY = 1_000
+MANY = 500
 STEPS = 40
 
 

@@ -146,11 +146,15 @@ class DiskBuffer:
 
     def _found(self) -> deque[_Part]:
         """The files there are; what was not written whole is cut off."""
+        paths = {
+            int(path.stem): path
+            for path in sorted(self._folder.glob("*.frames"))
+            if path.stem.isdecimal()
+        }
+        if paths and self._first not in (*paths, max(paths) + 1):
+            self._first, self._offset = min(paths), 0  # the note is damaged: send all again
         parts: deque[_Part] = deque()
-        for path in sorted(self._folder.glob("*.frames")):
-            if not path.stem.isdecimal():
-                continue
-            number = int(path.stem)
+        for number, path in paths.items():
             if number < self._first:
                 path.unlink()
                 continue
@@ -205,6 +209,7 @@ class DiskBuffer:
             # A disk that is full: what is half there must not be before the next one.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, part.size)
+                os.lseek(self._file, part.size, os.SEEK_SET)
             raise
         part.size += len(record)
         part.waiting += 1

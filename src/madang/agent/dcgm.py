@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from madang.agent._base import Counters, Reading, Row, columns_of
 from madang.agent.exposition import Sample, samples
 from madang.agent.http import HttpError, Place, get
+from madang.agent.kernel_log import short_address
 from madang.telemetry.frames import Signal, Subject
 from madang.telemetry.metrics import METRICS
 
@@ -56,6 +57,7 @@ class Dcgm:
         self._counters = Counters()
         self._last_ms = 0
         self._xids: dict[str, int] = {}
+        self._at: dict[str, str] = {}  # PCI address → key
         self._is_down = False
 
     def read(self, now_ms: int) -> Reading:
@@ -77,6 +79,7 @@ class Dcgm:
         passed_s = (now_ms - self._last_ms) / 1000 if self._last_ms else math.nan
         self._last_ms = now_ms
         gpus = _gpus(_of_node(list(samples(page, "DCGM_")), self._node))
+        self._at = {gpu.pci: key for key, gpu in gpus.items() if gpu.pci and "/" not in key}
         rows = {key: self._row(key, gpu, passed_s) for key, gpu in gpus.items()}
         return Reading(columns_of(Subject.GPU, rows), tuple(self._signals(gpus, now_ms)))
 
@@ -111,8 +114,8 @@ class Dcgm:
                 yield Signal(now_ms, "xid", code, Subject.GPU, key, text)
 
     def gpu_at(self, pci: str) -> str | None:
-        """Not known from here: the kernel's signals are of the node."""
-        return None
+        """The key of the device at this PCI address, as far as the page tells it."""
+        return self._at.get(pci)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -141,9 +144,16 @@ def _gpus(found: Iterable[Sample]) -> dict[str, _Gpu]:
         key = f"{gpu}/{instance}" if instance else gpu
         row = gpus.setdefault(key, _Gpu({}))
         row.fields[one.name] = one.value
-        row.pci = one.labels.get("pci_bus_id", row.pci)
+        row.pci = row.pci or _address(one.labels.get("pci_bus_id", ""))
     by_number = sorted(gpus.items(), key=lambda pair: [int(n) for n in pair[0].split("/") if n])
     return dict(by_number)
+
+
+def _address(pci: str) -> str:
+    try:
+        return short_address(pci) if pci else ""
+    except ValueError:
+        return ""
 
 
 def _is_told(one: Sample) -> bool:

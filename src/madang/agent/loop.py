@@ -61,12 +61,19 @@ class Settings:
 
 
 def node_readers(
-    node: str, kernel_log: Path = KMSG, cursor: Path | None = None, gpu_uuids: tuple[str, ...] = ()
+    kernel_log: Path = KMSG,
+    cursor: Path | None = None,
+    gpu_uuids: tuple[str, ...] | None = None,
 ) -> list[Reader]:
-    """The readers of this machine, without those of members: for a daemon that has engines here."""
-    nvml, ports = Nvml(gpu_uuids), InfiniBand()
-    log = KernelLog(kernel_log, cursor, nvml.gpu_at, ports.port_at)
-    return [nvml, log, ports, Machine()]
+    """The readers of this machine, without those of members: for a daemon that has engines here.
+
+    `gpu_uuids`: the devices that its engine offers, in its order; None: all there are.
+    """
+    ports = InfiniBand()
+    if gpu_uuids == ():
+        return [KernelLog(kernel_log, cursor, port_at=ports.port_at), ports, Machine()]
+    nvml = Nvml(gpu_uuids or ())
+    return [nvml, KernelLog(kernel_log, cursor, nvml.gpu_at, ports.port_at), ports, Machine()]
 
 
 def readers_of(settings: Settings) -> list[Reader]:

@@ -23,6 +23,7 @@ MIB = 1 << 20
 ENVIRONMENT_BYTES_MAX = 1 << 17
 KEY_CHARS_MAX = 200
 MEMBERS_MAX = 1_024
+SETTLED_S = 30.0  # a younger process may still become another program, with another environment
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -76,13 +77,15 @@ class Members:
     def _members(self, processes: dict[int, _Process]) -> dict[str, _Member]:
         names: dict[tuple[int, int], str] = {}
         whose: dict[int, str] = {}
+        now_ticks = time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS_PER_S
         # Parents before children: who is asked knows what its parent is.
         for one in sorted(processes.values(), key=lambda one: (one.started, one.pid)):
             id = (one.pid, one.started)
             own = self._names.get(id)
             if own is None:
                 own = _name_of(_bytes(self._proc / str(one.pid) / "environ", ENVIRONMENT_BYTES_MAX))
-            names[id] = own
+            if own or now_ticks - one.started > SETTLED_S * _TICKS_PER_S:
+                names[id] = own
             whose[one.pid] = own or whose.get(one.parent, "")
         self._names = names
         members: dict[str, _Member] = {}

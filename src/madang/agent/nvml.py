@@ -67,7 +67,7 @@ class Nvml:
         self._uuids = tuple(uuids)
         self._nvml = nvml
         self._devices: list[Device] = []
-        self._is_open = False
+        self._is_open = self._was_told = False
         self._open_ms = 0
         self._last_ms = 0
         self._counters = Counters()
@@ -91,7 +91,9 @@ class Nvml:
             self._devices = self._named() if self._uuids else self._found()
             self._is_open = bool(self._devices)
         except nvml.NVMLError as error:
-            _log.info("no NVML: %s", error)
+            if not self._was_told:
+                _log.info("no GPUs by NVML: %s", error)
+            self._was_told = True
         return self._is_open
 
     def _named(self) -> list[Device]:

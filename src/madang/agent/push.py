@@ -141,10 +141,11 @@ class Pusher:
         return self._judged(answer, len(frames))
 
     def _judged(self, answer: Answer, count: int) -> Verdict:
-        if answer.status == 200:
+        said = _document(answer.body)
+        if answer.status == 200 and type(said.get("taken")) is int:
             self._tell_up()
             self._frames_max = FRAMES_MAX
-            return self._taken(_document(answer.body), count)
+            return self._taken(said, count)
         reason = _reason(answer)
         if answer.status in (400, 413, 422):
             if count > 1:  # find the one that is wrong
@@ -197,6 +198,8 @@ def _number(value: Any, default: float) -> float:
 
 def _reason(answer: Answer) -> str:
     said = _document(answer.body)
+    if answer.status == 200:
+        return "this is no answer of a daemon"  # a proxy's page of its own
     for name in ("detail", "title", "message"):
         if isinstance(said.get(name), str):
             return str(said[name])[:300]

@@ -461,6 +461,8 @@ def impatient_not_passed(state: State, bound: Sequence[Allocation], now_ms: int)
             job = state.jobs[one.job].job
             if one.cells or job.reservation or one.id in rights.covered:
                 continue
+            if not job.milli and draft.book.entitled_groups(job):
+                continue  # within a guarantee, of which it takes nothing
             passes = key_of(snapshot, state.jobs[one.job]) > key_of(snapshot, live)
             rivals = lanes.of(job) & lanes.of(live.job)
             require(not (passes and rivals), "passed one who lost patience", live, one)

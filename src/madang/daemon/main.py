@@ -30,7 +30,7 @@ from madang.daemon.clock import WallClock
 from madang.daemon.loop import TurnLoop
 from madang.daemon.measuring import Measurer
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
-from madang.daemon.telemetry import Watch, remote_of, tick_ms_of
+from madang.daemon.telemetry import Watch, tick_ms_of
 from madang.daemon.telemetry_out import Out, read_settings
 from madang.daemon.yard import DaemonYard
 from madang.engines.base import Engine, EngineError
@@ -123,8 +123,6 @@ def _run(options: Options) -> int:
             telemetry = state_dir.path / "telemetry"
             store = Store(telemetry, StoreSettings(tick_ms_of(engine)))
             out = _out(options, state_dir, loop, store)
-            if out.settings.history is not None:
-                store.remote = remote_of(out.settings.history, store)
             keep = partial(state_dir.write_text, POLICY_FILE)
             yard = DaemonYard(loop, code, url, store, keep, out)
             rules = [PolicySet(_policy(options, state_dir)), *_topology(options)]
@@ -191,7 +189,7 @@ def _sensors(engine: Engine, state_dir: StateDir) -> "Callable[[], Gather] | Non
         from madang.agent.loop import node_readers
 
         cursor = state_dir.path / "telemetry" / "kernel-log"
-        return Gather(node_readers(socket.gethostname(), cursor=cursor, gpu_uuids=uuids))
+        return Gather(node_readers(cursor=cursor, gpu_uuids=uuids))
 
     return opened
 

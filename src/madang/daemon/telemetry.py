@@ -16,8 +16,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,14 +36,12 @@ from madang.telemetry.frames import (
     Subject,
 )
 from madang.telemetry.metrics import REPORT
-from madang.telemetry.queries import Points, Query
 from madang.telemetry.ring import TICK_MS
 from madang.telemetry.stays import Held
 from madang.telemetry.store import Store
 
 if TYPE_CHECKING:
     from madang.agent.gather import Gather
-    from madang.telemetry.out.settings import History
 
 log = logging.getLogger("madang.daemon")
 
@@ -220,26 +217,6 @@ class Watch:
             return {}
         self._offsets[allocation, rank] = offset + len(block)
         return numbers_of(block)
-
-
-def remote_of(
-    stated: "History", store: Store
-) -> Callable[[Query, int], Iterator[tuple[int, Points]]]:
-    """What asks a remote store in place of history here; while it is away, history here answers."""
-    from madang.telemetry.out.promql import HistoryAway, RemoteHistory
-
-    remote = RemoteHistory(stated)
-
-    def points(query: Query, to_ms: int) -> Iterator[tuple[int, Points]]:
-        try:
-            found = remote.points(replace(query, to_ms=to_ms))
-        except HistoryAway as away:
-            log.warning("history is asked here: %s", away)
-            yield from store.history(query, to_ms)
-        else:
-            yield query.step_ms, found
-
-    return points
 
 
 def numbers_of(block: bytes) -> dict[str, float]:

@@ -29,6 +29,7 @@ from madang.telemetry.store import Store
 from madang.telemetry.taps import Taken
 
 if TYPE_CHECKING:
+    from madang.telemetry.out.promql import RemoteHistory
     from madang.telemetry.out.writer import Writer
     from madang.wire import telemetry_out as wire
 
@@ -47,10 +48,13 @@ class Out:
         self._loop = loop
         self._store = store
         self._totals = Totals()
+        self._groups: tuple[float, dict[str, str]] = (0.0, {})
         self._counts = False
         self._scraping = threading.Lock()
-        self._sensors = Sensors(store.ring, self._totals, settings.scrape.gpus_max)
-        self._groups: tuple[float, dict[str, str]] = (0.0, {})
+        self._history = _history(settings.history) if settings.history is not None else None
+        if self._history is not None:
+            store.remote = self._history.points
+        self._sensors = Sensors(store.ring, self._totals, settings.scrape.gpus_max, self._group_of)
         self.writer = self._writer(folder) if settings.destinations else None
 
     def _writer(self, folder: Path) -> "Writer":
@@ -67,6 +71,8 @@ class Out:
 
     def close(self) -> None:
         """Stop; what is not delivered stays on disk."""
+        if self._history is not None:
+            self._history.close()
         if self.writer is not None:
             self.writer.close()
 
@@ -104,6 +110,12 @@ class Out:
             groups = {id: live.node.group for id, live in nodes.items()}
             self._groups = (now_s, groups)
         return groups.get(node, "")
+
+
+def _history(settings: History) -> "RemoteHistory":
+    from madang.telemetry.out.promql import RemoteHistory
+
+    return RemoteHistory(settings)
 
 
 def read_settings(given: str, state_dir: StateDir) -> OutSettings:

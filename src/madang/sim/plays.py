@@ -456,6 +456,7 @@ def main() -> int:
     parser.add_argument("--play", type=int, help="play this one")
     parser.add_argument("--plays", type=int, default=400, help="play so many")
     parser.add_argument("--first", type=int, default=0, help="beginning with this one")
+    parser.add_argument("--stop", action="store_true", help="stop at the first that fails")
     parser.add_argument("--verbose", action="store_true", help="tell every event")
     options = parser.parse_args()
     if options.play is not None:
@@ -469,6 +470,8 @@ def main() -> int:
         except (AssertionError, KeyError) as broken:
             failed += 1
             print(f"play {number}: {type(broken).__name__}: {broken}", file=sys.stderr)
+            if options.stop:
+                break
             continue
         turns += outcome.turns
         scenarios.update(name for name, count in outcome.seen if count)

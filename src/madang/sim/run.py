@@ -24,12 +24,13 @@ from madang.core.check import (
 from madang.core.check_turns import Watch
 from madang.core.codec import encode_event
 from madang.core.controller import Controller
+from madang.core.keys import MOVES_FREE
 from madang.core.model import NodeState, Project, ReleaseReason
 from madang.core.needs import demands_of
 from madang.core.zones import allowed_on
 from madang.engines.virtual import FleetModel
 from madang.sim.faults import QUIET, Channel
-from madang.sim.scenario import LENGTH_MS, PROJECTS, Scenario, scenario
+from madang.sim.scenario import HASTY, LENGTH_MS, PROJECTS, Scenario, scenario
 from madang.sim.truth import Truth
 from madang.sim.upkeep import Upkeep
 from madang.sim.world import World, picture, replayed, restored_from_rows
@@ -37,7 +38,12 @@ from madang.sim.world import World, picture, replayed, restored_from_rows
 TURNS_MAX = 20_000  # a scenario that takes more does not come to rest
 RESYNC_MS = 60_000
 SCORES_EVERY = 4  # turns: looking at all that placement keeps costs as much as all other checks
-CALM_MS_MAX = 12 * 3_600_000  # jobs take minutes, but those who move each other aside take turns
+# A job that saves nothing loses what it did each time that another, having lost patience, moves it
+# aside. MOVES_FREE times nobody minds; from then on its least stay doubles, and after 7 more times
+# outlasts the 25 minutes of the longest job. So much for one after the other; jobs run side by side
+# while they wait, and the rest is for those that end in between.
+STAYS_UNTIL_SAFE = 7
+CALM_MS_MAX = (MOVES_FREE + STAYS_UNTIL_SAFE + 1) * HASTY.patience_ms + 2 * 3_600_000  # 12 h
 
 
 class NotLive(AssertionError):

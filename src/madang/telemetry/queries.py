@@ -23,6 +23,10 @@ class BadQuery(ValueError):
     """It can't be answered; the text says what is allowed."""
 
 
+class HistoryAway(Exception):
+    """Who has the history does not answer; the text says who, and what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """`keys` are (node, key) as frames name them: of a GPU ("n1", "0"), of a member ("n1",
@@ -65,11 +69,14 @@ class Query:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
-    """`times_ms` (T,) int64, `values` (T, K) float32, NaN where nothing is known."""
+    """`times_ms` (T,) int64, `values` (T, K) float32, NaN where nothing is known. `notice` says why
+    something that is known may be missing.
+    """
 
     times_ms: Ints
     keys: tuple[tuple[str, str], ...]
     values: Floats
+    notice: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

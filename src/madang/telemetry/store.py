@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from madang.telemetry.history import DAY_MS, History, Retention
 from madang.telemetry.intake import Counts, Intake, Verdict
 from madang.telemetry.keeper import Keeper
 from madang.telemetry.quantiles import Quantiles
-from madang.telemetry.queries import Points, Query, Series, spread, stepped
+from madang.telemetry.queries import HistoryAway, Points, Query, Series, spread, stepped
 from madang.telemetry.reporters import Reporter
 from madang.telemetry.ring import TICK_MS, Floats, Ring
 from madang.telemetry.rollups import MINUTE_MS
@@ -106,6 +106,7 @@ class Store:
         self._keeper = Keeper(path, self._intake, self._history, self._lock)
         self._ended: dict[str, Stay] = {}
         self._is_open = False
+        self._began_ms = 0  # a ring that began empty does not answer for what was before it
         self._kept_ms = 0
         self._swept_tick = -1
 
@@ -118,6 +119,8 @@ class Store:
                 return
             self._is_open = True
             self._kept_ms = now_ms
+            if self.remote is not None and not (self.path / "state.json").exists():
+                self._began_ms = -(-now_ms // MINUTE_MS) * MINUTE_MS
             try:
                 self._keeper.open(now_ms, self._replay)
             except OSError as error:
@@ -282,20 +285,32 @@ class Store:
             BadQuery: it asks for nothing, or for too much at once.
         """
         query.check()
-        return stepped(query, self._sources(query))
+        notices: list[str] = []
+        series = stepped(query, self._sources(query, notices))
+        return replace(series, notice=" ".join(notices))
 
-    def _sources(self, query: Query) -> Iterator[Points]:
+    def _sources(self, query: Query, notices: list[str]) -> Iterator[Points]:
         with self._lock:
             self.open(now_ms())
             # Whole minutes only: the one that the ring's end cuts is in history.
             oldest_ms = self.ring.time_ms(self.ring.oldest)
             seam_ms = max(-(-oldest_ms // MINUTE_MS) * MINUTE_MS, self._keeper.since_ms)
+            seam_ms = max(seam_ms, self._began_ms)
             ring = self._ring_points(query, max(seam_ms, query.from_ms))
         yield ring
         if query.from_ms < seam_ms:
-            ask = self.remote or self.history
-            for length_ms, points in ask(query, min(seam_ms, query.to_ms)):
+            for length_ms, points in self._older(query, min(seam_ms, query.to_ms), notices):
                 yield spread(points, length_ms, query.step_ms)
+
+    def _older(self, query: Query, to_ms: int, notices: list[str]) -> Iterable[tuple[int, Points]]:
+        """From the remote store where there is one; while that is away, from what is here."""
+        if self.remote is not None:
+            try:
+                return list(self.remote(query, to_ms))
+            except HistoryAway as away:
+                log.warning("history is asked here: %s", away)
+                notices.append(f"{away}; this is what is kept here")
+        return self.history(query, to_ms)
 
     def history(self, query: Query, to_ms: int) -> Iterator[tuple[int, Points]]:
         """What is on disk here, to `to_ms`: (the length that each point stands for, points)."""

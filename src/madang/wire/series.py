@@ -73,6 +73,7 @@ class SeriesView(BaseModel):
     step_ms: int
     times: list[int]
     series: list[OneSeries]
+    notice: str | None = Field(None, description="Why something that is known may be missing.")
     quantiles: QuantilesView | None = None
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from madang.telemetry.frames import Subject
-from madang.telemetry.out.promql import HistoryAway, RemoteHistory
+from madang.telemetry.out.promql import SELECTOR_CHARS_MAX, RemoteHistory, asks
 from madang.telemetry.out.settings import Destination, History, OutSettings
 from madang.telemetry.out.totals import Totals
 from madang.telemetry.out.writer import Writer
-from madang.telemetry.queries import BadQuery, How, Query, stepped
+from madang.telemetry.queries import BadQuery, HistoryAway, How, Query, Series, stepped
 from madang.telemetry.store import Store
 from madang.telemetry.taps import Taken
 from madang.testing.monitors import Prometheus, VictoriaMetrics, program
@@ -122,6 +122,11 @@ class Both:
         writer.close()
 
 
+def asked_of(remote: RemoteHistory, query: Query) -> Series:
+    """The series by the remote store alone."""
+    return stepped(query, [points for _, points in remote.points(query, query.to_ms)])
+
+
 @pytest.fixture(scope="module", params=["victoria-metrics", "prometheus"])
 def both(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -176,7 +181,7 @@ def test_both_stores_give_the_same_series(
     )
 
     embedded = both.store.query(query)
-    remote = stepped(query, [both.remote.points(query)])
+    remote = asked_of(both.remote, query)
 
     # What was added before the first sample of a total, nobody can tell from it.
     later = slice(1 if metric.endswith("bytes") else 0, None)
@@ -193,9 +198,70 @@ def test_what_was_added_while_nobody_looked_is_found_when_one_looks_again(both: 
                   1_200_000, "sum")  # fmt: skip
 
     embedded = np.nansum(both.store.query(query).values)
-    remote = np.nansum(stepped(query, [both.remote.points(query)]).values)
+    remote = np.nansum(asked_of(both.remote, query).values)
 
     assert 0 < remote <= embedded
+
+
+@pytest.mark.parametrize("step_ms", [10_000, 60_000, 300_000])
+@pytest.mark.parametrize("how", ["mean", "max", "min", "sum"])
+def test_a_store_that_began_later_asks_the_remote_one_for_what_was_before(
+    both: Both, tmp_path: Path, how: How, step_ms: int
+) -> None:
+    seam_ms = both.begin_ms + 540_000
+    later = Store(tmp_path, remote=both.remote.points)
+    later.open(seam_ms)
+    for one in sensed(both.begin_ms):
+        if one.at_ms >= seam_ms:
+            later.take([one.frame], one.at_ms)
+    end_ms = both.begin_ms + TICKS * 10_000
+    query = Query("gpu_power_w", Subject.GPU, GPUS, both.begin_ms + 30_000, end_ms, step_ms, how)
+
+    whole, joined = both.store.query(query), later.query(query)
+
+    assert joined.notice == ""
+    np.testing.assert_allclose(joined.values, whole.values, rtol=1e-4, equal_nan=True)
+    later.close()
+
+
+def test_while_the_remote_store_is_away_what_is_kept_here_answers_and_it_is_said(
+    tmp_path: Path,
+) -> None:
+    remote = RemoteHistory(History("http://127.0.0.1:9", timeout_s=1.0))
+    store = Store(tmp_path, remote=remote.points)
+    frames = sensed(1_790_000_040_000)
+    store.open(frames[0].at_ms)
+    for one in frames:
+        store.take([one.frame], one.at_ms)
+    begin_ms, end_ms = frames[0].at_ms, frames[-1].at_ms
+
+    recent = Query("node_load", Subject.NODE, NODES, begin_ms, end_ms, 60_000)
+    longer = Query("node_load", Subject.NODE, NODES, begin_ms - 600_000, end_ms, 60_000)
+    old = Query("node_load", Subject.NODE, NODES, begin_ms - 600_000, begin_ms, 60_000)
+
+    assert store.query(recent).notice == ""
+    answer = store.query(longer)
+    assert "127.0.0.1 is away" in answer.notice
+    assert "this is what is kept here" in answer.notice
+    assert np.isfinite(answer.values[10:, :2]).all()
+    assert np.isnan(answer.values[:10]).all()
+    assert "127.0.0.1 is away" in store.query(old).notice
+    store.close()
+
+
+def test_a_question_about_many_nodes_is_put_in_parts_that_any_store_takes(tmp_path: Path) -> None:
+    keys = tuple((f"rack-{n // 40}.node-{n}", str(gpu)) for n in range(2_000) for gpu in range(2))
+    query = Query("gpu_power_w", Subject.GPU, keys, 0, 60_000, 60_000)
+
+    parts = list(asks(query, (("cluster", 'a "quoted" one'),)))
+
+    assert len(parts) > 5
+    assert all(len(one.selector) <= SELECTOR_CHARS_MAX for one in parts)
+    assert tuple(key for one in parts for key in one.keys) == keys
+    with VictoriaMetrics(tmp_path) as remote:
+        history = RemoteHistory(History(remote.url))
+        assert not np.isfinite(asked_of(history, query).values).any()
+        history.close()
 
 
 def test_labels_of_other_clusters_are_not_taken_for_ours(both: Both) -> None:
@@ -203,7 +269,7 @@ def test_labels_of_other_clusters_are_not_taken_for_ours(both: Both) -> None:
     end_ms = both.begin_ms + 600_000
     query = Query("node_load", Subject.NODE, NODES, both.begin_ms, end_ms, 60_000)
 
-    assert len(other.points(query).key) == 0
+    assert not np.isfinite(asked_of(other, query).values).any()
     other.close()
 
 
@@ -213,11 +279,11 @@ def test_a_store_that_is_away_or_is_none_says_so(tmp_path: Path) -> None:
         none = RemoteHistory(History(f"{remote.url}/wrong"))
         query = Query("node_load", Subject.NODE, NODES, 0, 600_000, 60_000)
         with pytest.raises(HistoryAway, match=r"is \[history\] url in telemetry-out\.toml right"):
-            none.points(query)
-        assert len(away.points(query).key) == 0
+            asked_of(none, query)
+        assert not np.isfinite(asked_of(away, query).values).any()
         none.close()
     with pytest.raises(HistoryAway, match=r"127\.0\.0\.1 is away"):
-        away.points(query)
+        asked_of(away, query)
     assert "is away" in away.trouble
     with pytest.raises(BadQuery, match="no metric 'nonsense'"):
-        away.points(Query("nonsense", Subject.NODE, NODES, 0, 600_000, 60_000))
+        asked_of(away, Query("nonsense", Subject.NODE, NODES, 0, 600_000, 60_000))

@@ -445,6 +445,7 @@ def _series_view(
         step_ms=asked.step_ms,
         times=found.times_ms.tolist(),
         series=series,
+        notice=found.notice or None,
         quantiles=None,
     )
 

@@ -1,6 +1,6 @@
 """What of a batch a destination gets: filters over blocks and facts, and its parts for sending."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang.telemetry.out.blocks import Batch, Block, Fact, Layout, Part
-from madang.telemetry.out.names import PREFIX
+from madang.telemetry.out.names import PREFIX, GroupOf
 from madang.telemetry.out.protobuf import Encoder, equal_names, sendable
 from madang.telemetry.out.settings import Selection
 
-GroupOf = Callable[[str], str]  # a node's machine group; "" if it is not known
 CUTS_MAX = 4_096
 
 

@@ -25,8 +25,9 @@ import zstandard
 
 from madang.telemetry.out.blocks import NAMES, Batch, Block, BrokenRecord, Unpacker
 from madang.telemetry.out.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from madang.telemetry.out.choose import Chooser, GroupOf, Parcel, parcels, samples_of
+from madang.telemetry.out.choose import Chooser, Parcel, parcels, samples_of
 from madang.telemetry.out.minutes import Minutes
+from madang.telemetry.out.names import GroupOf
 from madang.telemetry.out.post import Answer, Away, Line
 from madang.telemetry.out.protobuf import Encoder
 from madang.telemetry.out.settings import Destination
@@ -37,7 +38,7 @@ log = logging.getLogger("madang.telemetry.out")
 ROUND_BYTES_MAX = 256 << 10  # of the queue: some 80,000 samples, some MB a request when encoded
 LINGER_S = 0.5  # so long news are gathered: a few large requests instead of many small ones
 WAIT_S = 5.0
-PAUSE_S = (0.2, 30.0)  # least and most between two tries
+PAUSE_S = (0.2, 10.0)  # least and most between two tries
 REFUSED = frozenset({400, 409, 413, 415, 422})
 SPLITS_MAX = 64  # requests to find what of one is not wanted; then the rest of it is dropped
 SAID_EVERY_S = 60.0  # the same trouble is logged so often

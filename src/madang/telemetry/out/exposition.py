@@ -7,7 +7,8 @@ left out, and nodes have their mean, least and greatest instead (`madang_node_gp
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +17,22 @@ from numpy.typing import NDArray
 from madang.telemetry.frames import Subject
 from madang.telemetry.metrics import METRICS, Metric, metric_of
 from madang.telemetry.out.figures import Figure, gauge
-from madang.telemetry.out.names import PREFIX, REPORTS, Family, family, family_of, labels_of
+from madang.telemetry.out.names import (
+    PREFIX,
+    REPORTS,
+    Family,
+    GroupOf,
+    family,
+    family_of,
+    labels_of,
+    no_group,
+)
 from madang.telemetry.out.totals import Totals
 from madang.telemetry.ring import Ring
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
+LABELS_LIVE_S = 300.0
 DIGITS = 7  # of a float32
 DIGITS_TOTAL = 15  # of a float64
 
@@ -119,17 +130,27 @@ class _Rows:
 class Sensors:
     """Writes what the ring holds at its newest complete tick. One thread at a time."""
 
-    def __init__(self, ring: Ring, totals: Totals, subjects_max: int) -> None:
+    def __init__(
+        self,
+        ring: Ring,
+        totals: Totals,
+        subjects_max: int,
+        group_of: GroupOf = no_group,
+    ) -> None:
+        self._group_of = group_of
         self._ring = ring
         self._totals = totals
         self._subjects_max = subjects_max
+        self._labels_s = 0.0
         self._labels: dict[tuple[str, tuple[str, str]], str] = {}
 
     def write(self, text: Text) -> None:
         """All families that something is known of."""
         left_out: dict[str, int] = {}
-        if len(self._labels) > 4 * self._subjects_max:
-            self._labels.clear()  # members come and go
+        now_s = time.monotonic()
+        if now_s - self._labels_s > LABELS_LIVE_S:
+            self._labels.clear()  # members come and go, and nodes change their group
+            self._labels_s = now_s
         for metric in METRICS.values():
             rows = self._rows(metric)
             if not len(rows.values):
@@ -137,7 +158,7 @@ class Sensors:
             if len(rows.values) <= self._subjects_max:
                 self._write(text, family_of(metric), metric, rows)
             elif metric.subject is Subject.GPU:
-                _write_nodes(text, metric, rows)
+                self._write_nodes(text, metric, rows)
                 left_out["gpu"] = len(rows.values)
             else:
                 left_out[metric.subject.value] = len(rows.values)
@@ -171,9 +192,13 @@ class Sensors:
         known = self._labels.get((subject, pair))
         if known is None:
             node, key = pair
-            known = labels_text([("node", node), *labels_of(metric, subject, key).items()])
-            self._labels[subject, pair] = known
+            labels = self._of_node(node) + list(labels_of(metric, subject, key).items())
+            known = self._labels[subject, pair] = labels_text(labels)
         return known
+
+    def _of_node(self, node: str) -> list[tuple[str, str]]:
+        group = self._group_of(node)
+        return [("node", node), ("group", group)] if group else [("node", node)]
 
     def _write_reports(self, text: Text, left_out: dict[str, int]) -> None:
         found = [(name, *self._ring.latest(name)) for name in self._ring.report_names()]
@@ -186,50 +211,48 @@ class Sensors:
         text.head(family(found[0][0]))
         for name, keys, values in found:
             labels = [
-                labels_text([("node", node), *labels_of(name, "member", key).items()])
+                labels_text(self._of_node(node) + list(labels_of(name, "member", key).items()))
                 for node, key in keys
             ]
             text.rows(REPORTS, labels, numbers(values.astype(np.float64)))
 
+    def _write_nodes(self, text: Text, metric: Metric, rows: _Rows) -> None:
+        """Instead of single GPUs: a few values a node."""
+        nodes = sorted({node for node, _ in rows.keys})
+        row_of = {node: row for row, node in enumerate(nodes)}
+        at = np.array([row_of[node] for node, _ in rows.keys], np.intp)
+        how, its = node_family(metric)
+        text.head(its)
+        labels = [self._of_node(node) for node in nodes]
+        if how == "sum":
+            sums = np.bincount(at, rows.values, len(nodes)).astype(np.float64)
+            text.rows(its.sample, list(map(labels_text, labels)), numbers(sums, DIGITS_TOTAL))
+            return
+        if how == "any":
+            masks = np.zeros(len(nodes), np.int64)
+            np.bitwise_or.at(masks, at, rows.values.astype(np.int64))
+            values = numbers(masks.astype(np.float64))
+            text.rows(its.sample, list(map(labels_text, labels)), values)
+            return
+        least = np.full(len(nodes), np.inf)
+        greatest = np.full(len(nodes), -np.inf)
+        np.minimum.at(least, at, rows.values)
+        np.maximum.at(greatest, at, rows.values)
+        mean = np.bincount(at, rows.values, len(nodes)) / np.bincount(at, minlength=len(nodes))
+        for over, means in (("mean", mean), ("min", least), ("max", greatest)):
+            named = [labels_text([*its_labels, ("over", over)]) for its_labels in labels]
+            text.rows(its.sample, named, numbers(means))
 
-def node_families(metric: Metric) -> Iterator[tuple[str, Family]]:
-    """What stands for the GPUs of a node: by mean, least and greatest, or the sum of counts."""
+
+def node_family(metric: Metric) -> tuple[str, Family]:
+    """What stands for the GPUs of a node: the sum of counts, all bits, or mean, least, greatest."""
     own = family_of(metric)
     name = PREFIX + "node_" + own.name.removeprefix(PREFIX)
     if metric.form == "count":
-        yield "sum", Family(name, own.form, f"{metric.text}, all GPUs of a node", own.unit)
-    elif metric.form == "bits":
-        yield "any", Family(name, own.form, f"{metric.text}, of any GPU of a node")
-    else:
-        text = f"{metric.text}, over the GPUs of a node"
-        yield "mean", Family(name, own.form, text, own.unit)
-
-
-def _write_nodes(text: Text, metric: Metric, rows: _Rows) -> None:
-    nodes = sorted({node for node, _ in rows.keys})
-    row_of = {node: row for row, node in enumerate(nodes)}
-    at = np.array([row_of[node] for node, _ in rows.keys], np.intp)
-    ((how, its),) = node_families(metric)
-    text.head(its)
-    if how == "sum":
-        sums = np.bincount(at, rows.values, len(nodes))
-        labels = [labels_text([("node", node)]) for node in nodes]
-        text.rows(its.sample, labels, numbers(sums.astype(np.float64), DIGITS_TOTAL))
-        return
-    if how == "any":
-        masks = np.zeros(len(nodes), np.int64)
-        np.bitwise_or.at(masks, at, rows.values.astype(np.int64))
-        labels = [labels_text([("node", node)]) for node in nodes]
-        text.rows(its.sample, labels, numbers(masks.astype(np.float64)))
-        return
-    least = np.full(len(nodes), np.inf)
-    greatest = np.full(len(nodes), -np.inf)
-    np.minimum.at(least, at, rows.values)
-    np.maximum.at(greatest, at, rows.values)
-    mean = np.bincount(at, rows.values, len(nodes)) / np.bincount(at, minlength=len(nodes))
-    for over, values in (("mean", mean), ("min", least), ("max", greatest)):
-        labels = [labels_text([("node", node), ("over", over)]) for node in nodes]
-        text.rows(its.sample, labels, numbers(values))
+        return "sum", Family(name, own.form, f"{metric.text}, all GPUs of a node", own.unit)
+    if metric.form == "bits":
+        return "any", Family(name, own.form, f"{metric.text}, of any GPU of a node")
+    return "mean", Family(name, own.form, f"{metric.text}, over the GPUs of a node", own.unit)
 
 
 def numbers(values: NDArray[np.float64], digits: int = DIGITS) -> list[str]:
@@ -247,5 +270,5 @@ def known_names() -> frozenset[str]:
         assert metric is not None, name
         found.add(family_of(metric).sample)
         if metric.subject is Subject.GPU:
-            found |= {its.sample for _, its in node_families(metric)}
+            found.add(node_family(metric)[1].sample)
     return frozenset(found)

@@ -5,7 +5,7 @@ one knows from the rules. Two things differ, because Prometheus' conventions ask
 is a total since the start of whoever counts (`_total`), and a bit set is called a mask.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,6 +14,14 @@ from madang.telemetry.metrics import METRICS, REPORT, Metric
 PREFIX = "madang_"
 REPORTS = "madang_report"  # one family for whatever jobs report; the label says which number
 UNITS = ("percent", "mib", "w", "c", "mhz", "bytes")  # the last word of a name, where it is a unit
+
+
+GroupOf = Callable[[str], str]  # a node's machine group; "" if it is not known
+
+
+def no_group(node: str) -> str:
+    """Nodes are of no group."""
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

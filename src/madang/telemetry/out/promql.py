@@ -22,29 +22,44 @@ from madang.telemetry.metrics import REPORT, metric_of
 from madang.telemetry.out.names import exposed
 from madang.telemetry.out.post import Away, Line
 from madang.telemetry.out.settings import History
-from madang.telemetry.queries import BadQuery, Points, Query
+from madang.telemetry.queries import BadQuery, HistoryAway, Points, Query
 
 SELECTOR_CHARS_MAX = 6_000  # VictoriaMetrics takes queries of 16 KiB
 STEPS_PER_REQUEST_MAX = 10_000  # Prometheus takes 11,000
 ERROR_CHARS_MAX = 300
 FRAME_MS = 10_000  # how often a count is sampled, for the greatest and least of its growth
 LINES_MAX = 4  # queries at once; more wait
-OVER_TIME = {"mean": "avg_over_time", "max": "max_over_time", "min": "min_over_time"}
+OVER_TIME = {
+    "mean": "avg_over_time",
+    "max": "max_over_time",
+    "min": "min_over_time",
+    "sum": "sum_over_time",
+}
+SPAN = "$span"  # in an expression: the length of what is asked for
 
 Floats = NDArray[np.float64]
 Pair = tuple[str, str]
 
 
-class HistoryAway(Exception):
-    """The remote store does not answer, or not this; the text says which, and what to do."""
-
-
 @dataclass(frozen=True, slots=True)
-class _Ask:
+class Ask:
     """One request: an expression and the subjects that it may answer for."""
 
     selector: str
     keys: tuple[Pair, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Steps in a row that are asked for at once: step i of them, row `row + i` of the answer, is
+    the `span_ms` from `begin_ms + i * step_ms` on.
+    """
+
+    row: int
+    begin_ms: int
+    steps: int
+    span_ms: int
+    step_ms: int
 
 
 class RemoteHistory:
@@ -57,8 +72,9 @@ class RemoteHistory:
         self._places = threading.BoundedSemaphore(LINES_MAX)
         self.trouble = ""  # of the last question; "" if it was answered
 
-    def points(self, query: Query) -> Points:
-        """A point for each step and subject that something is known of: the step's value.
+    def points(self, query: Query, until_ms: int) -> Iterator[tuple[int, Points]]:
+        """(the step's length, a point for each step and subject that something is known of), of
+        what was before `until_ms`; a step that this cuts is asked for in part.
 
         Raises:
             HistoryAway: the remote store does not answer.
@@ -67,18 +83,26 @@ class RemoteHistory:
         known = metric_of(query.metric)
         if known is None:
             raise BadQuery(f"there is no metric {query.metric!r}")
-        values = np.full((len(query.times_ms), len(query.keys)), np.nan)
-        row_of = {pair: row for row, pair in enumerate(query.keys)}
-        for ask in _asks(query, self._settings.labels):
-            for begin in range(0, len(query.times_ms), STEPS_PER_REQUEST_MAX):
-                times_ms = query.times_ms[begin : begin + STEPS_PER_REQUEST_MAX]
-                part = values[begin : begin + len(times_ms)]
-                if known.form == "count":
-                    self._counted(query, ask, times_ms, row_of, part)
-                else:
-                    expression = _over(query, ask.selector)
-                    self._fill(expression, query, times_ms, row_of, part)
-        return _points(values, np.maximum(query.times_ms, query.from_ms))
+        stretches = _stretches(query, until_ms)
+        if not stretches:
+            return
+        values = np.full((sum(one.steps for one in stretches), len(query.keys)), np.nan)
+        weights = np.full_like(values, query.step_ms / FRAME_MS)
+        for one in stretches:
+            weights[one.row : one.row + one.steps] = one.span_ms / FRAME_MS
+        last = stretches[-1]
+        is_cut = until_ms < query.to_ms and last.span_ms < query.step_ms and query.how == "mean"
+        if is_cut:  # it goes on elsewhere: what is known of it here must weigh what it is
+            weights[last.row] = np.nan
+        for ask in asks(query, self._settings.labels):
+            if known.form == "count":
+                self._counted(query, ask, stretches, values)
+            else:
+                self._fill(_over(query.how, ask), query, stretches, values)
+            if is_cut:
+                counts = f"count_over_time({ask.selector}[{SPAN}])"
+                self._fill(counts, query, [last], weights)
+        yield query.step_ms, _points(query, stretches, values, weights)
 
     def close(self) -> None:
         """Leave no connection open."""
@@ -87,59 +111,52 @@ class RemoteHistory:
                 line.close()
 
     def _counted(
-        self,
-        query: Query,
-        ask: _Ask,
-        times_ms: NDArray[np.int64],
-        row_of: Mapping[Pair, int],
-        part: Floats,
+        self, query: Query, ask: Ask, stretches: Sequence[_Stretch], values: Floats
     ) -> None:
         """Fill in what totals grew by: in each step, or a frame on the mean, most or least."""
-        step = f"{query.step_ms}ms"
         if query.how in ("max", "min"):
             grown = f"clamp_min({ask.selector} - {ask.selector} offset {FRAME_MS}ms, 0)"
-            expression = f"{OVER_TIME[query.how]}(({grown})[{step}:{FRAME_MS}ms])"
-            self._fill(expression, query, times_ms, row_of, part)
+            expression = f"{OVER_TIME[query.how]}(({grown})[{SPAN}:{FRAME_MS}ms])"
+            self._fill(expression, query, stretches, values)
             return
-        totals = np.full((len(times_ms) + 1, part.shape[1]), np.nan)
-        before = np.concatenate(([times_ms[0] - query.step_ms], times_ms))
-        self._fill(f"last_over_time({ask.selector}[{step}])", query, before, row_of, totals)
+        totals = np.full((len(values) + 1, values.shape[1]), np.nan)
+        first = stretches[0]
+        before = _Stretch(0, first.begin_ms - query.step_ms, 1, query.step_ms, query.step_ms)
+        latest = f"last_over_time({ask.selector}[{SPAN}])"
+        self._fill(latest, query, [before], totals[:1])
+        self._fill(latest, query, stretches, totals[1:])
         grown_by = _growth(totals)
         if query.how == "mean":
-            counts = np.full_like(part, np.nan)
-            self._fill(f"count_over_time({ask.selector}[{step}])", query, times_ms, row_of, counts)
+            counts = np.full_like(values, np.nan)
+            self._fill(f"count_over_time({ask.selector}[{SPAN}])", query, stretches, counts)
             grown_by = grown_by / counts
-        np.copyto(part, grown_by, where=np.isfinite(grown_by))
+        np.copyto(values, grown_by, where=np.isfinite(grown_by))
 
     def _fill(
-        self,
-        expression: str,
-        query: Query,
-        times_ms: NDArray[np.int64],
-        row_of: Mapping[Pair, int],
-        part: Floats,
+        self, expression: str, query: Query, stretches: Sequence[_Stretch], values: Floats
     ) -> None:
-        """Put the answer's values in their places; what is there already stays."""
-        shift_ms = query.step_ms - 1
-        asked = {
-            "query": expression,
-            "start": f"{(int(times_ms[0]) + shift_ms) / 1000:.3f}",
-            "end": f"{(int(times_ms[-1]) + shift_ms) / 1000:.3f}",
-            "step": f"{query.step_ms / 1000:.3f}",
-            "nocache": "1",  # or VictoriaMetrics moves the steps to its own multiples
-        }
-        for series in self._ask("/api/v1/query_range", asked):
-            row = row_of.get(_pair(query, series.get("metric", {})))
-            if row is None:
-                continue
-            samples = series.get("values", ())
-            at = np.rint([float(one[0]) * 1000 for one in samples]).astype(np.int64) - shift_ms
-            found = np.array([float(one[1]) for one in samples])
-            step = (at - int(times_ms[0])) // query.step_ms
-            inside = (step >= 0) & (step < len(times_ms))
-            column = part[:, row]
-            is_free = np.isnan(column[step[inside]])
-            column[step[inside][is_free]] = found[inside][is_free]
+        """Put the answers' values in their places; what is there already stays."""
+        row_of = {pair: row for row, pair in enumerate(query.keys)}
+        for one in stretches:
+            end_ms = one.begin_ms + one.span_ms - 1
+            asked = {
+                "query": expression.replace(SPAN, f"{one.span_ms}ms"),
+                "start": f"{end_ms / 1000:.3f}",
+                "end": f"{(end_ms + (one.steps - 1) * one.step_ms) / 1000:.3f}",
+                "step": f"{one.step_ms / 1000:.3f}",
+                "nocache": "1",  # or VictoriaMetrics moves the steps to its own multiples
+            }
+            for series in self._ask("/api/v1/query_range", asked):
+                column = row_of.get(_pair(query, series.get("metric", {})))
+                if column is None:
+                    continue
+                samples = series.get("values", ())
+                at_ms = np.rint([float(sample[0]) * 1000 for sample in samples]).astype(np.int64)
+                found = np.array([float(sample[1]) for sample in samples])
+                rows = one.row + (at_ms - end_ms) // one.step_ms
+                is_free = (rows >= one.row) & (rows < one.row + one.steps)
+                is_free[is_free] = np.isnan(values[rows[is_free], column])
+                values[rows[is_free], column] = found[is_free]
 
     def _ask(self, path: str, asked: Mapping[str, str]) -> Sequence[Any]:
         """The series of an answer."""
@@ -153,8 +170,7 @@ class RemoteHistory:
                 )
             except Away as away:
                 self.trouble = f"{line.host} is away: {away}"
-                text = f"{self.trouble}; what is older than the ring cannot be shown meanwhile"
-                raise HistoryAway(text) from away
+                raise HistoryAway(self.trouble) from away
             finally:
                 with self._lock:
                     self._lines.append(line)
@@ -184,12 +200,30 @@ class RemoteHistory:
 # -- expressions -----------------------------------------------------------------------------------
 
 
-def _over(query: Query, selector: str) -> str:
-    how = "sum_over_time" if query.how == "sum" else OVER_TIME[query.how]
-    return f"{how}({selector}[{query.step_ms}ms])"
+def _stretches(query: Query, until_ms: int) -> list[_Stretch]:
+    """The steps of a query before `until_ms`: those that are cut by its begin or by that apart."""
+    step_ms = query.step_ms
+    end_ms = min(query.to_ms, until_ms)
+    found: list[_Stretch] = []
+    begins = [int(one) for one in query.times_ms if one < end_ms]
+    row = 0
+    while row < len(begins):
+        begin_ms = max(begins[row], query.from_ms)
+        span_ms = min(begins[row] + step_ms, end_ms) - begin_ms
+        steps = 1
+        if span_ms == step_ms:
+            whole = sum(begin + step_ms <= end_ms for begin in begins[row:])
+            steps = min(whole, STEPS_PER_REQUEST_MAX)
+        found.append(_Stretch(row, begin_ms, steps, span_ms, step_ms))
+        row += steps
+    return found
 
 
-def _asks(query: Query, labels: Sequence[Pair]) -> Iterator[_Ask]:
+def _over(how: str, ask: Ask) -> str:
+    return f"{OVER_TIME[how]}({ask.selector}[{SPAN}])"
+
+
+def asks(query: Query, labels: Sequence[Pair]) -> Iterator[Ask]:
     """Selectors for all the keys, each of a length that every store takes."""
     by_node: dict[str, list[Pair]] = {}
     for pair in query.keys:
@@ -198,11 +232,11 @@ def _asks(query: Query, labels: Sequence[Pair]) -> Iterator[_Ask]:
     for pairs in by_node.values():
         whole = [*held, *pairs]
         if held and len(_selector(query, whole, labels)) > SELECTOR_CHARS_MAX:
-            yield _Ask(_selector(query, held, labels), tuple(held))
+            yield Ask(_selector(query, held, labels), tuple(held))
             whole = list(pairs)
         held = whole
     if held:
-        yield _Ask(_selector(query, held, labels), tuple(held))
+        yield Ask(_selector(query, held, labels), tuple(held))
 
 
 def _selector(query: Query, pairs: Sequence[Pair], labels: Sequence[Pair]) -> str:
@@ -262,8 +296,12 @@ def _growth(totals: Floats) -> Floats:
     return grown
 
 
-def _points(values: Floats, times_ms: NDArray[np.int64]) -> Points:
-    """A step's value as one point in it."""
-    step, key = np.nonzero(np.isfinite(values))
-    found = values[step, key].astype(np.float32)
-    return Points(key, times_ms[step], found, found, found, np.ones(len(step), np.int64))
+def _points(query: Query, stretches: Sequence[_Stretch], values: Floats, weights: Floats) -> Points:
+    """A step's value as one point in it, that weighs as many frames as there are in it."""
+    at_ms = np.concatenate([one.begin_ms + np.arange(one.steps) * one.step_ms for one in stretches])
+    row, key = np.nonzero(np.isfinite(values) & np.isfinite(weights))
+    found, counts = values[row, key], weights[row, key]
+    if query.how == "sum":
+        found = found / counts
+    points = found.astype(np.float32)
+    return Points(key, at_ms[row], points, points, points, counts)

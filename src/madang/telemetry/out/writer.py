@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from madang.telemetry.out.blocks import Fact, Measured, Packer
-from madang.telemetry.out.choose import GroupOf
 from madang.telemetry.out.destination import Sender
+from madang.telemetry.out.names import GroupOf, no_group
 from madang.telemetry.out.settings import OutSettings
 from madang.telemetry.out.spool import Spool
 from madang.telemetry.out.totals import Totals
@@ -29,10 +29,6 @@ FRAMES_PER_RECORD_MAX = 256  # a record stays small: a reader takes some at once
 Facts = Callable[[], Sequence[Fact]]  # the daemon's own figures now
 
 
-def _no_group(node: str) -> str:
-    return ""
-
-
 class Writer:
     """`open` before the first `take`; `close` after the last."""
 
@@ -41,7 +37,7 @@ class Writer:
         folder: Path,
         settings: OutSettings,
         totals: Totals,
-        group_of: GroupOf = _no_group,
+        group_of: GroupOf = no_group,
         facts: Facts | None = None,
     ) -> None:
         """`folder` is the queue's own; `totals` may be shared with /metrics.
