@@ -129,8 +129,8 @@ class Yard:
             job = self.submit(size)
             if not self.start(job, self.random.randrange(3 * 60_000, 20 * 3_600_000)):
                 del self.jobs[job["id"]]
-        sizes = (128, 64, 64, 32, 16, 48, 8, 96) if self.gpus > 200 else (8, 4)
-        for at, size in enumerate(sizes):
+        waiting = (128, 64, 64, 32, 16, 48, 8, 96) if self.gpus > 200 else (8, 4)
+        for at, size in enumerate(waiting):
             job = self.submit(min(size, max(2, self.gpus // 2)))
             age_ms = 7_900_000 - at * 940_000 - self.random.randrange(400_000)
             job["submitted_ms"] = self.made_ms - age_ms
