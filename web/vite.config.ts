@@ -17,6 +17,6 @@ export default defineConfig({
   test: {
     environment: 'happy-dom',
     include: ['src/**/*.test.ts', 'src/**/*.test.tsx'],
-    testTimeout: 60_000,
+    testTimeout: 60_000, // properties draw hundreds of layouts, and CI machines are shared
   },
 });
