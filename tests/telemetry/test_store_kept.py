@@ -228,6 +228,21 @@ def test_where_nothing_can_be_kept_the_ring_goes_on(place):
     assert "nothing can be kept" in store.trouble
 
 
+def test_where_nothing_can_be_kept_quantiles_are_counted_all_the_same(place):
+    place.write_text("a file, where a directory should be")
+    store = Store(place)
+    store.open(at(0))
+    store.hold([held()])
+    for tick in range(800):
+        store.take([frame(tick)], at(tick))
+        store.advance(at(tick) + 6_000)
+        store.keep(at(tick))
+    found = store.quantiles("train-1.1", "gpu_util_percent")
+
+    assert found is not None
+    assert found.count == 800
+
+
 def test_reports_and_members_have_a_history(place):
     store = Store(place)
     store.open(at(0))

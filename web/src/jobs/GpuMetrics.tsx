@@ -268,13 +268,13 @@ export function Glance({ job }: { job: JobView }) {
     <article class="strip">
       <header class="strip-head">
         <h2>{title}</h2>
-        <Sentence heat={heat} />
         <span class="grow" />
         <Scale heat={heat} />
         <a class="quiet-link" href={`/jobs/${encodeURIComponent(job.id)}/diagnose`}>
           {t('job.diagnose')}
         </a>
       </header>
+      <Sentence heat={heat} />
       <HeatStrip title={title} heat={heat} order="rank" height={GLANCE_HEIGHT} span={span} />
       <TimeAxis fromMs={span.fromMs} toMs={span.toMs} />
     </article>
