@@ -5,6 +5,7 @@ other side of the wire would have understood.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -258,6 +259,51 @@ def test_secrets_come_from_files_are_renewed_without_a_restart_and_never_logged(
     assert received.headers[0]["X-Scope-OrgID"] == "yard"
     assert "401" in caplog.text
     assert "-secret" not in caplog.text
+
+
+def test_a_disk_that_is_full_for_a_while_costs_only_what_came_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = ticks(nodes=2, gpus=2, count=9)
+    with receiving() as received, writing(tmp_path, hot(received)) as writer:
+        writer.take(frames[:6])
+        write, opened = os.write, os.open
+
+        def full(*arguments: object) -> int:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "write", full)
+        writer.take([frame("late", 0, BEGIN_MS, {"node_load": [1.0]})])
+        monkeypatch.setattr(os, "open", full)
+        writer.take(frames[6:8])
+        assert writer.spool.lost_samples == 1 + 2 * 4
+        monkeypatch.setattr(os, "write", write)
+        monkeypatch.setattr(os, "open", opened)
+        writer.take(frames[8:])
+        writer.take([frame("late", 1, BEGIN_MS + 1, {"node_load": [2.0]})])
+        received.wait_for(16 * 4 + 1)
+        until(lambda: writer.senders[0].lag_bytes == 0)
+
+    assert writer.queued == len(received.samples) == 16 * 4 + 1
+    assert [value for _, _, value in received.named("madang_node_load")] == [2.0]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", "비밀".encode()])
+def test_a_secret_that_cannot_be_sent_is_no_end_of_the_sender(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "token").write_bytes(content)
+    access = Access(token_file=tmp_path / "token")
+    with (
+        receiving() as received,
+        writing(tmp_path / "out", hot(received, access=access)) as writer,
+    ):
+        writer.take(ticks(1, 1, 1))
+        until(lambda: "the secret's file" in writer.senders[0].counts.trouble)
+        (tmp_path / "token").write_text("good")
+        received.wait_for(2)
+
+    assert "비밀" not in caplog.text
 
 
 def test_a_user_and_a_password_go_as_basic(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import { clock, duration, figure, mib, percent, quoted } from '../format';
 import { t } from '../i18n';
 import { VirtualTable, type Column } from '../ui/VirtualTable';
 import { seatText, startText } from '../words';
+import { Glance } from './GpuMetrics';
 import { LogPreview, MetricsPreview } from './Preview';
 
 const WHY_MS = 5_000;
@@ -22,6 +23,7 @@ export function OverviewTab({ job }: { job: JobView }) {
       {job.phase !== 'running' && <WhyLine job={job} />}
       <div class="overview">
         <div class="overview-main">
+          {job.running_ms > 0 && job.gpus > 0 && <Glance job={job} />}
           {job.running_ms > 0 && <MetricsPreview job={job} />}
           <section class="members">
             <h2>{t('job.members')}</h2>
