@@ -42,7 +42,7 @@ const asked = (name: string, fallback: string): string => {
 
 export function DiagnoseTab({ job }: { job: JobView }) {
   const span = useSpan(job);
-  useTimeKeys(job, span);
+  useTimeKeys(job);
   const metric = asked('metric', METRICS[0]);
   const against = asked('x', metric === OTHER ? METRICS[0] : OTHER);
   const order: Order = ORDERS.find((one) => one === query.value.get('order')) ?? 'likeness';
