@@ -291,6 +291,7 @@ def main() -> int:
     parser.add_argument("--gpus", type=int, nargs="*", default=list(SIZES))
     parser.add_argument("--double", action="store_true", help="before the stand-in only")
     parser.add_argument("--deckgl", action="store_true", help="measure the page on deck.gl too")
+    parser.add_argument("--compared", type=int, nargs="*", default=list(COMPARED))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     words = parser.parse_args()
@@ -304,7 +305,7 @@ def main() -> int:
                 else measure_real(browser, gpus)
             )
             print(figures[-1], file=sys.stderr, flush=True)
-        for gpus in COMPARED if dist else ():
+        for gpus in words.compared if dist else ():
             for what, folder in (("madang, stand-in", PAGE), ("on deck.gl, stand-in", dist)):
                 assert folder is not None
                 figures.append(measure_double(browser, gpus, what, folder))

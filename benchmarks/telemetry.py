@@ -198,6 +198,7 @@ def query(gpus: int, place: Path, hours: int = 24) -> dict[str, object]:
     history.open(None)
     fleet = Fleet(gpus)
     keys = [(node_name(gpu // GPUS_A_NODE), str(gpu % GPUS_A_NODE), "") for gpu in range(gpus)]
+    merged_s = 0.0
     minutes = 10  # as often as history of so many is written
     for part in range(hours * 60 // minutes):
         values = [fleet.values() for _ in range(minutes)]
@@ -214,8 +215,13 @@ def query(gpus: int, place: Path, hours: int = 24) -> dict[str, object]:
             stats,
         )
         history.write("1m", rows, part + 1)
+        began_s = time.process_time()
+        history.merge()
+        merged_s += time.process_time() - began_s
     result: dict[str, object] = {"files": len(list(place.rglob("*.parquet")))}
     result["mib"] = round(_size(place) / (1 << 20))
+    result["merging_core_percent"] = round(100 * merged_s / (hours * 3600), 2)
+    result["rss_mib"] = round(rss_mib())
     job = held_of(gpus)[0].devices
     for label, step_ms in (("1m", 60_000), ("5m", 300_000)):
         asked = Query(
@@ -350,12 +356,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--gpus", type=int, default=10_000)
     parser.add_argument("--ticks", type=int, default=400)
+    parser.add_argument("--hours", type=int, default=24, help="of history that is asked")
     parser.add_argument("--peer-ticks", type=int, default=40)
     parser.add_argument("--only", choices=("ingest", "query", "victoria", "duckdb"))
     options = parser.parse_args()
     runs: dict[str, Callable[[Path], dict[str, object]]] = {
         "ingest": lambda place: ingest(options.gpus, options.ticks, place),
-        "query": lambda place: query(options.gpus, place),
+        "query": lambda place: query(options.gpus, place, options.hours),
         "duckdb": lambda place: appends(options.gpus, options.peer_ticks, place),
     }
     if shutil.which("victoria-metrics"):

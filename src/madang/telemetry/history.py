@@ -41,7 +41,7 @@ DAY_MS = 86_400_000
 RESOLUTIONS = {"1m": MINUTE_MS, "1h": HOUR_MS}
 MEMORY = "512MB"  # of DuckDB; beyond it spills to disk
 QUERY_THREADS = 2
-ROW_GROUP = 30_720  # rows: little to hold while it is written, and much to skip when it is read
+ROW_GROUP = 122_880  # rows; smaller ones make questions slower, of which each opens every group
 FILES_PER_SPAN_MAX = 6  # of one table and hour (of minutes) or day (of hours); more are merged
 SPAN_MS = {"1m": HOUR_MS, "1h": DAY_MS}
 _NAME = re.compile(r"([a-z]+)\.(\d+)-(\d+)\.(\d+)-(\d+)\.parquet", re.ASCII)
@@ -191,18 +191,20 @@ class History:
         return count
 
     def _crowded(self) -> Iterator[tuple[str, list[Part]]]:
-        """Files of one span, none of another between them by generation."""
+        """Files of one span that should be one: those of a span that is over, and too many."""
         for resolution, span_ms in SPAN_MS.items():
             with self._lock:
                 parts = sorted(
                     self._parts.get(resolution, []),
                     key=lambda one: (one.table, one.first_ms // span_ms, one.begin),
                 )
-            for _, found in itertools.groupby(
+            newest: dict[str, int] = {one.table: one.first_ms // span_ms for one in parts}
+            for (table, span), found in itertools.groupby(
                 parts, key=lambda one: (one.table, one.first_ms // span_ms)
             ):
-                group = [one for one in found if one.last_ms // span_ms == one.first_ms // span_ms]
-                if len(group) > FILES_PER_SPAN_MAX:
+                group = [one for one in found if one.last_ms // span_ms == span]
+                is_over = span < newest[table] and _is_disjoint(group)
+                if len(group) > (1 if is_over else FILES_PER_SPAN_MAX):
                     yield resolution, group
 
     def _merge(self, resolution: str, group: Sequence[Part]) -> None:
@@ -211,15 +213,17 @@ class History:
         generations = min(one.begin for one in group), max(one.end for one in group)
         part = self._part(resolution, day_ms, group[0].table, times_ms, generations)
         files = ", ".join(f"'{_quoted(one.path)}'" for one in group)
+        source = f"read_parquet([{files}], union_by_name=true)"
         with self._session() as session:
-            source = f"read_parquet([{files}], union_by_name=true)"
-            described = session.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
-            names = [row[0].removesuffix("_count") for row in described if row[0][-6:] == "_count"]
-            merged = "".join(f", {_merged(name)}" for name in names)
-            select = (
-                f"SELECT node, key, name, time_ms{merged} FROM {source} "
-                "GROUP BY node, key, name, time_ms ORDER BY node, key, name, time_ms"
-            )
+            select = f"SELECT * FROM {source}"
+            if not _is_disjoint(group):
+                described = session.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+                counts = [row[0] for row in described if row[0].endswith("_count")]
+                merged = "".join(f", {_merged(name.removesuffix('_count'))}" for name in counts)
+                select = (
+                    f"SELECT node, key, name, time_ms{merged} FROM {source} "
+                    "GROUP BY node, key, name, time_ms ORDER BY node, key, name, time_ms"
+                )
             self._copy(session, select, part.path)
         with self._lock:
             kept = [one for one in self._parts[resolution] if one not in group]
@@ -343,6 +347,12 @@ class History:
             yield connection
         finally:
             connection.close()
+
+
+def _is_disjoint(group: Sequence[Part]) -> bool:
+    """No two of them have rows of one time: they may be laid one behind the other."""
+    ordered = sorted(group, key=lambda one: one.first_ms)
+    return all(one.last_ms < other.first_ms for one, other in itertools.pairwise(ordered))
 
 
 def _part_of(path: Path) -> Part | None:
