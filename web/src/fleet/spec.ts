@@ -435,7 +435,7 @@ function stillOf(units: Units, rows: Behind): Still {
   if (known) return known;
   const start = new Int32Array(rows.length + 1);
   rows.forEach((part, at) => (start[at + 1] = start[at]! + part.length));
-  const flat = new Int32Array(start[rows.length]!);
+  const flat = new Int32Array(start.at(-1) ?? 0);
   rows.forEach((part, at) => flat.set(part, start[at]));
   const first = (of: Int32Array): Int32Array => Int32Array.from(rows, (part) => of[part[0]!]!);
   const weight = Int32Array.from(rows, (part) => part.length);
