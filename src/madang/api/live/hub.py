@@ -127,7 +127,8 @@ class Hub:
 
     async def next(self, watcher: Watcher) -> Message:
         """What the client needs to be at the newest tick, as soon as it is not there."""
-        while watcher.tick == self._newest or not self._newest:
+        # Ahead of it is one who was sent a moment that was kept for replay between two looks.
+        while watcher.tick >= self._newest or not self._newest:
             await self._news.wait()
         key = (watcher.fields, watcher.tick)
         making = self._made.get(key)
