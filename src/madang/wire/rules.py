@@ -107,6 +107,30 @@ class RuleFile(BaseModel):
         found = self.below if self.above is None else self.above
         return 0.0 if found is None else found
 
+    def stated(self, name: str, by: str = "") -> dict[str, Any]:
+        """The arguments of a `core.rules.Rule`."""
+        scope = self.scope
+        return {
+            "id": name,
+            "metric": self.metric,
+            "how": self.quantile or self.value,
+            "window_ms": self.window or 0,
+            "is_above": self.above is not None,
+            "threshold": repr(self.threshold).removesuffix(".0"),
+            "hold_ms": self.hold,
+            "after_ms": self.after,
+            "severity": self.severity,
+            "text": self.text,
+            "categories": tuple(dict.fromkeys(scope.category)),
+            "projects": tuple(dict.fromkeys(scope.project)),
+            "jobs": tuple(dict.fromkeys(scope.job)),
+            "groups": tuple(dict.fromkeys(scope.group)),
+            "owner": scope.owner,
+            "spares_idle_ok": scope.spares_idle_ok,
+            "is_on": self.enabled,
+            "by": by,
+        }
+
 
 class NamedRuleFile(RuleFile):
     """One rule of a file."""
