@@ -74,6 +74,7 @@ class Judge:
         self._runs: tuple[Run, ...] = ()
         self._scope: Flags = np.zeros((0, 0), np.bool_)
         self._since = np.zeros((0, 0), np.int64)  # (R, A) since when it is not as it was told
+        self._was_told: Flags = np.zeros((0, 0), np.bool_)
 
     def look(
         self,
@@ -92,6 +93,8 @@ class Judge:
         if not self._rules or not self._runs or self._tick < 0:
             return []
         told = self._told(broken)
+        self._since[told != self._was_told] = NEVER  # another time begins, in the other direction
+        self._was_told = told
         values = self._values(measurer)
         limit = np.array([float(one.threshold) for one in self._rules])[:, None]
         is_above = np.array([one.is_above for one in self._rules])[:, None]
@@ -121,6 +124,7 @@ class Judge:
         old_rule = {one: at for at, one in enumerate(self._rules)}
         old_run = {one.allocation: at for at, one in enumerate(self._runs)}
         since = np.full((len(rules), len(runs)), NEVER, np.int64)
+        told = np.zeros((len(rules), len(runs)), np.bool_)
         kept_rules = [(at, old_rule[one]) for at, one in enumerate(rules) if one in old_rule]
         kept_runs = [
             (at, old_run[one.allocation])
@@ -130,8 +134,8 @@ class Judge:
         if kept_rules and kept_runs:
             to = np.ix_([one for one, _ in kept_rules], [one for one, _ in kept_runs])
             of = np.ix_([one for _, one in kept_rules], [one for _, one in kept_runs])
-            since[to] = self._since[of]
-        self._rules, self._runs, self._since = rules, runs, since
+            since[to], told[to] = self._since[of], self._was_told[of]
+        self._rules, self._runs, self._since, self._was_told = rules, runs, since, told
         self._scope = scopes(rules, runs)
 
     def _told(self, broken: Collection[tuple[str, str]]) -> Flags:
