@@ -50,14 +50,15 @@ def rule_views(snapshot: Snapshot) -> list[wire.RuleView]:
 
 def rule_view(rule: Rule, broken: int) -> wire.RuleView:
     file = file_of(rule)
-    return wire.RuleView(
-        **{name: getattr(file, name) for name in wire.RuleFile.model_fields},
-        name=rule.id,
-        by=rule.by,
-        is_shipped=rule.id in SHIPPED,
-        broken=broken,
-        toml=wire.toml_of(rule.id, file),
-    )
+    more = {
+        "name": rule.id,
+        "by": rule.by,
+        "is_shipped": rule.id in SHIPPED,
+        "broken": broken,
+        "toml": wire.toml_of(rule.id, file),
+    }
+    # As JSON, where times have their unit: a bare number is read as seconds.
+    return wire.RuleView.model_validate({**file.model_dump(mode="json", by_alias=True), **more})
 
 
 def violation_list(snapshot: Snapshot) -> wire.ViolationListView:
