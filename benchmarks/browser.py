@@ -198,14 +198,17 @@ def real(gpus: int, speed: int = 1) -> Iterator[LiveYard]:
             fill(yard, nodes)
             yield yard
         finally:
-            yard.stop()
+            try:
+                yard.stop()
+            except subprocess.TimeoutExpired:
+                yard.kill()
 
 
 def fill(yard: LiveYard, nodes: int) -> None:
     """Gangs of 64, 16 and 4 nodes and single ones, until 90 % is held."""
     left = int(nodes * FILL)
     asked = left * GPUS_PER_NODE
-    jobs = []
+    jobs: list[dict[str, Any]] = []
     sizes = (GANG, 16, 16, 4, 4, 4, 1, 1, 1, 1)
     while left > 0:
         size = min(sizes[len(jobs) % len(sizes)], left)
@@ -264,8 +267,8 @@ def goals(figures: list[Figures]) -> list[Goal]:
 
 def markdown(figures: list[Figures], promises: list[Goal]) -> str:
     """The figures as tables for docs/benchmarks/browser.md."""
-    head = ("page", "GPUs", "drawn by", "first load", "shown: median, worst of 5")
-    head += ("regroup: frame p50 / p95", "key to frame", "heap")
+    head = ["page", "GPUs", "drawn by", "first load", "shown: median, worst of 5"]
+    head += ["regroup: frame p50 / p95", "key to frame", "heap"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     lines += [
         f"| {one.page} | {one.gpus:,} | {one.renderer} | {one.first_load_bytes / 1000:.1f} kB "
@@ -288,6 +291,7 @@ def main() -> int:
     parser.add_argument("--gpus", type=int, nargs="*", default=list(SIZES))
     parser.add_argument("--double", action="store_true", help="before the stand-in only")
     parser.add_argument("--deckgl", action="store_true", help="measure the page on deck.gl too")
+    parser.add_argument("--compared", type=int, nargs="*", default=list(COMPARED))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     words = parser.parse_args()
@@ -301,7 +305,7 @@ def main() -> int:
                 else measure_real(browser, gpus)
             )
             print(figures[-1], file=sys.stderr, flush=True)
-        for gpus in COMPARED if dist else ():
+        for gpus in words.compared if dist else ():
             for what, folder in (("madang, stand-in", PAGE), ("on deck.gl, stand-in", dist)):
                 assert folder is not None
                 figures.append(measure_double(browser, gpus, what, folder))

@@ -20,7 +20,7 @@ from tests.api.serving import serving
 from tools.dashboards.__main__ import DASHBOARDS, FOLDER, main, written
 
 DEPLOY = FOLDER.parent
-RULES = DEPLOY / "prometheus"
+RULES = DEPLOY / "rules"
 NAME = re.compile(r"\b(?:\w+:)?(?:madang|process)_[a-z0-9_]+(?::\w+)?")
 SUFFIXES = re.compile(r"_(bucket|count|sum)\Z")
 
@@ -109,9 +109,9 @@ def test_promtool_and_vmalert_take_the_rules_and_the_alerts_fire_when_they_shoul
     promtool = program("promtool")
 
     checked(promtool, "check", "rules", "recording.yml", "alerts.yml")
-    checked(promtool, "check", "config", "--syntax-only", "prometheus.yml")
-    checked(promtool, "test", "rules", "alerts_test.yml")
-    checked(program("vmalert"), "-dryRun", "-rule=recording.yml", "-rule=alerts.yml")
+    checked(promtool, "check", "config", "--syntax-only", "../prometheus/prometheus.yml")
+    checked(promtool, "test", "rules", "tests/alerts.yml")
+    checked(program("vmalert"), "-dryRun", "-rule=*.yml")
 
 
 def filled_in(expression: str) -> str:

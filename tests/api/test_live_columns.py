@@ -1,5 +1,7 @@
 """The live columns without a server: rings of ticks, and what a board makes of a yard."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,9 +16,9 @@ from tests.api.watching import Picture
 UTIL = BY_NAME["util"]
 
 
-def moment(values: bytes, version: int = 1, patch: dict | None = None) -> Moment:
+def moment(values: bytes, version: int = 1, patch: dict[str, Any] | None = None) -> Moment:
     columns = {UTIL.id: np.frombuffer(values, np.uint8)}
-    tables = {NODES_TABLE: lambda: {"id": []}, JOBS_TABLE: lambda: {"set": []}}
+    tables: dict[int, Any] = {NODES_TABLE: lambda: {"id": []}, JOBS_TABLE: lambda: {"set": []}}
     return Moment(version, 5, 7, columns, tables, {JOBS_TABLE: patch or {}})
 
 

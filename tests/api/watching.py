@@ -76,8 +76,9 @@ class Picture:
     def holders(self) -> list[str]:
         """Of each device the job, "" if none."""
         planes = self.columns[BY_NAME["job"].id].reshape(BY_NAME["job"].width, -1)
-        slots = sum(plane.astype(int) << 8 * at for at, plane in enumerate(planes))
-        return [self.jobs[slot][1] if slot else "" for slot in slots]
+        weights = 1 << 8 * np.arange(len(planes))
+        slots = (planes.astype(np.int64) * weights[:, None]).sum(axis=0)
+        return [self.jobs[slot][1] if slot else "" for slot in slots.tolist()]
 
     def same_as(self, other: "Picture") -> bool:
         return (

@@ -64,7 +64,12 @@ def point(page: Page) -> None:
     """The card of a device under the pointer."""
     box = page.locator(".map-pointer").bounding_box()
     assert box
-    page.mouse.move(box["x"] + box["width"] * 0.31, box["y"] + box["height"] * 0.4)
+    for step in range(40):  # between two squares there is none
+        page.mouse.move(box["x"] + box["width"] * 0.31 + step, box["y"] + 120 + step / 2)
+        page.wait_for_timeout(20)
+        if page.locator(".card").count():
+            return
+    raise AssertionError("no device under the pointer")
 
 
 def cross(page: Page) -> None:
@@ -129,7 +134,7 @@ def take(browser: Browser, double: Double, name: str, theme: str) -> Pixels:
         page.wait_for_selector("#content:not([aria-busy])")
         page.evaluate("document.fonts.ready")
         if view.act:
-            still(page)
+            page.wait_for_timeout(1_000)
             view.act(page)
         return still(page)
     finally:
@@ -140,7 +145,7 @@ def still(page: Page) -> Pixels:
     """The page when it has come to rest: nothing is busy, and two shots in a row are equal."""
     last = b""
     for _ in range(STILL_TRIES):
-        page.wait_for_timeout(300)
+        page.wait_for_timeout(250)
         if page.locator("[aria-busy=true]").count():
             continue
         shot = page.screenshot(animations="disabled", caret="hide")

@@ -39,6 +39,7 @@ PROJECT_OF = {
     "rt2": "robotics",
     "nmt": "translation",
 }
+POWER_W = {"A100": 400}
 OWNERS = ("jiwoo", "minseo", "haneul", "doyun", "sora", "yuna")
 Job = dict[str, Any]
 Node = dict[str, Any]
@@ -128,9 +129,11 @@ class Yard:
             job = self.submit(size)
             if not self.start(job, self.random.randrange(3 * 60_000, 20 * 3_600_000)):
                 del self.jobs[job["id"]]
-        for size in (128, 64, 32, 8, 8, 64, 16, 4) if self.gpus > 200 else (8, 4):
+        waiting = (128, 64, 64, 32, 16, 48, 8, 96) if self.gpus > 200 else (8, 4)
+        for at, size in enumerate(waiting):
             job = self.submit(min(size, max(2, self.gpus // 2)))
-            job["submitted_ms"] = self.made_ms - self.random.randrange(60_000, 8_000_000)
+            age_ms = 7_900_000 - at * 940_000 - self.random.randrange(400_000)
+            job["submitted_ms"] = self.made_ms - age_ms
         self._reasons()
 
     def _ended(self, phase: str, minutes_ago: int) -> None:
@@ -340,7 +343,7 @@ class Yard:
             "index": gpu["index"],
             "util_percent": round(max(0.0, min(100.0, util)), 1),
             "memory_used_mib": int(memory * gpu["memory_mib"]),
-            "power_w": round(90 + 5.6 * util, 1),
+            "power_w": round((0.13 + 0.0078 * util) * POWER_W.get(gpu["model"], 700), 1),
             "temperature_c": round(34 + util * 0.38 + 2 * wave, 1),
         }
 

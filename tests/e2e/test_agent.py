@@ -82,10 +82,17 @@ def test_what_an_agent_reads_can_be_asked_for(yard: LiveYard, node: Node) -> Non
     before_ms = time.time() * 1000
     yard.wait_until(lambda: bool(yard.ask("GET", f"/v1/signals?node={NODE}")["signals"]))
 
-    found = yard.ask("GET", f"/v1/series?metric=gpu_power_w&node={NODE}&from=5m&step=10s")
-    (series,) = found["series"]
-    assert series["key"] == f"{NODE}/3"
-    assert {value for value in series["values"] if value is not None} == {651.5}
+    told_w: list[float] = []
+
+    def is_told() -> bool:  # a step is told once it is over
+        path = f"/v1/series?metric=gpu_power_w&node={NODE}&from=5m&step=10s"
+        for series in yard.ask("GET", path)["series"]:
+            assert series["key"] == f"{NODE}/3"
+            told_w[:] = [value for value in series["values"] if value is not None]
+        return bool(told_w)
+
+    yard.wait_until(is_told)
+    assert set(told_w) == {651.5}
     (xid,) = yard.ask("GET", f"/v1/signals?node={NODE}")["signals"]
     assert (xid["kind"], xid["code"], xid["key"]) == ("xid", 79, "3")
     assert abs(xid["at_ms"] - before_ms) < 60_000

@@ -155,6 +155,21 @@ def test_history_outlives_a_kill_and_is_not_counted_twice(place):
     assert sums == [6.0] * 100
 
 
+def test_an_hour_that_is_over_is_one_file(place):
+    store = Store(place)
+    store.open(at(0))
+    for tick in range(360 * 3):
+        store.take([frame(tick, {"gpu_util_percent": [tick // 6 % 100]})], at(tick))
+        store.advance(at(tick) + 6_000)
+        store.keep(at(tick))
+    hours = [path.name.split(".")[1] for path in place.glob("history/1m/*/gpu.*.parquet")]
+    firsts = [int(name.split("-")[0]) // 3600 for name in hours]
+
+    assert len(firsts) >= 3
+    assert [firsts.count(hour) for hour in sorted(set(firsts))[:-1]] == [1] * (len(set(firsts)) - 1)
+    assert asked(store, 0, 360 * 3, 6) == [float(minute % 100) for minute in range(180)]
+
+
 def test_what_comes_late_fills_its_minute_in_history_too(place):
     store = Store(place)
     store.open(at(0))
@@ -226,6 +241,21 @@ def test_where_nothing_can_be_kept_the_ring_goes_on(place):
     assert verdicts[0].taken
     assert asked(store, 0, 1) == [50.0]
     assert "nothing can be kept" in store.trouble
+
+
+def test_where_nothing_can_be_kept_quantiles_are_counted_all_the_same(place):
+    place.write_text("a file, where a directory should be")
+    store = Store(place)
+    store.open(at(0))
+    store.hold([held()])
+    for tick in range(800):
+        store.take([frame(tick)], at(tick))
+        store.advance(at(tick) + 6_000)
+        store.keep(at(tick))
+    found = store.quantiles("train-1.1", "gpu_util_percent")
+
+    assert found is not None
+    assert found.count == 800
 
 
 def test_reports_and_members_have_a_history(place):

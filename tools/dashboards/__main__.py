@@ -4,7 +4,7 @@
     python -m tools.dashboards --check  say whether they are as this would write them
 
 They import into any Grafana from 9 on, with a Prometheus data source of any kind (Prometheus,
-VictoriaMetrics). What is heavy comes from deploy/prometheus/recording.yml, so that a dashboard that
+VictoriaMetrics). What is heavy comes from deploy/rules/recording.yml, so that a dashboard that
 is open on a wall costs the store as little with 100,000 GPUs as with 100.
 """
 

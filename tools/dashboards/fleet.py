@@ -26,7 +26,7 @@ PAGE = Dashboard(
                 stat("Power", f"sum(group:madang_gpu_power_w:sum{{{IN_GROUP}}})", "watt"),
                 stat(
                     "Held and idle",
-                    f"sum(group:madang_gpu_held_idle:count{{{IN_GROUP}}})",
+                    f"sum(group:madang_gpu_held_idle:count{{{IN_GROUP}}}) or vector(0)",
                     warn=1,
                 ),
             ),

@@ -46,7 +46,8 @@ TURNS_WORTH_IT = 16  # with fewer the answer would be "not before" anyway
 WAITS_FOR_DEVICES = frozenset({"capacity", "behind", "network", "quota", "reserved"})
 TOGETHER_MS = 1_000  # ends this close are one turn; further ahead a share of the time looked ahead
 TOGETHER_SHARE = 32
-# (how many futures are looked at, if each can have so many turns): odd primes, see permille_of.
+# (how many futures are looked at, if each can have so many turns): odd primes, see permille_of. If
+# that does not suffice to come to the middle one, the next fewer.
 FUTURES = ((7, 128), (3, 64), (1, 0))
 MEDIAN_PERMILLE = 500  # half of the jobs are expected to have ended: what one would bet on
 _WORD = (1 << 64) - 1
@@ -62,8 +63,17 @@ def expected_start(snapshot: Snapshot, job_id: str) -> Expected:
     live = snapshot.jobs[job_id]
     if live.allocation is not None:
         return Expected(snapshot.now_ms, True)
-    turns = turns_max(snapshot)
-    futures = next(count for count, least in FUTURES if turns >= count * least)
+    turns, found = turns_max(snapshot), Expected(snapshot.now_ms, False)
+    for futures, least in FUTURES:
+        if turns >= futures * least:
+            found = _middle(snapshot, job_id, futures, min(TURNS_MAX, turns // futures))
+            if found.is_known or found.start_ms == NEVER_MS:
+                break  # else fewer are looked at, each further ahead
+    return found
+
+
+def _middle(snapshot: Snapshot, job_id: str, futures: int, turns: int) -> Expected:
+    """The middle one of so many futures, each of so many turns."""
     middle = futures // 2
     found: list[Expected] = []
     for future in range(futures):
@@ -71,7 +81,7 @@ def expected_start(snapshot: Snapshot, job_id: str) -> Expected:
         known = sorted(one.start_ms for one in found if one.is_known)
         until_ms = known[middle] if len(known) > middle else NEVER_MS
         ahead = _Ahead(snapshot, future, futures)
-        found.append(ahead.until(job_id, min(TURNS_MAX, turns // futures), until_ms))
+        found.append(ahead.until(job_id, turns, until_ms))
         if not ahead.has_guessed:
             return found[0]  # what was said, and limits, are the same in every future
     found.sort(key=lambda one: (not one.is_known, one.start_ms))

@@ -43,7 +43,7 @@ PACKED_BYTES_MAX = 8 << 20  # one body of HTTP
 UNPACKED_BYTES_MAX = 64 << 20
 INTERVAL_MS = (100, 3_600_000)
 SHAPES_KNOWN_MAX = 32_768  # more nodes than that: shapes are read again now and then
-METRIC = re.compile(r"[a-z][a-z0-9_]{0,63}|report_[A-Za-z0-9_.:/-]{1,64}")
+METRIC = re.compile(r"(?!report_)[a-z][a-z0-9_]{0,63}|report_[A-Za-z0-9_.:/-]{1,64}")
 _UINT63 = (1 << 63) - 1
 
 Values = NDArray[np.float32]

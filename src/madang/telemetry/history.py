@@ -19,6 +19,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,7 +40,8 @@ log = logging.getLogger("madang.telemetry")
 DAY_MS = 86_400_000
 RESOLUTIONS = {"1m": MINUTE_MS, "1h": HOUR_MS}
 MEMORY = "512MB"  # of DuckDB; beyond it spills to disk
-THREADS = 2
+QUERY_THREADS = 2
+ROW_GROUP = 122_880  # rows; smaller ones make questions slower, of which each opens every group
 FILES_PER_SPAN_MAX = 6  # of one table and hour (of minutes) or day (of hours); more are merged
 SPAN_MS = {"1m": HOUR_MS, "1h": DAY_MS}
 _NAME = re.compile(r"([a-z]+)\.(\d+)-(\d+)\.(\d+)-(\d+)\.parquet", re.ASCII)
@@ -72,9 +74,8 @@ class History:
     def __init__(self, path: Path, retention: Retention) -> None:
         self.path = path
         self.retention = retention
-        self._lock = threading.Lock()  # of the list of parts, and of the first connection
+        self._lock = threading.Lock()  # of the list of parts
         self._parts: dict[str, list[Part]] = {}
-        self._connection: DuckDBPyConnection | None = None
 
     # -- files -------------------------------------------------------------------------------------
 
@@ -130,9 +131,9 @@ class History:
                 resolution, day_ms, rows.table, (first_ms, last_ms), (generation, generation)
             )
             columns, select = _columns(of_day)
-            with self._cursor() as cursor:
-                cursor.register("rows_here", columns)
-                self._copy(cursor, f"SELECT {select} FROM rows_here", part.path)
+            with self._session() as session:
+                session.register("rows_here", columns)
+                self._copy(session, f"SELECT {select} FROM rows_here", part.path)
             with self._lock:
                 self._parts.setdefault(resolution, []).append(part)
 
@@ -162,15 +163,16 @@ class History:
         )
         return Part(table, *times_ms, *generations, self.path / resolution / day / name)
 
-    def _copy(self, cursor: "DuckDBPyConnection", select: str, path: Path) -> None:
+    def _copy(self, session: "DuckDBPyConnection", select: str, path: Path) -> None:
         """Write what is selected: beside, durably, and then in its place."""
         import duckdb
 
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         beside = path.with_suffix(".part")
         try:
-            cursor.execute(
-                f"COPY ({select}) TO '{_quoted(beside)}' (FORMAT parquet, COMPRESSION zstd)"
+            session.execute(
+                f"COPY ({select}) TO '{_quoted(beside)}' (FORMAT parquet, "
+                f"COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
             )
             with open(beside, "rb") as written:
                 os.fsync(written.fileno())
@@ -189,18 +191,20 @@ class History:
         return count
 
     def _crowded(self) -> Iterator[tuple[str, list[Part]]]:
-        """Files of one span, none of another between them by generation."""
+        """Files of one span that should be one: those of a span that is over, and too many."""
         for resolution, span_ms in SPAN_MS.items():
             with self._lock:
                 parts = sorted(
                     self._parts.get(resolution, []),
                     key=lambda one: (one.table, one.first_ms // span_ms, one.begin),
                 )
-            for _, found in itertools.groupby(
+            newest: dict[str, int] = {one.table: one.first_ms // span_ms for one in parts}
+            for (table, span), found in itertools.groupby(
                 parts, key=lambda one: (one.table, one.first_ms // span_ms)
             ):
-                group = [one for one in found if one.last_ms // span_ms == one.first_ms // span_ms]
-                if len(group) > FILES_PER_SPAN_MAX:
+                group = [one for one in found if one.last_ms // span_ms == span]
+                is_over = span < newest[table] and _is_disjoint(group)
+                if len(group) > (1 if is_over else FILES_PER_SPAN_MAX):
                     yield resolution, group
 
     def _merge(self, resolution: str, group: Sequence[Part]) -> None:
@@ -209,16 +213,18 @@ class History:
         generations = min(one.begin for one in group), max(one.end for one in group)
         part = self._part(resolution, day_ms, group[0].table, times_ms, generations)
         files = ", ".join(f"'{_quoted(one.path)}'" for one in group)
-        with self._cursor() as cursor:
-            source = f"read_parquet([{files}], union_by_name=true)"
-            described = cursor.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
-            names = [row[0].removesuffix("_count") for row in described if row[0][-6:] == "_count"]
-            merged = "".join(f", {_merged(name)}" for name in names)
-            select = (
-                f"SELECT node, key, name, time_ms{merged} FROM {source} "
-                "GROUP BY node, key, name, time_ms ORDER BY node, key, name, time_ms"
-            )
-            self._copy(cursor, select, part.path)
+        source = f"read_parquet([{files}], union_by_name=true)"
+        with self._session() as session:
+            select = f"SELECT * FROM {source}"
+            if not _is_disjoint(group):
+                described = session.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+                counts = [row[0] for row in described if row[0].endswith("_count")]
+                merged = "".join(f", {_merged(name.removesuffix('_count'))}" for name in counts)
+                select = (
+                    f"SELECT node, key, name, time_ms{merged} FROM {source} "
+                    "GROUP BY node, key, name, time_ms ORDER BY node, key, name, time_ms"
+                )
+            self._copy(session, select, part.path)
         with self._lock:
             kept = [one for one in self._parts[resolution] if one not in group]
             self._parts[resolution] = [*kept, part]
@@ -311,10 +317,10 @@ class History:
             "JOIN wanted_here USING (node, key) "
             "WHERE name = ? AND time_ms >= ? AND time_ms < ?"
         )
-        with self._cursor() as cursor:
-            cursor.register("wanted_here", wanted)
+        with self._session(QUERY_THREADS) as session:
+            session.register("wanted_here", wanted)
             try:
-                found = cursor.execute(sql, [name, *window_ms]).fetchnumpy()
+                found = session.execute(sql, [name, *window_ms]).fetchnumpy()
             except duckdb.BinderException:  # no file has the metric
                 found = {}
             except duckdb.IOException:
@@ -322,30 +328,31 @@ class History:
                 found = {}
         return _points_of(found)
 
-    def _cursor(self) -> "DuckDBPyConnection":
-        with self._lock:
-            if self._connection is None:
-                import duckdb
+    @contextmanager
+    def _session(self, threads: int = 1) -> Iterator["DuckDBPyConnection"]:
+        """DuckDB for one errand: 10 ms to open, and all its memory is given back at the end."""
+        import duckdb
 
-                spill = self.path / "spill"
-                spill.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._connection = duckdb.connect(
-                    ":memory:",
-                    config={
-                        "threads": THREADS,
-                        "memory_limit": MEMORY,
-                        "temp_directory": str(spill),
-                        "autoinstall_known_extensions": "false",  # nothing from the network
-                        "autoload_known_extensions": "false",
-                    },
-                )
-            return self._connection.cursor()
+        spill = self.path / "spill"
+        spill.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "threads": threads,
+            "memory_limit": MEMORY,
+            "temp_directory": str(spill),
+            "autoinstall_known_extensions": "false",  # nothing from the network
+            "autoload_known_extensions": "false",
+        }
+        connection = duckdb.connect(":memory:", config=config)
+        try:
+            yield connection
+        finally:
+            connection.close()
 
-    def close(self) -> None:
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+
+def _is_disjoint(group: Sequence[Part]) -> bool:
+    """No two of them have rows of one time: they may be laid one behind the other."""
+    ordered = sorted(group, key=lambda one: one.first_ms)
+    return all(one.last_ms < other.first_ms for one, other in itertools.pairwise(ordered))
 
 
 def _part_of(path: Path) -> Part | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from madang.telemetry.frames import Frame, Signal, Subject
 from madang.telemetry.plans import Plan, block_of, clean, plan_of
 from madang.telemetry.reporters import Refused, Reporter
-from madang.telemetry.ring import Floats, Ring
+from madang.telemetry.ring import Ring
 from madang.telemetry.rollups import Late
 from madang.telemetry.signals import SignalRecord
 from madang.telemetry.stays import Stay, Stays
@@ -140,22 +140,8 @@ class Intake:
         if tick * self.ring.tick_ms < self.written_ms or not self.ring.holds(tick):
             self.late.append(Late(plan, tick, block))
         if is_first and tick <= self.ring.tick:
-            self._add_late(plan, tick, block)
+            self.stays.add_late(Late(plan, tick, block))
         return marks
-
-    def _add_late(self, plan: Plan, tick: int, block: Floats) -> None:
-        """To the quantiles of those that have folded the tick already."""
-        for part in plan.parts:
-            for row, column in enumerate(part.columns.tolist()):
-                key = part.table.keys[column]
-                if key is None or not self.stays.has_folded(part.table.name, key, tick):
-                    continue
-                values = {
-                    name: float(block[source[row]])
-                    for name, source in part.sources.items()
-                    if source[row] >= 0 and not np.isnan(block[source[row]])
-                }
-                self.stays.add_late(part.table.name, key, tick, values)
 
     def _plan(self, frame: Frame) -> Plan:
         key: object = frame.shape or (

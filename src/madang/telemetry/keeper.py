@@ -8,7 +8,7 @@ the next; a kill at any point leaves the state before it, and the journal from t
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -27,7 +27,7 @@ from madang.telemetry.stays import FOLD_TICKS, Stay
 log = logging.getLogger("madang.telemetry")
 
 FLUSH_MS = 30 * MINUTE_MS  # history is written this often, or when half of the ring is due
-FLUSH_CELLS_MAX = 3_000_000  # minutes × subjects × metrics at once: some 60 MB
+FLUSH_CELLS_MAX = 2_000_000  # minutes × subjects × metrics at once: some 100 MB for a second
 SETTLE_MS = 30_000  # what comes later than this after its minute is written beside
 STAYS_AT_ONCE = 64  # folded and packed under one hold of the lock
 LATE_USUAL = 20_000  # frames; more are written at once
@@ -47,7 +47,6 @@ class _Round:
     written_ms: int
     before_ms: int
     state: dict[str, Any]
-    packed: list[bytes] = field(default_factory=list)
 
 
 class Keeper:
@@ -173,7 +172,7 @@ class Keeper:
             if self._folded_tick < 0:
                 self._folded_tick = one.state["tick"]
             if one.state["tick"] - self._folded_tick >= FOLD_TICKS or last:
-                one.packed = list(self._folded())
+                self._write_quantiles(one)
                 self._folded_tick = one.state["tick"]
             self._write(one)
         except OSError as error:
@@ -261,6 +260,13 @@ class Keeper:
                 text = keeping.gathered_stays(some)
             yield keeping.packed(text)
 
+    def _write_quantiles(self, one: _Round) -> None:
+        with open(self.path / "quantiles" / f"live.{one.generation}", "wb") as file:
+            for block in self._folded():
+                file.write(len(block).to_bytes(4, "little"))
+                file.write(block)
+        one.state["quantiles"] = one.generation
+
     def _write(self, one: _Round) -> None:
         path = self.path
         for image in one.images:
@@ -272,19 +278,16 @@ class Keeper:
             keeping.append_signals(path / "signals", one.signals, one.generation)
         for stay in one.ended:
             keeping.write_ended(path / "quantiles", stay)
-        if one.packed:
-            whole = b"".join(len(block).to_bytes(4, "little") + block for block in one.packed)
-            (path / "quantiles" / f"live.{one.generation}").write_bytes(whole)
-            one.state["quantiles"] = one.generation
         self._write_slabs(one.slabs, one.generation)
         if one.late:
             for resolution, bucket_ms in (("1m", MINUTE_MS), ("1h", HOUR_MS)):
-                for rows in late_rows(one.late, self._intake.ring.tick_ms, bucket_ms):
+                for rows in late_rows(one.late, self._intake.ring, bucket_ms):
                     self._history.write(resolution, rows, one.generation + 1)
         keeping.write_whole(path / "state.json", json.dumps(one.state, separators=(",", ":")))
 
     def _write_slabs(self, slabs: list[Slab], generation: int) -> None:
-        for slab in slabs:
+        while slabs:
+            slab = slabs.pop(0)  # its memory is given back as soon as it is written
             for resolution, bucket_ms in (("1m", MINUTE_MS), ("1h", HOUR_MS)):
                 self._history.write(resolution, rows_of(slab, bucket_ms), generation)
 
@@ -313,12 +316,12 @@ class Keeper:
             if file.name not in named:
                 file.unlink(missing_ok=True)
         self.journal.forget_before(one.state["journal"])
-        if one.packed:
-            self._quantiles = one.generation
+        if one.state["quantiles"] != self._quantiles:
+            self._quantiles = one.state["quantiles"]
             for file in (self.path / "quantiles").glob("live.*"):
                 if file.name != f"live.{self._quantiles}":
                     file.unlink(missing_ok=True)
-        if one.slabs or one.late:
+        if one.written_ms > one.before_ms or one.late:
             self._history.merge()
         if now_ms - self._retained_ms >= HOUR_MS:
             self._retained_ms = now_ms

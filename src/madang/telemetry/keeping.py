@@ -102,6 +102,7 @@ def read_tick(path: Path, ring: Ring, tick: int) -> None:
     ring.touched[tick % TICKS] = True
     for table_name, used, planes in json.loads(bytes(rest[:length])):
         table = ring.tables[table_name]
+        heard = np.zeros(used, np.bool_)
         for name, dtype in planes:
             row = np.frombuffer(rest, dtype, used, at)
             at += row.nbytes
@@ -111,8 +112,10 @@ def read_tick(path: Path, ring: Ring, tick: int) -> None:
             plane = ring.plane_for(table_name, metric)
             if plane.dtype == row.dtype and used <= len(table.keys):
                 plane.array[tick % TICKS, :used] = row
-                heard = np.flatnonzero(row)
-                table.last_tick[heard] = np.maximum(table.last_tick[heard], tick)
+                heard |= row != 0
+        if used <= len(table.keys):
+            last = table.last_tick[:used]
+            last[heard] = np.maximum(last[heard], tick)
 
 
 # -- columns and state -----------------------------------------------------------------------------

@@ -75,6 +75,7 @@ class Histogram:
 class Sketch:
     """KLL: levels of float32 items, each of level h standing for 2^h values."""
 
+    __slots__ = ("_coins", "_levels", "count", "high", "low")
     is_exact = False
     mergeable = True
 

@@ -3,7 +3,7 @@
 Promises: a frame is taken once, also when it comes late, again, or after a restart. Of two agents
 by one name the newer one is heard; of the older one only what it said before the newer began. A
 clock that is more than a minute off is noticed and its frames are stamped with ours: when the
-sender tells its clock, when it is ahead, or when frames that come in real time lie behind.
+sender tells its clock, when it is ahead, or when frames that come in real time stay behind.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from typing import Any
 from madang.telemetry.frames import Frame
 
 CLOCK_OFF_MS = 60_000
+STEADY_MIN = 3  # fewer frames may be of a buffer, with pauses of ours between them
 SEQS_KEPT = 4_096  # eleven hours of frames of 10 s: what is older can't be told from what is new
 BOOTS_KEPT = 4
 OLD_MS = 7 * 86_400_000  # an agent's buffer holds hours; a week is a broken clock
@@ -49,6 +50,8 @@ class Boot:
     tick: int = -1  # of the frame `high`
     offset_ms: int = 0
     arrived_ms: int = 0
+    behind_ms: int = 0  # how far behind ours its newest frame was, if that came in real time
+    steady: int = 0  # so many of the newest came in real time, each as far behind as the one before
 
     def take(self, seq: int) -> bool:
         """False if it came before. Raises Refused where that can't be told any more."""
@@ -218,9 +221,13 @@ def _offset_ms(boot: Boot, frame: Frame, now_ms: int, told_ms: int | None, *, pa
     if told_ms is not None:
         return told_ms if abs(told_ms) > CLOCK_OFF_MS else 0
     behind_ms = now_ms - frame.at_ms
+    # What a buffer held comes faster than in real time: it falls behind less and less.
+    steady = paced and abs(behind_ms - boot.behind_ms) < frame.interval_ms
+    boot.steady = boot.steady + 1 if steady else 0
+    boot.behind_ms = behind_ms if paced else 0
     if paced and abs(behind_ms) <= CLOCK_OFF_MS:
         return 0
-    if behind_ms < -CLOCK_OFF_MS or (paced and behind_ms > CLOCK_OFF_MS):
+    if behind_ms < -CLOCK_OFF_MS or (boot.steady >= STEADY_MIN and behind_ms > CLOCK_OFF_MS):
         # As it is already known, within the jitter of its way here.
         near = boot.offset_ms and abs(behind_ms - boot.offset_ms) < CLOCK_OFF_MS
         return boot.offset_ms if near else behind_ms

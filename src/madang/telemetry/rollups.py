@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang.telemetry.plans import Plan
-from madang.telemetry.ring import TICKS, Floats, Ints, Key, Plane, Ring
+from madang.telemetry.ring import TICKS, Floats, Ints, Key, Plane, Ring, Table
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -123,34 +123,56 @@ class Late:
     block: Floats
 
 
-def late_rows(late: Sequence[Late], tick_ms: int, bucket_ms: int) -> list[Rows]:
-    """The same for frames that came late: to be added to what is written."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Matrix:
+    """What frames said of one table: `columns` of the ring and `ticks` (R,), per metric values."""
+
+    columns: Ints
+    ticks: Ints
+    values: Mapping[str, Floats]
+
+
+def matrices_of(late: Sequence[Late]) -> dict[str, Matrix]:
+    """Frames by table, in their order."""
     tables: dict[str, list[tuple[Late, int]]] = {}
     for one in late:
         for at, part in enumerate(one.plan.parts):
             tables.setdefault(part.table.name, []).append((one, at))
-    return [_late_table(name, parts, tick_ms, bucket_ms) for name, parts in tables.items()]
+    return {name: _matrix(parts) for name, parts in tables.items()}
 
 
-def _late_table(name: str, parts: Sequence[tuple[Late, int]], tick_ms: int, bucket_ms: int) -> Rows:
-    table = parts[0][0].plan.parts[parts[0][1]].table
-    columns = np.concatenate([one.plan.parts[at].columns for one, at in parts])
-    ticks = np.concatenate(
-        [np.full(len(one.plan.parts[at].columns), one.tick, np.int64) for one, at in parts]
-    )
-    buckets = ticks * tick_ms // bucket_ms
-    order = np.lexsort((buckets, columns))
-    columns, buckets = columns[order], buckets[order]
+def _matrix(parts: Sequence[tuple[Late, int]]) -> Matrix:
+    columns = [one.plan.parts[at].columns for one, at in parts]
+    ticks = [np.full(len(one.plan.parts[at].columns), one.tick, np.int64) for one, at in parts]
+    metrics = dict.fromkeys(m for one, at in parts for m in one.plan.parts[at].sources)
+    values = {
+        metric: np.concatenate([_values(one, at, metric) for one, at in parts])
+        for metric in metrics
+    }
+    return Matrix(np.concatenate(columns), np.concatenate(ticks), values)
+
+
+def late_rows(late: Sequence[Late], ring: Ring, bucket_ms: int) -> list[Rows]:
+    """Late frames rolled up: rows to be added to what is written."""
+    return [
+        _late_table(ring.tables[name], matrix, ring.tick_ms, bucket_ms)
+        for name, matrix in matrices_of(late).items()
+    ]
+
+
+def _late_table(table: Table, matrix: Matrix, tick_ms: int, bucket_ms: int) -> Rows:
+    buckets = matrix.ticks * tick_ms // bucket_ms
+    order = np.lexsort((buckets, matrix.columns))
+    columns, buckets = matrix.columns[order], buckets[order]
     is_first = np.ones(len(order), np.bool_)
     is_first[1:] = (columns[1:] != columns[:-1]) | (buckets[1:] != buckets[:-1])
     starts = np.flatnonzero(is_first)
-    stats = {}
-    for metric in dict.fromkeys(m for one, at in parts for m in one.plan.parts[at].sources):
-        values = np.concatenate([_values(one, at, metric) for one, at in parts])[order]
-        stats[metric] = _reduced(values[:, None], starts)
+    stats = {
+        metric: _reduced(values[order][:, None], starts) for metric, values in matrix.values.items()
+    }
     found, subject = np.unique(columns[starts], return_inverse=True)
     keys = [table.keys[column] or ("", "", "") for column in found.tolist()]
-    rows = Rows(name, keys, subject.astype(np.int64), buckets[starts] * bucket_ms, stats)
+    rows = Rows(table.name, keys, subject.astype(np.int64), buckets[starts] * bucket_ms, stats)
     kept = np.array([key[0] != "" for key in keys])  # a column that was freed meanwhile
     return _without_empty(rows.taken(kept[rows.subject]))
 

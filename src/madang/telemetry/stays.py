@@ -6,17 +6,20 @@ device of a gang can be compared with the others; the rest goes to one sketch pe
 """
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from madang.telemetry.frames import Subject
 from madang.telemetry.metrics import REPORT, metric_of
 from madang.telemetry.quantiles import BINS, Histogram, Sketch
 from madang.telemetry.ring import TICKS, VALUE, Floats, Ints, Ring
+from madang.telemetry.rollups import Late, Matrix, matrices_of
 
 FOLD_TICKS = 30
+LATE_AT_ONCE = 256  # frames
 METRICS_MAX = 96  # of one allocation; a job that reports more names has the first of them
 
 Device = tuple[str, int]
@@ -110,6 +113,7 @@ class Stays:
         self.live: dict[str, Stay] = {}
         self.by_device: dict[Device, list[Stay]] = {}
         self.is_restored = False
+        self._late: list[Late] = []
 
     def restore(self, stays: Iterable[Stay]) -> None:
         """Those that were live before a restart; the next `hold` says which still are."""
@@ -118,6 +122,8 @@ class Stays:
 
     def hold(self, held: Sequence[Held]) -> list[Stay]:
         """Take in who holds what; those that have ended, folded to their end."""
+        if self._late:
+            self._drain()
         now = {one.allocation: one for one in held}
         gone = [stay for id, stay in self.live.items() if id not in now]
         if self.is_restored:
@@ -146,6 +152,8 @@ class Stays:
 
     def fold(self, stays: Iterable[Stay]) -> None:
         """Take in all complete ticks that are not in yet."""
+        if self._late:
+            self._drain()
         groups: dict[int, list[Stay]] = {}
         for stay in stays:
             stay.folded = max(stay.folded, self.ring.oldest - 1)
@@ -157,6 +165,12 @@ class Stays:
             self._fold_members(group, ticks)
             for stay in group:
                 stay.folded = self.ring.tick
+
+    def fold_older_than(self, tick: int) -> None:
+        """Fold those of whom a tick before this one is not in yet."""
+        behind = [stay for stay in self.live.values() if stay.folded < tick]
+        if behind:
+            self.fold(behind)
 
     def _fold_devices(self, stays: Sequence[Stay], ticks: Ints) -> None:
         table = self.ring.tables["gpu"]
@@ -216,36 +230,58 @@ class Stays:
 
     # -- what came too late for its tick's fold ----------------------------------------------------
 
-    def has_folded(self, table: str, key: tuple[str, str, str], tick: int) -> bool:
-        """True iff a value of that tick would be missing in somebody's quantiles."""
-        return any(one.since <= tick <= one.folded for one in self._stays_of(table, key))
+    def add_late(self, late: Late) -> None:
+        """A frame whose tick somebody may have folded already. Many are added at once, and all
+        before the next fold.
+        """
+        self._late.append(late)
+        if len(self._late) >= LATE_AT_ONCE:
+            self._drain()
 
-    def add_late(
-        self, table: str, key: tuple[str, str, str], tick: int, values: Mapping[str, float]
-    ) -> None:
-        """Values of a subject at a tick that may have been folded already."""
-        for stay in self._stays_of(table, key):
-            if not stay.since <= tick <= stay.folded:
-                continue
-            for name, value in values.items():
-                named = REPORT + key[2] if name == VALUE else name
-                metric = metric_of(named)
-                if metric is None or not stay.has_room(named):
-                    continue
-                if metric.percent:
-                    bins = np.zeros((len(stay.devices), BINS), np.int64)
-                    bins[stay.devices.index((key[0], int(key[1]))), round(value)] = 1
-                    stay.add_bins(named, bins)
-                else:
-                    stay.sketch(named).add(np.array([value], np.float32))
+    def _drain(self) -> None:
+        late, self._late = self._late, []
+        for name, rows in matrices_of(late).items():
+            if name in ("gpu", "member", "report"):
+                self._add_rows(name, rows)
+
+    def _add_rows(self, name: str, rows: Matrix) -> None:
+        table = self.ring.tables[name]
+        found: dict[tuple[str, str], tuple[Stay, list[int], list[int]]] = {}
+        for row, (column, tick) in enumerate(
+            zip(rows.columns.tolist(), rows.ticks.tolist(), strict=True)
+        ):
+            key = table.keys[column]
+            for stay in self._stays_of(name, key) if key is not None else ():
+                if key is not None and stay.since <= tick <= stay.folded:
+                    whose = (stay.held.allocation, key[2])
+                    _, chosen, devices = found.setdefault(whose, (stay, [], []))
+                    chosen.append(row)
+                    is_gpu = name == "gpu"
+                    devices.append(stay.devices.index((key[0], int(key[1]))) if is_gpu else 0)
+        for (_, report), (stay, chosen, devices) in found.items():
+            for metric, values in rows.values.items():
+                named = REPORT + report if metric == VALUE else metric
+                _add_some(stay, named, values[chosen], np.array(devices))
 
     def _stays_of(self, table: str, key: tuple[str, str, str]) -> list[Stay]:
         if table == "gpu":
             return self.by_device.get((key[0], int(key[1])), [])
-        if table in ("member", "report"):
-            stay = self.live.get(key[1].rpartition("/")[0])
-            return [] if stay is None else [stay]
-        return []
+        stay = self.live.get(key[1].rpartition("/")[0])
+        return [] if stay is None else [stay]
+
+
+def _add_some(stay: Stay, name: str, values: Floats, devices: NDArray[np.int64]) -> None:
+    """Values (R,) of devices (R,) of the stay."""
+    metric = metric_of(name)
+    known = ~np.isnan(values)
+    if metric is None or not known.any() or not stay.has_room(name):
+        return
+    if metric.percent and metric.subject is Subject.GPU:
+        bins = np.zeros((len(stay.devices), BINS), np.int64)
+        np.add.at(bins, (devices[known], np.rint(values[known]).astype(np.int64)), 1)
+        stay.add_bins(name, bins)
+    else:
+        stay.sketch(name).add(values[known])
 
 
 def _add(stay: Stay, name: str, values: Floats) -> None:

@@ -37,6 +37,8 @@ log = logging.getLogger("madang.telemetry")
 
 LAG_MS = 1_000  # what is said of a tick is here by then, mostly
 SILENT_TICKS = 6  # a node that is silent for longer is not waited for
+FOLDS_LATE = 6  # half of the ring
+TICKS_TOLD_MAX = 6  # after a pause the watchers hear of so many, not of all that passed
 KEEP_MS = 10_000  # what is newer is in the journal, or lost with a kill
 LATE_MAX = 100_000  # frames that wait for history; beyond it senders are told to wait
 STAYS_ENDED_MAX = 64  # whose quantiles are at hand without a file
@@ -119,7 +121,6 @@ class Store:
             if self._is_open:
                 return
             self._is_open = True
-            self._kept_ms = now_ms
             if self.remote is not None and not (self.path / "state.json").exists():
                 self._began_ms = -(-now_ms // MINUTE_MS) * MINUTE_MS
             try:
@@ -148,7 +149,6 @@ class Store:
             except OSError:
                 log.exception("the newest telemetry could not be kept")
         self._keeper.journal.close()
-        self._history.close()
 
     # -- in ----------------------------------------------------------------------------------------
 
@@ -206,7 +206,7 @@ class Store:
             self.open(now_ms)
             due = self._due_tick(now_ms)
             if due > self.ring.tick:
-                done = range(max(self.ring.tick + 1, due - FOLD_TICKS), due + 1)
+                done = range(max(self.ring.tick + 1, due - TICKS_TOLD_MAX + 1), due + 1)
                 self.ring.begin(due)
                 self.ring.tick = due
                 heard = self._intake.heard
@@ -214,6 +214,8 @@ class Store:
                 if due - self._swept_tick >= FOLD_TICKS:
                     self._swept_tick = due
                     self.ring.sweep()
+                    # The keeper folds as it keeps; where it can not, nothing is lost yet.
+                    self._stays.fold_older_than(due - FOLDS_LATE * FOLD_TICKS)
         for tick in done:
             for watcher in list(self.watchers):
                 try:

@@ -5,6 +5,9 @@ other side of the wire would have understood.
 """
 
 import logging
+import math
+import os
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from madang.telemetry.out import destination
+from madang.telemetry.out import writer as writer_module
 from madang.telemetry.out.blocks import Fact
 from madang.telemetry.out.destination import pause_s
+from madang.telemetry.out.protobuf import Encoder
 from madang.telemetry.out.settings import Access, Destination, OutSettings, Selection
 from madang.telemetry.out.totals import Totals
 from madang.telemetry.out.writer import Writer
@@ -260,6 +265,51 @@ def test_secrets_come_from_files_are_renewed_without_a_restart_and_never_logged(
     assert "-secret" not in caplog.text
 
 
+def test_a_disk_that_is_full_for_a_while_costs_only_what_came_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = ticks(nodes=2, gpus=2, count=9)
+    with receiving() as received, writing(tmp_path, hot(received)) as writer:
+        writer.take(frames[:6])
+        write, opened = os.write, os.open
+
+        def full(*arguments: object) -> int:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "write", full)
+        writer.take([frame("late", 0, BEGIN_MS, {"node_load": [1.0]})])
+        monkeypatch.setattr(os, "open", full)
+        writer.take(frames[6:8])
+        assert writer.spool.lost_samples == 1 + 2 * 4
+        monkeypatch.setattr(os, "write", write)
+        monkeypatch.setattr(os, "open", opened)
+        writer.take(frames[8:])
+        writer.take([frame("late", 1, BEGIN_MS + 1, {"node_load": [2.0]})])
+        received.wait_for(16 * 4 + 1)
+        until(lambda: writer.senders[0].lag_bytes == 0)
+
+    assert writer.queued == len(received.samples) == 16 * 4 + 1
+    assert [value for _, _, value in received.named("madang_node_load")] == [2.0]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", "비밀".encode()])
+def test_a_secret_that_cannot_be_sent_is_no_end_of_the_sender(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "token").write_bytes(content)
+    access = Access(token_file=tmp_path / "token")
+    with (
+        receiving() as received,
+        writing(tmp_path / "out", hot(received, access=access)) as writer,
+    ):
+        writer.take(ticks(1, 1, 1))
+        until(lambda: "the secret's file" in writer.senders[0].counts.trouble)
+        (tmp_path / "token").write_text("good")
+        received.wait_for(2)
+
+    assert "비밀" not in caplog.text
+
+
 def test_a_user_and_a_password_go_as_basic(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("pass:word\n")
     access = Access(user="vm", password_file=tmp_path / "password")
@@ -282,3 +332,42 @@ def test_pauses_grow_and_are_never_all_the_same() -> None:
     assert pauses[0] >= least / 2
     assert pauses[-1] == most * 0.75
     assert pause_s(3, 0.1) < pause_s(3, 0.9) <= most
+
+
+def test_a_series_of_figures_that_ends_is_told_to_have_ended_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = [("job", "a-1")]
+    looks = iter(range(BEGIN_MS, BEGIN_MS + 10_000_000, 1_000))
+
+    def facts() -> list[Fact]:
+        at_ms = next(looks)
+        up = Fact("madang_out_up", (), at_ms, 1.0)
+        return [up, *(Fact("madang_gpu_held", (pair,), at_ms, 1.0) for pair in held)]
+
+    monkeypatch.setattr(writer_module, "SYNC_EVERY_S", 0.01)
+    with receiving() as received:
+        settings = OutSettings(destinations=(hot(received),), figures_every_s=0.0)
+        writer = Writer(tmp_path, settings, Totals(), facts=facts)
+        writer.open()
+        until(lambda: len(received.named("madang_gpu_held")) >= 2)
+        held[:] = [("job", "b-2")]
+        until(
+            lambda: any(labels["job"] == "b-2" for labels, *_ in received.named("madang_gpu_held"))
+        )
+        count = len(received.named("madang_out_up"))
+        until(lambda: len(received.named("madang_out_up")) >= count + 3)
+        writer.close()
+
+    of_job: dict[str, list[float]] = {"a-1": [], "b-2": []}
+    for labels, _, value in received.named("madang_gpu_held"):
+        of_job[labels["job"]].append(value)
+    assert math.isnan(of_job["a-1"][-1])
+    assert of_job["a-1"][:-1] == [1.0] * (len(of_job["a-1"]) - 1)
+    assert set(of_job["b-2"]) == {1.0}
+
+
+def test_the_mark_of_an_ended_series_is_the_one_that_prometheus_knows() -> None:
+    plain = Encoder({}).facts([Fact("madang_x", (), BEGIN_MS, math.nan)])
+
+    assert struct.pack("<Q", 0x7FF0000000000002) in plain

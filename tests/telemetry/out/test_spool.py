@@ -126,6 +126,25 @@ def test_a_full_disk_loses_the_newest_says_so_and_leaves_the_rest_whole(
     assert spool.lost_samples == 5
 
 
+def test_a_segment_that_cannot_be_begun_leaves_the_old_one_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, MIB)
+    spool.append([(2, b"before", 1)])
+    opened = os.open
+
+    def full(*arguments: object, **more: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(OSError, match="No space"):
+        spool.roll()
+    monkeypatch.setattr(os, "open", opened)
+    spool.append([(2, b"after", 1)])
+
+    assert [record.payload for record in all_of(spool)] == [b"before", b"after"]
+
+
 @pytest.mark.crash
 def test_what_append_returned_from_survives_kill_9(tmp_path: Path) -> None:
     program = (

@@ -73,7 +73,7 @@ function useDrawn(spec: Spec, width: number, height: number): Drawn | null {
   }, [still ? all.places.version : all, still ? null : quotas, spec.group, width, height]);
   const rows = laid?.rows ?? null;
   const shown = useMemo(() => (rows ? coarseUnits(all, rows) : all), [rows, all]);
-  const values = useMemo(() => (rows ? coarseBytes(bytes, rows) : bytes), [rows, bytes]);
+  const values = useMemo(() => (rows ? coarseBytes(all, bytes, rows) : bytes), [rows, bytes]);
   return laid && { ...laid, units: shown, bytes: values };
 }
 

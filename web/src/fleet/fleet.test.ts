@@ -233,7 +233,7 @@ describe('groups', () => {
     expect([many.count, stateAt(many, 0), stateAt(many, 1)]).toEqual([2, 'faulty', 'free']);
     expect([jobAt(many, 0), jobAt(many, 1)]).toEqual(['j-1', null]);
     expect(countStates(many)).toMatchObject({ faulty: 2, free: 2 });
-    const means = coarseBytes(util(10, 21, MISSING, MISSING).bytes, rows).get('util');
+    const means = coarseBytes(some, util(10, 21, MISSING, MISSING).bytes, rows).get('util');
     expect([...means!]).toEqual([16, MISSING]);
   });
 

@@ -287,30 +287,48 @@ const sizeOf = (group: Group): number => {
   return size;
 };
 
-function piece(group: Group, size: number, s: Steps, width: number): Piece {
+/** How many rows of squares a piece has: half as high as wide at most, 8 unless it is too wide. */
+function rowsOf(size: number, s: Steps, width: number): number {
   const columnsMax = Math.max(1, Math.floor((width - s.u) / s.p) + 1);
   let rows = 1;
   while (rows < 8 && rows * rows * 2 < size) rows *= 2;
-  rows = Math.max(rows, Math.ceil(size / columnsMax));
-  return { group, rows, columns: Math.ceil(size / rows) };
+  return Math.max(rows, Math.ceil(size / columnsMax));
 }
 
 function shelf(draw: Drawing, sizes: readonly number[]): Layout {
-  const { box, groups } = draw;
-  const total = groups.reduce((sum, group) => sum + sizeOf(group), 0);
-  const u = sizes.find((size) => {
-    const s = steps(size, box.grain);
-    // What cannot fit by its area is not laid out to find that: 100,000 devices have 60 sizes to try.
-    if (total * s.u * s.u > box.width * box.height) return false;
-    return shelve(draw, s, false).height <= box.height;
-  });
-  return shelve(draw, steps(u ?? UNIT_MIN, draw.box.grain), true);
+  const { box } = draw;
+  const counts = Int32Array.from(draw.groups, sizeOf);
+  const u = sizes.find((size) => fitsShelf(counts, steps(size, box.grain), box));
+  return shelve(draw, steps(u ?? UNIT_MIN, box.grain));
 }
 
-function shelve(draw: Drawing, s: Steps, write: boolean): Layout {
-  const { box, x, y, frames } = draw;
+const shelfGap = (s: Steps, grain: number): number => {
   const [least, most] = SHELF_GAP;
-  const gap = snap(Math.max(least, Math.min(most, 1.5 * s.u), s.nodeGap), box.grain);
+  return snap(Math.max(least, Math.min(most, 1.5 * s.u), s.nodeGap), grain);
+};
+
+/** What `shelve` would need, without doing it: 10,000 jobs have 60 sizes to try. */
+function fitsShelf(counts: Int32Array, s: Steps, box: Box): boolean {
+  const gap = shelfGap(s, box.grain);
+  let [left, top, tall, labelled] = [0, 0, 0, false];
+  for (const count of counts) {
+    const rows = rowsOf(count, s, box.width);
+    const width = span(Math.ceil(count / rows), s);
+    if (left > 0 && left + width > box.width) {
+      top += (labelled ? LABEL : 0) + tall + gap;
+      if (top > box.height) return false;
+      [left, tall, labelled] = [0, 0, false];
+    }
+    left += width + gap;
+    tall = Math.max(tall, span(rows, s));
+    labelled ||= width >= LABEL_WIDTH_MIN;
+  }
+  return top + (labelled ? LABEL : 0) + tall <= box.height;
+}
+
+function shelve(draw: Drawing, s: Steps): Layout {
+  const { box, x, y, frames } = draw;
+  const gap = shelfGap(s, box.grain);
   let left = 0;
   let top = 0;
   let rowHeight = 0;
@@ -318,7 +336,7 @@ function shelve(draw: Drawing, s: Steps, write: boolean): Layout {
   const flush = (): void => {
     const labelled = row.some(({ piece: one }) => span(one.columns, s) >= LABEL_WIDTH_MIN);
     const label = labelled ? LABEL : 0;
-    if (write) for (const one of row) place(one.piece, one.left, top + label, label);
+    for (const one of row) place(one.piece, one.left, top + label, label);
     top += row.length ? label + rowHeight + gap : 0;
     row = [];
     left = 0;
@@ -336,7 +354,9 @@ function shelve(draw: Drawing, s: Steps, write: boolean): Layout {
     });
   };
   for (const group of draw.groups) {
-    const one = piece(group, sizeOf(group), s, box.width);
+    const size = sizeOf(group);
+    const rows = rowsOf(size, s, box.width);
+    const one = { group, rows, columns: Math.ceil(size / rows) };
     const width = span(one.columns, s);
     if (left > 0 && left + width > box.width) flush();
     row.push({ piece: one, left });

@@ -231,7 +231,7 @@ interface Draft {
   /** Rows of one node each, in the order of rows. */
   cells: number[][];
   size: number;
-  models: Set<string>;
+  models: string[];
 }
 
 /** `codeOf` gives each row a small number; equal numbers are one group. */
@@ -246,11 +246,12 @@ function gather(
     const code = codeOf(row);
     const node = units.node[row]!;
     let draft = drafts[code];
-    if (!draft) draft = drafts[code] = { key: keyOf(code), cells: [], size: 0, models: new Set() };
+    if (!draft) draft = drafts[code] = { key: keyOf(code), cells: [], size: 0, models: [] };
     if (open[code] !== node || !draft.cells.length) {
       draft.cells.push([]);
       open[code] = node;
-      draft.models.add(units.nodes[node]!.model);
+      const { model } = units.nodes[node]!;
+      if (!draft.models.includes(model)) draft.models.push(model);
     }
     draft.cells.at(-1)!.push(row);
     draft.size++;
@@ -277,12 +278,16 @@ function coded<T>(values: readonly T[], nameOf: (value: T) => string): [Int32Arr
 function titled(draft: Draft, units: Units, more: Partial<Titled> = {}): Titled {
   const rank = rankOf(units.places);
   const at = (cell: readonly number[]): number => rank[units.node[cell[0]!]!]!;
+  const { cells } = draft;
+  if (cells.some((cell, i) => i > 0 && at(cell) < at(cells[i - 1]!))) {
+    cells.sort((a, b) => at(a) - at(b));
+  }
   return {
     key: draft.key,
     title: draft.key,
     note: '',
-    models: [...draft.models].filter(Boolean).sort(byName),
-    cells: draft.cells.sort((a, b) => at(a) - at(b)),
+    models: draft.models.filter(Boolean).sort(byName),
+    cells,
     ...more,
   };
 }
@@ -367,15 +372,22 @@ function byProject(units: Units, quotas: Quotas): Grouping {
   drafts.sort((a, b) => loose(a) - loose(b) || b.size - a.size || byName(a.key, b.key));
   const groups = drafts.map((draft) => {
     const group = titled(draft, units);
-    const rows = group.cells.flat();
-    // Jobs side by side, so that each stays one patch of colour.
-    rows.sort(
-      (a, b) => units.job[a]! - units.job[b]! || units.state[a]! - units.state[b]! || a - b,
-    );
+    const rows = sideBySide(units, group.cells.flat());
     const quota = quotas.of(draft.key);
     return { ...group, cells: [rows], ...(quota === null ? {} : { quota }) };
   });
   return { shape: 'bars', groups };
+}
+
+const ROWS_MAX = 2 ** 20;
+
+/** Jobs side by side, so that each stays one patch of colour; then states, then rows. */
+function sideBySide(units: Units, rows: readonly number[]): number[] {
+  const keys = Float64Array.from(
+    rows,
+    (row) => ((units.job[row]! + 1) * 16 + units.state[row]!) * ROWS_MAX + row,
+  );
+  return Array.from(keys.sort(), (key) => key % ROWS_MAX);
 }
 
 // -- many: below 3 px a square becomes its node -----------------------------------------------------
@@ -410,29 +422,43 @@ export function coarse(units: Units, grouping: Grouping): { grouping: Grouping; 
   return { grouping: { ...grouping, groups }, rows };
 }
 
-const stills = new WeakMap<Behind, Pick<Units, 'node' | 'slot' | 'weight'>>();
+interface Still extends Pick<Units, 'node' | 'slot' | 'weight'> {
+  /** The devices behind square i are flat[start[i]] to flat[start[i + 1] - 1]. */
+  flat: Int32Array;
+  start: Int32Array;
+}
+
+const stills = new WeakMap<Behind, Still>();
+
+function stillOf(units: Units, rows: Behind): Still {
+  const known = stills.get(rows);
+  if (known) return known;
+  const start = new Int32Array(rows.length + 1);
+  rows.forEach((part, at) => (start[at + 1] = start[at]! + part.length));
+  const flat = new Int32Array(start.at(-1) ?? 0);
+  rows.forEach((part, at) => flat.set(part, start[at]));
+  const first = (of: Int32Array): Int32Array => Int32Array.from(rows, (part) => of[part[0]!]!);
+  const weight = Int32Array.from(rows, (part) => part.length);
+  const still = { node: first(units.node), slot: first(units.slot), weight, flat, start };
+  stills.set(rows, still);
+  return still;
+}
 
 /** One row for the devices behind it: their worst state, the first one's job. */
 export function coarseUnits(units: Units, rows: Behind): Units {
-  let still = stills.get(rows);
-  if (!still) {
-    const first = (of: Int32Array): Int32Array => Int32Array.from(rows, (part) => of[part[0]!]!);
-    const weight = Int32Array.from(rows, (part) => part.length);
-    still = { node: first(units.node), slot: first(units.slot), weight };
-    stills.set(rows, still);
-  }
+  const { node, slot, weight, flat, start } = stillOf(units, rows);
   const state = new Uint8Array(rows.length);
   const job = new Int32Array(rows.length).fill(-1);
   for (let at = 0; at < rows.length; at++) {
-    let worst = units.state[rows[at]![0]!]!;
-    for (const row of rows[at]!) {
-      const code = units.state[row]!;
+    let worst = units.state[flat[start[at]!]!]!;
+    for (let i = start[at]!; i < start[at + 1]!; i++) {
+      const code = units.state[flat[i]!]!;
       if (WORSE[code]! < WORSE[worst]!) worst = code;
-      if (job[at]! < 0) job[at] = units.job[row]!;
+      if (job[at]! < 0) job[at] = units.job[flat[i]!]!;
     }
     state[at] = worst;
   }
-  return { ...units, ...still, count: rows.length, state, job };
+  return { ...units, node, slot, weight, count: rows.length, state, job };
 }
 
 /** Runs of devices of one node and one job, for a cell that may span many nodes. */
@@ -448,24 +474,31 @@ function parts(units: Units, cell: readonly number[]): number[][] {
   return found;
 }
 
-/** Means of what the devices behind each coarse row report. */
-export function coarseBytes(bytes: Bytes, rows: Behind): Bytes {
-  const out = new Map<string, Uint8Array>();
-  for (const [name, column] of bytes) {
-    if (name === 'state' || name === 'job') continue;
-    const means = new Uint8Array(rows.length);
-    for (let at = 0; at < rows.length; at++) {
-      let sum = 0;
-      let seen = 0;
-      for (const row of rows[at]!) {
-        const byte = column[row]!;
-        if (byte === MISSING) continue;
-        sum += byte;
-        seen++;
-      }
-      means[at] = seen ? Math.round(sum / seen) : MISSING;
+/** Means of what the devices behind each square report; each column worked out when it is needed. */
+export function coarseBytes(units: Units, bytes: Bytes, rows: Behind): Bytes {
+  const { flat, start } = stillOf(units, rows);
+  const made = new Map<string, Uint8Array | undefined>();
+  return {
+    get: (name) => {
+      const column = bytes.get(name);
+      if (column && !made.has(name)) made.set(name, meansOf(column, flat, start));
+      return made.get(name);
+    },
+  };
+}
+
+function meansOf(column: Uint8Array, flat: Int32Array, start: Int32Array): Uint8Array {
+  const means = new Uint8Array(start.length - 1);
+  for (let at = 0; at < means.length; at++) {
+    let sum = 0;
+    let seen = 0;
+    for (let i = start[at]!; i < start[at + 1]!; i++) {
+      const byte = column[flat[i]!]!;
+      if (byte === MISSING) continue;
+      sum += byte;
+      seen++;
     }
-    out.set(name, means);
+    means[at] = seen ? Math.round(sum / seen) : MISSING;
   }
-  return out;
+  return means;
 }

@@ -116,7 +116,9 @@ export const sameRows = (a: Units, b: Units): boolean =>
 // -- readings ---------------------------------------------------------------------------------------
 
 /** Columns of bytes by the field's name; of a coarse picture, means over each row's devices. */
-export type Bytes = ReadonlyMap<string, Uint8Array>;
+export interface Bytes {
+  get: (name: string) => Uint8Array | undefined;
+}
 
 export const valueOf = (field: Field, byte: number | undefined): number =>
   byte === undefined || byte === field.missing ? NaN : field.low + field.step * byte;

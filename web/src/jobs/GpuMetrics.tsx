@@ -255,3 +255,28 @@ function AddMetric(props: {
     </label>
   );
 }
+
+const GLANCE_HEIGHT = 84;
+
+/** How busy its devices have been, for the overview; nothing where no sensor speaks. */
+export function Glance({ job }: { job: JobView }) {
+  const span = useSpan(job);
+  const { heat } = useHeat(job, FIRST[0], span, 'mean');
+  if (!heat?.lines.length || !heat.times.length) return null;
+  const title = metricText(FIRST[0]).text;
+  return (
+    <article class="strip">
+      <header class="strip-head">
+        <h2>{title}</h2>
+        <span class="grow" />
+        <Scale heat={heat} />
+        <a class="quiet-link" href={`/jobs/${encodeURIComponent(job.id)}/diagnose`}>
+          {t('job.diagnose')}
+        </a>
+      </header>
+      <Sentence heat={heat} />
+      <HeatStrip title={title} heat={heat} order="rank" height={GLANCE_HEIGHT} span={span} />
+      <TimeAxis fromMs={span.fromMs} toMs={span.toMs} />
+    </article>
+  );
+}

@@ -13,6 +13,7 @@ import { ago, clock, duration, figure, mib, percent, quoted } from '../format';
 import { t } from '../i18n';
 import { VirtualTable, type Column } from '../ui/VirtualTable';
 import { seatText, startText } from '../words';
+import { Glance } from './GpuMetrics';
 import { LogPreview, MetricsPreview } from './Preview';
 
 const WHY_MS = 5_000;
@@ -24,6 +25,7 @@ export function OverviewTab({ job }: { job: JobView }) {
       <Breaks job={job} now={nowMs.value} />
       <div class="overview">
         <div class="overview-main">
+          {job.running_ms > 0 && job.gpus > 0 && <Glance job={job} />}
           {job.running_ms > 0 && <MetricsPreview job={job} />}
           <section class="members">
             <h2>{t('job.members')}</h2>

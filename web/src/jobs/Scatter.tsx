@@ -85,36 +85,37 @@ export function Scatter({ x, y }: { x: Heat; y: Heat }) {
   const at = plot.dots.find((dot) => dot.key === cursor.value?.key);
   const names = { x: metricText(x.metric).text, y: metricText(y.metric).text };
   return (
-    <div
-      class="scatter"
-      ref={host}
-      style={{ height: `${HEIGHT}px` }}
-      onPointerMove={(event) => {
-        const dot = nearest(event);
-        const atMs = cursor.peek()?.atMs ?? x.times.at(-1) ?? 0;
-        cursor.value = dot ? { key: dot.key, atMs } : null;
-      }}
-      onPointerLeave={() => (cursor.value = null)}
-    >
-      <canvas
-        ref={canvas}
-        role="img"
-        aria-label={t('diagnose.scatterLabel', { ...names, n: plot.dots.length })}
-      />
-      <span class="scatter-y high">{quantity(plot.y.high, y.unit)}</span>
-      <span class="scatter-y low">{quantity(plot.y.low, y.unit)}</span>
-      <span class="scatter-x low">{quantity(plot.x.low, x.unit)}</span>
-      <span class="scatter-x name">{names.x}</span>
-      <span class="scatter-x high">{quantity(plot.x.high, x.unit)}</span>
-      {at && (
-        <div class={`scatter-tip ${at.y > (plot.y.low + plot.y.high) / 2 ? 'low' : ''}`}>
-          <span class="mono">{at.label}</span>
-          <span>
-            {quantity(at.x, x.unit)}, {quantity(at.y, y.unit)}
-          </span>
-        </div>
-      )}
-    </div>
+    <>
+      <div
+        class="scatter"
+        ref={host}
+        style={{ height: `${HEIGHT}px` }}
+        onPointerMove={(event) => {
+          const dot = nearest(event);
+          const atMs = cursor.peek()?.atMs ?? x.times.at(-1) ?? 0;
+          cursor.value = dot ? { key: dot.key, atMs } : null;
+        }}
+        onPointerLeave={() => (cursor.value = null)}
+      >
+        <canvas
+          ref={canvas}
+          role="img"
+          aria-label={t('diagnose.scatterLabel', { ...names, n: plot.dots.length })}
+        />
+        <span class="scatter-y high">{quantity(plot.y.high, y.unit)}</span>
+        <span class="scatter-y low">{quantity(plot.y.low, y.unit)}</span>
+        <span class="scatter-x low">{quantity(plot.x.low, x.unit)}</span>
+        <span class="scatter-x name">{names.x}</span>
+        <span class="scatter-x high">{quantity(plot.x.high, x.unit)}</span>
+      </div>
+      <p class="scatter-at">
+        {at && (
+          <>
+            <span class="mono">{at.label}</span>: {quantity(at.x, x.unit)}, {quantity(at.y, y.unit)}
+          </>
+        )}
+      </p>
+    </>
   );
 }
 

@@ -194,12 +194,14 @@ describe('the time shown', () => {
     );
   });
 
-  test('steps back by half, not before the beginning, and forward until it is live again', () => {
-    const back = moved(at(''), -1, begin, now)!;
-    expect(at('').fromMs - back.fromMs).toBe(1_800_000);
-    const first = moved({ ...at(''), fromMs: begin, toMs: begin + 3_600_000 }, -1, begin, now)!;
-    expect(first.fromMs).toBe(begin);
-    expect(moved(at(''), 1, begin, now)).toBeNull();
+  test('steps by half, not before the beginning and not beyond the end', () => {
+    const back = moved(at(''), -1, begin, now);
+    expect([at('').fromMs - back.fromMs, back.isLast]).toEqual([1_800_000, false]);
+    const first = { ...at(''), fromMs: begin, toMs: begin + 3_600_000 };
+    expect(moved(first, -1, begin, now).fromMs).toBe(begin);
+    const again = moved({ ...at(''), ...back }, 1, begin, now);
+    expect([again.fromMs, again.toMs, again.isLast]).toEqual([at('').fromMs, at('').toMs, true]);
+    expect(moved(at(''), 1, begin, now).toMs).toBe(at('').toMs);
   });
 
   test('marks are on whole minutes, few, and inside', () => {

@@ -49,17 +49,20 @@ function stepped(fromMs: number, toMs: number): { fromMs: number; toMs: number; 
   return { fromMs: Math.floor((end - length) / stepMs) * stepMs, toMs: end, stepMs };
 }
 
-/** The span moved by half its length: what `[` and `]` do. Null when it reaches the present again. */
+/** The span moved by half its length, within the job's time: what `[` and `]` do. */
 export function moved(
   span: Span,
   direction: -1 | 1,
   beginMs: number,
   endMs: number,
-): { fromMs: number; toMs: number } | null {
+): { fromMs: number; toMs: number; isLast: boolean } {
+  const { stepMs } = span;
   const length = span.toMs - span.fromMs;
-  const by = Math.round(length / 2 / span.stepMs) * span.stepMs * direction;
-  const fromMs = Math.max(Math.min(beginMs, span.fromMs), span.fromMs + by);
-  return fromMs + length >= endMs + span.stepMs ? null : { fromMs, toMs: fromMs + length };
+  const by = Math.round(length / 2 / stepMs) * stepMs * direction;
+  const last = Math.ceil(endMs / stepMs) * stepMs - length;
+  const wanted = Math.max(Math.min(beginMs, span.fromMs), span.fromMs + by);
+  const fromMs = Math.min(wanted, last);
+  return { fromMs, toMs: fromMs + length, isLast: wanted >= last };
 }
 
 /** Times on a clock's marks, for an axis with room for `most` of them. */

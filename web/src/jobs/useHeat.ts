@@ -80,11 +80,13 @@ export function useMetricNames(): readonly MetricName[] {
 export function useTimeKeys(job: JobView, span: Span): void {
   useEffect(() => {
     const beginMs = job.running_ms || job.submitted_ms;
-    const endMs = job.ended_ms || nowMs.peek();
     const show = (to: { fromMs: number; toMs: number } | null): void =>
       setQuery({ from: to ? String(to.fromMs) : null, to: to ? String(to.toMs) : null });
     timeKeys.value = {
-      step: (direction) => show(moved(span, direction, beginMs, endMs)),
+      step: (direction) => {
+        const to = moved(span, direction, beginMs, job.ended_ms || nowMs.peek());
+        show(isLive(job) && to.isLast ? null : to);
+      },
       toggleLive: () => show(span.follows ? span : null),
     };
     return () => {

@@ -17,6 +17,7 @@ from madang.telemetry.ring import TICKS, Ring
 Values = NDArray[np.float32]
 
 INDEX_MAX = 1 << 12  # devices of a node
+LATE_TICKS = 3  # so many ticks later a silent device is unknown
 
 # Nominal board power by model, where no limit is read: NVIDIA's data sheets, SXM where it exists.
 BOARD_W = {
@@ -68,7 +69,9 @@ class Sensors(Protocol):
 
 
 class RingSensors:
-    """The newest complete tick of the store's ring."""
+    """The newest complete tick of the store's ring. A device that was silent in it keeps what it
+    said in one of the few ticks before: nodes report when they can.
+    """
 
     def __init__(self, ring: Ring) -> None:
         self._ring = ring
@@ -79,14 +82,14 @@ class RingSensors:
 
     def read(self, devices: Devices) -> Mapping[str, Values]:
         rows = self._rows_of(devices)
-        found = {field.metric: self._column(field.metric, rows) for field in SENSORS}
+        found = {field.metric: self._lately(field.metric, rows) for field in SENSORS}
         memory = found["gpu_memory_used_percent"]
         if np.isnan(memory).all():  # only MiB are read here
-            used = self._column("gpu_memory_used_mib", rows)
+            used = self._lately("gpu_memory_used_mib", rows)
             found["gpu_memory_used_percent"] = used * _share(devices.memory_mib)
-        limit = self._column("gpu_power_limit_w", rows)
+        limit = self._lately("gpu_power_limit_w", rows)
         limit = np.where(np.isnan(limit), devices.limit_w, limit).astype(np.float32)
-        found["gpu_power_percent"] = self._column("gpu_power_w", rows) * _share(limit)
+        found["gpu_power_percent"] = self._lately("gpu_power_w", rows) * _share(limit)
         return {metric: values for metric, values in found.items() if not np.isnan(values).all()}
 
     def quiet_since_ms(self, devices: Devices, most_percent: float) -> NDArray[np.int64]:
@@ -100,6 +103,16 @@ class RingSensors:
                 break
             since[quiet] = self._ring.time_ms(tick)
         return since
+
+    def _lately(self, metric: str, rows: NDArray[np.int64]) -> Values:
+        newest = self._ring.tick
+        out = self._column(metric, rows, newest)
+        for tick in range(newest - 1, newest - LATE_TICKS - 1, -1):
+            silent = np.isnan(out)
+            if tick < 0 or not silent.any():
+                break
+            out[silent] = self._column(metric, rows, tick)[silent]
+        return out
 
     def _column(self, metric: str, rows: NDArray[np.int64], tick: int | None = None) -> Values:
         values = self._ring.column(metric, tick)

@@ -34,7 +34,7 @@ from madang.wire.jobs import duration_ms
 
 REFUSED_SHOWN_MAX = 100
 PAUSE_MS_MAX = 2_000
-STEPS_USUAL = 300  # a chart's width in points
+STEPS_USUAL = 361  # an hour, tick by tick
 STEPS_MS = tuple(
     1000 * s
     for s in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400)

@@ -9,7 +9,6 @@ left out, and nodes have their mean, least and greatest instead (`madang_node_gp
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +35,7 @@ LABELS_LIVE_S = 300.0
 DIGITS = 7  # of a float32
 DIGITS_TOTAL = 15  # of a float64
 
-Floats = NDArray[np.float32]
+Floats64 = NDArray[np.float64]
 
 
 def wants_open_metrics(accept: str) -> bool:
@@ -119,14 +118,6 @@ def labels_text(labels: Iterable[tuple[str, str]]) -> str:
 # -- the fleet's sensors ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Samples of a metric at one tick: `keys` (node, key), `values` alike."""
-
-    keys: Sequence[tuple[str, str]]
-    values: NDArray[np.float64]
-
-
 class Sensors:
     """Writes what the ring holds at its newest complete tick. One thread at a time."""
 
@@ -137,56 +128,86 @@ class Sensors:
         subjects_max: int,
         group_of: GroupOf = no_group,
     ) -> None:
-        self._group_of = group_of
         self._ring = ring
         self._totals = totals
         self._subjects_max = subjects_max
-        self._labels_s = 0.0
+        self._group_of = group_of
         self._labels: dict[tuple[str, tuple[str, str]], str] = {}
+        self._labels_s = 0.0
+        self._units: tuple[int, list[str]] = (-1, [])  # their version, labels in their order
 
     def write(self, text: Text) -> None:
         """All families that something is known of."""
-        left_out: dict[str, int] = {}
         now_s = time.monotonic()
         if now_s - self._labels_s > LABELS_LIVE_S:
             self._labels.clear()  # members come and go, and nodes change their group
+            self._units = (-1, [])
             self._labels_s = now_s
+        left_out: dict[str, int] = {}
+        self._write_gpus(text, left_out)
+        counted: dict[str, dict[tuple[str, str, str], float]] = {}
         for metric in METRICS.values():
-            rows = self._rows(metric)
-            if not len(rows.values):
-                continue
-            if len(rows.values) <= self._subjects_max:
-                self._write(text, family_of(metric), metric, rows)
-            elif metric.subject is Subject.GPU:
-                self._write_nodes(text, metric, rows)
-                left_out["gpu"] = len(rows.values)
-            else:
-                left_out[metric.subject.value] = len(rows.values)
+            if metric.subject is not Subject.GPU:
+                self._write_others(text, metric, counted, left_out)
         self._write_reports(text, left_out)
         rows_of = [((("subject", one),), float(count)) for one, count in sorted(left_out.items())]
         words = "subjects too many to be scraped one by one"
         text.figures([gauge("metrics_left_out", words, rows_of)])
 
-    def _rows(self, metric: Metric) -> _Rows:
-        keys, values = self._ring.latest(metric.name)
-        if metric.form != "count":
-            return _Rows(keys, values.astype(np.float64))
-        by_node: dict[str, dict[tuple[str, str, str], float]] = {}
-        for node, _ in keys:
-            if node not in by_node:
-                by_node[node] = self._totals.counted(node)
-        subject = metric.subject.value
-        found = [by_node[node].get((metric.name, subject, key), np.nan) for node, key in keys]
-        sums = np.array(found, np.float64)
-        known = np.isfinite(sums)
-        return _Rows([keys[row] for row in np.flatnonzero(known).tolist()], sums[known])
+    def _write_gpus(self, text: Text, left_out: dict[str, int]) -> None:
+        """GPUs one by one, or a few values a node. MIG slices are in remote write only."""
+        units, tick = self._ring.units, self._ring.tick
+        totals = self._totals.of_gpus(units)
+        each = len(units.index) <= self._subjects_max
+        if each and self._units[0] != units.version:
+            keys = zip(units.node_of.tolist(), units.index.tolist(), strict=True)
+            labels = [
+                labels_text([*self._of_node(units.nodes[row]), ("gpu", str(index))])
+                for row, index in keys
+            ]
+            self._units = (units.version, labels)
+        for metric in METRICS.values():
+            if metric.subject is not Subject.GPU:
+                continue
+            values = self._ring.column(metric.name, tick).astype(np.float64)
+            if len(values) != len(units.index):
+                continue  # a GPU has come since: it is in the next scrape
+            known = np.isfinite(values)
+            if metric.form == "count":
+                values = np.where(known, totals.get(metric.name, np.nan), np.nan)
+                known = np.isfinite(values)
+            rows = np.flatnonzero(known)
+            if not len(rows):
+                continue
+            if each:
+                labels = [self._units[1][row] for row in rows.tolist()]
+                _write(text, metric, labels, values[rows])
+            else:
+                left_out["gpu"] = len(units.index)
+                nodes = [self._of_node(node) for node in units.nodes]
+                _write_nodes(text, metric, nodes, units.node_of[rows], values[rows])
 
-    def _write(self, text: Text, its: Family, metric: Metric, rows: _Rows) -> None:
-        text.head(its)
-        subject = metric.subject.value
-        labels = [self._label(metric.name, subject, pair) for pair in rows.keys]
-        digits = DIGITS_TOTAL if metric.form == "count" else DIGITS
-        text.rows(its.sample, labels, numbers(rows.values, digits))
+    def _write_others(
+        self,
+        text: Text,
+        metric: Metric,
+        counted: dict[str, dict[tuple[str, str, str], float]],
+        left_out: dict[str, int],
+    ) -> None:
+        keys, stored = self._ring.latest(metric.name)
+        if len(keys) > self._subjects_max:
+            left_out[metric.subject.value] = len(keys)
+            return
+        subject, values = metric.subject.value, stored.astype(np.float64)
+        if metric.form == "count":
+            for node, _ in keys:
+                if node not in counted:
+                    counted[node] = self._totals.counted(node)
+            totals = [counted[node].get((metric.name, subject, key)) for node, key in keys]
+            keys = [pair for pair, one in zip(keys, totals, strict=True) if one is not None]
+            values = np.array([one for one in totals if one is not None], np.float64)
+        if keys:
+            _write(text, metric, [self._label(metric.name, subject, one) for one in keys], values)
 
     def _label(self, metric: str, subject: str, pair: tuple[str, str]) -> str:
         known = self._labels.get((subject, pair))
@@ -216,32 +237,45 @@ class Sensors:
             ]
             text.rows(REPORTS, labels, numbers(values.astype(np.float64)))
 
-    def _write_nodes(self, text: Text, metric: Metric, rows: _Rows) -> None:
-        """Instead of single GPUs: a few values a node."""
-        nodes = sorted({node for node, _ in rows.keys})
-        row_of = {node: row for row, node in enumerate(nodes)}
-        at = np.array([row_of[node] for node, _ in rows.keys], np.intp)
-        how, its = node_family(metric)
-        text.head(its)
-        labels = [self._of_node(node) for node in nodes]
-        if how == "sum":
-            sums = np.bincount(at, rows.values, len(nodes)).astype(np.float64)
-            text.rows(its.sample, list(map(labels_text, labels)), numbers(sums, DIGITS_TOTAL))
-            return
-        if how == "any":
-            masks = np.zeros(len(nodes), np.int64)
-            np.bitwise_or.at(masks, at, rows.values.astype(np.int64))
-            values = numbers(masks.astype(np.float64))
-            text.rows(its.sample, list(map(labels_text, labels)), values)
-            return
-        least = np.full(len(nodes), np.inf)
-        greatest = np.full(len(nodes), -np.inf)
-        np.minimum.at(least, at, rows.values)
-        np.maximum.at(greatest, at, rows.values)
-        mean = np.bincount(at, rows.values, len(nodes)) / np.bincount(at, minlength=len(nodes))
-        for over, means in (("mean", mean), ("min", least), ("max", greatest)):
-            named = [labels_text([*its_labels, ("over", over)]) for its_labels in labels]
-            text.rows(its.sample, named, numbers(means))
+
+def _write(text: Text, metric: Metric, labels: Sequence[str], values: Floats64) -> None:
+    its = family_of(metric)
+    text.head(its)
+    digits = DIGITS_TOTAL if metric.form == "count" else DIGITS
+    text.rows(its.sample, labels, numbers(values, digits))
+
+
+def _write_nodes(
+    text: Text,
+    metric: Metric,
+    nodes: Sequence[list[tuple[str, str]]],
+    node_of: NDArray[np.int32],
+    values: Floats64,
+) -> None:
+    """Instead of single GPUs: a few values a node. `nodes` are their labels."""
+    how, its = node_family(metric)
+    text.head(its)
+    counts = np.bincount(node_of, minlength=len(nodes))
+    here = np.flatnonzero(counts)
+    if how == "sum":
+        sums = np.bincount(node_of, values, len(nodes))[here]
+        labels = [labels_text(nodes[row]) for row in here.tolist()]
+        text.rows(its.sample, labels, numbers(sums.astype(np.float64), DIGITS_TOTAL))
+        return
+    if how == "any":
+        masks = np.zeros(len(nodes), np.int64)
+        np.bitwise_or.at(masks, node_of, values.astype(np.int64))
+        labels = [labels_text(nodes[row]) for row in here.tolist()]
+        text.rows(its.sample, labels, numbers(masks[here].astype(np.float64)))
+        return
+    least = np.full(len(nodes), np.inf)
+    greatest = np.full(len(nodes), -np.inf)
+    np.minimum.at(least, node_of, values)
+    np.maximum.at(greatest, node_of, values)
+    mean = np.bincount(node_of, values, len(nodes))[here] / counts[here]
+    for over, found in (("mean", mean), ("min", least[here]), ("max", greatest[here])):
+        labels = [labels_text([*nodes[row], ("over", over)]) for row in here.tolist()]
+        text.rows(its.sample, labels, numbers(found))
 
 
 def node_family(metric: Metric) -> tuple[str, Family]:

@@ -17,6 +17,9 @@ ANSWER_BYTES_MAX = 64 << 20
 ERROR_CHARS_MAX = 200
 
 
+MALFORMED = "the request cannot be made: look at the address, the headers, the secret's file"
+
+
 class Away(Exception):
     """No answer came: refused, timed out, broken off; the text says which."""
 
@@ -67,6 +70,9 @@ class Line:
             self.close()
             if fresh or isinstance(failure, TimeoutError):
                 raise Away(_said(failure)) from failure
+        except ValueError:
+            self.close()
+            raise Away(MALFORMED) from None  # its text may hold the secret
         try:  # a kept connection that the other side has closed meanwhile: once more on a new one
             return self._post(body, headers, path or self.path)
         except (OSError, HTTPException) as failure:

@@ -14,6 +14,7 @@ import logging
 import os
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ SEGMENTS_MIN = 8  # a bound smaller than so many whole segments makes segments s
 RECORD_BYTES_MAX = 64 << 20  # a length beyond it is a torn or foreign file
 HEADER = struct.Struct("<IIII")
 SUFFIX = ".out"
+SAID_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -67,6 +69,7 @@ class Spool:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = path
         self.bytes_max = bytes_max
+        self._said_s = -SAID_EVERY_S
         self.lost_samples = 0  # could not be written: the disk is full
         self._segment_bytes = max(4096, min(SEGMENT_BYTES_MAX, bytes_max // SEGMENTS_MIN))
         self._lock = threading.Lock()
@@ -115,12 +118,28 @@ class Spool:
         return self._sizes[self._number] >= self._segment_bytes
 
     def roll(self) -> None:
-        """Begin a new segment: readers start in it without any memory."""
+        """Begin a new segment: readers start in it without any memory.
+
+        Raises:
+            OSError: the disk; the old segment goes on.
+        """
         self.sync()
         with self._lock:
-            os.close(self._descriptor)
+            before = self._descriptor
             self._open_segment(self._number + 1)
+            os.close(before)
         self._keep_bound()
+
+    def lose(self, samples: int, why: object) -> None:
+        """Count and say what could not be written; said now and then only."""
+        self.lost_samples += samples
+        now_s = time.monotonic()
+        if now_s - self._said_s >= SAID_EVERY_S:
+            self._said_s = now_s
+            log.error(
+                "the queue in %s takes no more (%s): %d samples lost since the start",
+                *(self.path, why, self.lost_samples),
+            )
 
     def append(self, records: Sequence[tuple[int, bytes, int]]) -> bool:
         """Add (kind, payload, samples) records, all or none; False if the disk took none."""
@@ -133,11 +152,7 @@ class Spool:
             _write_whole(self._descriptor, parts)
         except OSError as failure:
             os.ftruncate(self._descriptor, before)
-            lost = sum(samples for _, _, samples in records)
-            self.lost_samples += lost
-            log.error(
-                "the queue in %s takes no more (%s): %d samples lost", self.path, failure, lost
-            )
+            self.lose(sum(samples for _, _, samples in records), failure)
             return False
         with self._lock:
             self._sizes[self._number] = before + len(parts)

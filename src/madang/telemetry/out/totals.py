@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from madang.telemetry.frames import Frame
 from madang.telemetry.metrics import metric_of
 from madang.telemetry.out.blocks import Measured, Part
+from madang.telemetry.ring import Units
 from madang.telemetry.taps import Taken
 
 NODES_MAX = (
@@ -29,7 +30,7 @@ Float64 = NDArray[np.float64]
 Name = tuple[str, str, str]  # metric, subject, key
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Shape:
     """What a frame's columns mean, once for all nodes alike. Of the V values of a frame `kept` (S,)
     belong to metrics that there are; of those `counted` (C,) are counts, `names` say of what.
@@ -71,6 +72,24 @@ class Totals:
                 return {}
             return dict(zip(known.shape.names, known.totals.tolist(), strict=True))
 
+    def of_gpus(self, units: Units) -> dict[str, Float64]:
+        """By metric the totals of all GPUs, (U,) in the order of `units`; NaN: never counted."""
+        found: dict[str, Float64] = {}
+        bounds = np.searchsorted(units.node_of, np.arange(len(units.nodes) + 1)).tolist()
+        with self._lock:
+            for row, name in enumerate(units.nodes):
+                node = self._nodes.get(name)
+                if node is None:
+                    continue
+                begin, end = bounds[row], bounds[row + 1]
+                indices = units.index[begin:end].tobytes()
+                for metric, (to, of) in _places(node.shape, indices).items():
+                    values = found.get(metric)
+                    if values is None:
+                        values = found[metric] = np.full(len(units.index), np.nan)
+                    values[begin:end][to] = node.totals[of]
+        return found
+
     def _measured(self, taken: Taken) -> Measured:
         node = self._node(taken.frame)
         shape = node.shape
@@ -107,6 +126,20 @@ class Totals:
         if len(self._nodes) > NODES_MAX:
             self._nodes.popitem(last=False)
         return node
+
+
+@lru_cache(maxsize=4096)
+def _places(shape: _Shape, indices: bytes) -> dict[str, tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """By metric: which of a node's devices (int16) are counted, and which totals are theirs."""
+    row_of = {str(index): row for row, index in enumerate(np.frombuffer(indices, np.int16))}
+    pairs: dict[str, list[tuple[int, int]]] = {}
+    for at, (metric, subject, key) in enumerate(shape.names):
+        if subject == "gpu" and key in row_of:
+            pairs.setdefault(metric, []).append((row_of[key], at))
+    return {
+        metric: (np.array([to for to, _ in its]), np.array([of for _, of in its]))
+        for metric, its in pairs.items()
+    }
 
 
 @lru_cache(maxsize=4096)

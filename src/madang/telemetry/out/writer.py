@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from madang.telemetry.out.blocks import Fact, Measured, Packer
+from madang.telemetry.out.blocks import Fact, Packer
 from madang.telemetry.out.destination import Sender
 from madang.telemetry.out.names import GroupOf, no_group
 from madang.telemetry.out.settings import OutSettings
@@ -51,6 +51,7 @@ class Writer:
         self._lock = threading.Lock()
         self.spool = Spool(folder / "queue", settings.queue_bytes_max)
         self._packer = Packer()
+        self._is_torn = False
         self.queued = 0  # samples, since the start
         self._series: dict[tuple[str, tuple[tuple[str, str], ...]], None] = {}
         labels = dict(settings.labels)
@@ -69,16 +70,15 @@ class Writer:
         with self._lock:
             measured = self._totals.take(taken)
             for begin in range(0, len(measured), FRAMES_PER_RECORD_MAX):
-                self._append(measured[begin : begin + FRAMES_PER_RECORD_MAX])
+                part = measured[begin : begin + FRAMES_PER_RECORD_MAX]
+                if self._has_segment(samples := sum(len(one.values) for one in part)):
+                    self._append(self._packer.frames(part), samples)
 
     def take_facts(self, facts: Sequence[Fact]) -> None:
         """Queue samples of anything else."""
-        if not facts:
-            return
         with self._lock:
-            self._begin_segment_if_full()
-            if self.spool.append(self._packer.facts(facts)):
-                self.queued += len(facts)
+            if facts and self._has_segment(len(facts)):
+                self._append(self._packer.facts(facts), len(facts))
 
     def close(self) -> None:
         """Stop; what is not delivered stays in the queue."""
@@ -88,18 +88,22 @@ class Writer:
             sender.close()
         self.spool.close()
 
-    def _append(self, measured: Sequence[Measured]) -> None:
-        self._begin_segment_if_full()
-        if self.spool.append(self._packer.frames(measured)):
-            self.queued += sum(len(one.values) for one in measured)
-        else:
-            self.spool.roll()  # names that were not written must be told again
-            self._packer = Packer()
+    def _has_segment(self, samples: int) -> bool:
+        """Whether there is one to write to, in which all names are known that the packer knows."""
+        if self._is_torn or self.spool.is_full():
+            try:
+                self.spool.roll()
+            except OSError as failure:
+                self.spool.lose(samples, failure)
+                return False
+            self._packer, self._is_torn = Packer(), False
+        return True
 
-    def _begin_segment_if_full(self) -> None:
-        if self.spool.is_full():
-            self.spool.roll()
-            self._packer = Packer()
+    def _append(self, records: Sequence[tuple[int, bytes, int]], samples: int) -> None:
+        if self.spool.append(records):
+            self.queued += samples
+        else:
+            self._is_torn = True  # names may be missing from it
 
     def _with_ends(self, facts: Sequence[Fact]) -> list[Fact]:
         """The facts, and NaN for the series that were there last time and are no more: or a GPU
