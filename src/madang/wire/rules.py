@@ -203,6 +203,7 @@ def toml_of(name: str, rule: RuleFile) -> str:
     import json
 
     stated = rule.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    stated.pop("name", None)
     scope = stated.pop("scope", {})
     lines = ["[[rule]]", f"name = {json.dumps(name)}"]
     lines += [f"{key} = {_toml_value(value)}" for key, value in stated.items()]

@@ -76,6 +76,7 @@ class Measurer:
             [self.tick - one.since + 1 if one is not None else 0 for one in found], np.int64
         )
         self._members: dict[str, dict[tuple[str, str], list[int]]] = {}
+        self._columns_of: dict[tuple[str, int], list[int]] = {}
 
     def values(
         self, wanted: Mapping[tuple[Measure, bool], NDArray[np.bool_]]
@@ -121,11 +122,8 @@ class Measurer:
             devices = np.array([len(one.held.devices) for one in stays])
         total = counts.sum(axis=1)
         enough = (total > 0) & (2 * total >= self.age[rows] * devices)
-        reached = np.cumsum(counts, axis=1)
         for one in measures:
-            rank = np.maximum(np.ceil(SHARE[one[0].how] * total), 1)
-            value = np.argmax(reached >= rank[:, None], axis=1).astype(float)
-            found[one][rows] = np.where(enough, value, np.nan)
+            found[one][rows] = np.where(enough, ranked(counts, SHARE[one[0].how]), np.nan)
 
     def _add_unfolded(
         self, counts: Ints, stays: Sequence[Stay], columns: _Columns, plane: Plane
@@ -196,7 +194,7 @@ class Measurer:
             enough = (known > 0) if is_irregular else 2 * known >= window * sizes
             enough &= self.age[rows[owners]] >= window
             for one in measures:
-                value = _reduced(one[0].how, values, parts, known)
+                value = _reduced(one[0].how, values, parts, known, is_percent=metric.percent)
                 told = known > 0 if one[0].is_proof(is_above=one[1]) else enough
                 found[one][rows[owners]] = np.where(told, value, np.nan)
             begin = end
@@ -225,22 +223,31 @@ class Measurer:
         kind = metric.subject.value
         if kind == "member":
             return self._of_members("member", metric.name, rows, "")
-        table = self.ring.tables[kind]
         at: list[int] = []
         of: list[int] = []
         for place, row in enumerate(rows.tolist()):
-            devices = self._stay(row).held.devices
-            if kind == "gpu":
-                keys = [(node, str(gpu), "") for node, gpu in devices]
-            else:
-                nodes = dict.fromkeys(node for node, _ in devices)
-                keys = [(node, "", "") for node in nodes]
-                if kind == "port":
-                    keys = [key for node in nodes for key in self._ports(node)]
-            columns = [table.column_of[key] for key in keys if key in table.column_of]
+            columns = self._of_row(kind, row)
             at += columns
             of += [place] * len(columns)
+        table = self.ring.tables[kind]
         return _Columns(table, metric.name, np.array(at, np.int64), np.array(of, np.int64))
+
+    def _of_row(self, kind: str, row: int) -> list[int]:
+        """Columns of one allocation's devices, nodes or ports; looked up once a look."""
+        known = self._columns_of.get((kind, row))
+        if known is None:
+            devices = self._stay(row).held.devices
+            nodes = dict.fromkeys(node for node, _ in devices)
+            if kind == "gpu":
+                keys = [(node, str(gpu), "") for node, gpu in devices]
+            elif kind == "port":
+                keys = [key for node in nodes for key in self._ports(node)]
+            else:
+                keys = [(node, "", "") for node in nodes]
+            column_of = self.ring.tables[kind].column_of
+            known = [column_of[key] for key in keys if key in column_of]
+            self._columns_of[kind, row] = known
+        return known
 
     def _ports(self, node: str) -> list[tuple[str, str, str]]:
         if "port" not in self._members:
@@ -268,8 +275,14 @@ class Measurer:
         return _Columns(table, named, np.array(at, np.int64), np.array(of, np.int64))
 
 
-def _reduced(how: str, values: Floats, parts: Ints, known: Ints) -> Numbers:
+def _reduced(how: str, values: Floats, parts: Ints, known: Ints, *, is_percent: bool) -> Numbers:
     """(A,) of (T, D): `parts` (A,) are the first columns of each."""
+    if how in SHARE and is_percent:
+        sizes = np.diff(parts, append=values.shape[1])
+        base = np.repeat(np.arange(len(parts)) * (BINS + 1), sizes)
+        flat = np.where(np.isnan(values), np.float32(-1), values).astype(np.int64) + (base + 1)
+        counts = np.bincount(flat.ravel(), minlength=len(parts) * (BINS + 1))
+        return ranked(counts.reshape(len(parts), BINS + 1)[:, 1:], SHARE[how])
     if how in SHARE:
         ends = np.append(parts[1:], values.shape[1])
         pairs = zip(parts, ends, strict=True)
@@ -283,6 +296,13 @@ def _reduced(how: str, values: Floats, parts: Ints, known: Ints) -> Numbers:
     if how == "sum":
         return np.asarray(total, np.float64)
     return np.asarray(total / np.maximum(known, 1), np.float64)
+
+
+def ranked(counts: Ints, share: float) -> Numbers:
+    """(A,) the nearest rank of counts (A, 101) of whole percents; anything where there are none."""
+    reached = np.cumsum(counts, axis=1)
+    rank = np.maximum(np.ceil(share * reached[:, -1]), 1)
+    return np.asarray(np.argmax(reached >= rank[:, None], axis=1), np.float64)
 
 
 def quantile(values: Floats, share: float) -> float:
