@@ -1,4 +1,4 @@
-// The map drawn by deck.gl: one instanced icon per device, with the patterns of the product's canvas.
+// The map drawn by deck.gl: one instanced icon per device, with the patterns of our own canvas.
 //
 // As one would build it with deck.gl: an IconLayer with binary attributes, colours and icons as
 // attributes, and the library's own attribute transition (600 ms, cubic) for the flight.

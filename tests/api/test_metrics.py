@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.openmetrics import parser
 
+from madang.api.identity import digest_of
 from madang.api.scraping import ScrapeDoor
+from madang.wire.access import Role
 from tests.api.serving import Served, serving
 
 OPEN = "application/openmetrics-text; version=1.0.0"
@@ -69,6 +71,19 @@ def test_without_a_token_nobody_reads_it_and_no_other_verb_does_anything(served:
         assert stranger.get("/metrics").status_code == 401
         assert stranger.get("/metrics", headers={"x-forwarded-for": "::1"}).status_code == 401
     assert served.client.post("/metrics").status_code == 405
+
+
+def test_viewers_may_read_it_and_agents_may_not(served: Served) -> None:
+    for role in (Role.VIEWER, Role.AGENT):
+        served.yard.ledger.add_token(role.value, digest_of(f"of-{role.value}"), 1, role)
+    with (
+        served.stranger(authorization="Bearer of-viewer") as viewer,
+        served.stranger(authorization="Bearer of-agent") as agent,
+    ):
+        assert viewer.get("/metrics").status_code == 200
+        refused = agent.get("/metrics")
+
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
 
 
 def test_a_secret_of_scrapes_opens_metrics_and_nothing_else(tmp_path: Path) -> None:

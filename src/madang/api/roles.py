@@ -133,6 +133,16 @@ def guard(routes: Iterable[BaseRoute]) -> None:
             route.app = _Guarded(route.app, route.path)
 
 
+def check_caller(scope: Scope, least: Role) -> None:
+    """Raises:
+    Problem: 403, the caller's role does not cover that.
+    """
+    caller = scope[WHO]
+    assert isinstance(caller, Identity), f"passed the gate unknown: {scope['path']}"
+    if not caller.role.covers(least):
+        raise _forbidden(caller, least)
+
+
 class _Guarded:
     """The ASGI application of one route, for those who may call it."""
 
@@ -144,11 +154,7 @@ class _Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         verb = "WEBSOCKET" if scope["type"] == "websocket" else scope["method"]
-        least = least_of(verb, self._path)
-        caller = scope[WHO]
-        assert isinstance(caller, Identity), f"passed the gate unknown: {scope['path']}"
-        if not caller.role.covers(least):
-            raise _forbidden(caller, least)
+        check_caller(scope, least_of(verb, self._path))
         await self._app(scope, receive, send)
 
 

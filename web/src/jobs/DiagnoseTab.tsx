@@ -42,7 +42,7 @@ const asked = (name: string, fallback: string): string => {
 
 export function DiagnoseTab({ job }: { job: JobView }) {
   const span = useSpan(job);
-  useTimeKeys(job, span);
+  useTimeKeys(job);
   const metric = asked('metric', METRICS[0]);
   const against = asked('x', metric === OTHER ? METRICS[0] : OTHER);
   const order: Order = ORDERS.find((one) => one === query.value.get('order')) ?? 'likeness';
@@ -188,7 +188,9 @@ function readingAt(points: { x: number[]; y: number[] }, atS: number, span: Span
   points.x.forEach((x, i) => {
     if (best < 0 || Math.abs(x - atS) < Math.abs(points.x[best]! - atS)) best = i;
   });
-  if (best < 0) return '–';
+  // Of another time than the one shown it would say nothing.
+  if (best < 0 || points.x[best]! * 1000 < span.fromMs || points.x[best]! * 1000 > span.toMs)
+    return '–';
   return `${figure(points.y[best]!)}, ${clock(points.x[best]! * 1000, span.toMs)}`;
 }
 

@@ -39,7 +39,7 @@ export function chosenMetrics(): string[] {
 
 export function GpuMetrics({ job }: { job: JobView }) {
   const span = useSpan(job);
-  useTimeKeys(job, span);
+  useTimeKeys(job);
   const names = useMetricNames();
   const chosen = chosenMetrics();
   const table = query.value.get('view') === 'table';

@@ -16,12 +16,16 @@ export function attemptOf(job: JobView): number {
   return Number.isInteger(asked) && asked > 0 && asked <= job.attempt ? asked : job.attempt;
 }
 
+/** From when to when there is something to see of an attempt, and whether it goes on. */
+function boundsOf(job: JobView, attempt: number, now: number): [number, number, boolean] {
+  const newest = attempt === job.attempt;
+  const beginMs = (newest && job.running_ms) || job.submitted_ms;
+  return [beginMs, job.ended_ms || now, isLive(job) && newest];
+}
+
 /** The time shown; the same object until another is asked for. */
 export function useSpan(job: JobView): Span {
-  const live = isLive(job) && attemptOf(job) === job.attempt;
-  const endMs = job.ended_ms || nowMs.value;
-  const beginMs = attemptOf(job) === job.attempt ? job.running_ms : job.submitted_ms;
-  const span = spanOf(query.value, beginMs || job.submitted_ms, endMs, live);
+  const span = spanOf(query.value, ...boundsOf(job, attemptOf(job), nowMs.value));
   return useMemo(() => span, [span.fromMs, span.toMs, span.stepMs, span.follows, span.last]);
 }
 
@@ -77,20 +81,23 @@ export function useMetricNames(): readonly MetricName[] {
 }
 
 /** `[` and `]` move through the time shown, Space stops at the present or follows it again. */
-export function useTimeKeys(job: JobView, span: Span): void {
+export function useTimeKeys(job: JobView): void {
+  const attempt = attemptOf(job);
   useEffect(() => {
-    const beginMs = job.running_ms || job.submitted_ms;
+    // Reckoned when a key is pressed: two quick presses are two steps, drawn or not.
+    const now = (): Span => spanOf(query.peek(), ...boundsOf(job, attempt, nowMs.peek()));
     const show = (to: { fromMs: number; toMs: number } | null): void =>
       setQuery({ from: to ? String(to.fromMs) : null, to: to ? String(to.toMs) : null });
     timeKeys.value = {
       step: (direction) => {
-        const to = moved(span, direction, beginMs, job.ended_ms || nowMs.peek());
-        show(isLive(job) && to.isLast ? null : to);
+        const [beginMs, endMs, live] = boundsOf(job, attempt, nowMs.peek());
+        const to = moved(now(), direction, beginMs, endMs);
+        show(live && to.isLast ? null : to);
       },
-      toggleLive: () => show(span.follows ? span : null),
+      toggleLive: () => show(now().follows ? now() : null),
     };
     return () => {
       timeKeys.value = null;
     };
-  }, [job.id, span]);
+  }, [job, attempt]);
 }

@@ -7,8 +7,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from madang.api.desk import Desk
+from madang.api.gate import WHO
+from madang.api.roles import check_caller
 from madang.api.scraping import PATH
 from madang.telemetry.out.exposition import CLASSIC, OPEN_METRICS, wants_open_metrics
+from madang.wire.access import Role
 
 GZIP_LEVEL = 1  # the text repeats itself: level 1 makes a twentieth of it, 6 little less for thrice
 
@@ -21,6 +24,8 @@ def metrics_route(desk: Desk) -> Route:
         return gzip.compress(text, GZIP_LEVEL, mtime=0) if is_packed else text
 
     async def metrics(request: Request) -> Response:
+        if WHO in request.scope:  # else the gate has let in a scraper without a name
+            check_caller(request.scope, Role.VIEWER)
         open_metrics = wants_open_metrics(request.headers.get("accept", ""))
         is_packed = "gzip" in request.headers.get("accept-encoding", "").lower()
         headers = {"vary": "accept, accept-encoding"}
