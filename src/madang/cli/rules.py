@@ -117,12 +117,11 @@ def _rule(desk: Desk, name: str) -> Document:
 
 def rules_check_verb(given: Given, desk: Desk) -> int:
     """Whether a file is rules. No daemon is asked."""
-    from madang.core.rules import Rule
     from madang.daemon.rules import flaws
 
     path = given.text("file")
     rules = rules_file(path)
-    wrong = flaws([(one.name, Rule(**one.stated(one.name))) for one in rules])
+    wrong = flaws([one.stated(one.name) for one in rules])
     if wrong:
         raise UsageError(
             f"{path} is not rules:\n" + "\n".join(wrong), code="usage", tries=["docs/rules.md"]

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from madang.core.events import Fact, RuleBroken, RuleKept
 from madang.core.model import AllocationState
@@ -117,8 +118,9 @@ def runs_of(snapshot: Snapshot) -> list[Run]:
     return runs
 
 
-def flaws(rules: Sequence[tuple[str, Rule]]) -> list[str]:
-    """What speaks against each of these (name, rule), a line each: for who asks no daemon."""
+def flaws(rules: Sequence[dict[str, Any]]) -> list[str]:
+    """What speaks against each of these (a Rule's arguments), a line each: for who asks no daemon."""
     from madang.telemetry.rules.flaws import flaw_of
 
-    return [f"{name}: {flaw}" for name, rule in rules if (flaw := flaw_of(rule))]
+    made = [Rule(**stated) for stated in rules]
+    return [f"{rule.id}: {flaw}" for rule in made if (flaw := flaw_of(rule))]
