@@ -119,7 +119,7 @@ def runs_of(snapshot: Snapshot) -> list[Run]:
 
 
 def flaws(rules: Sequence[dict[str, Any]]) -> list[str]:
-    """What speaks against each of these (a Rule's arguments), a line each: for who asks no daemon."""
+    """What speaks against each of these (arguments of a Rule), a line each; asks no daemon."""
     from madang.telemetry.rules.flaws import flaw_of
 
     made = [Rule(**stated) for stated in rules]
