@@ -12,6 +12,7 @@ from websockets.sync.client import connect
 
 from madang.api.live import frames
 from madang.api.settings import Limits
+from madang.core.events import RuleBroken, RuleKept
 from madang.core.model import Node
 from tests.api.serving import TOKEN, serving
 from tests.api.watching import Picture, names_of, watching
@@ -87,6 +88,24 @@ def test_the_jobs_that_the_journal_spoke_of_are_named_those_that_only_wait_too(s
         served.client.post(f"/v1/jobs/{waits_too}/stop")
         watch.until(lambda seen: waits_too in seen.told)
     served.engine.end(f"{waits}.1")
+
+
+def test_a_job_that_breaks_a_rule_or_keeps_it_again_is_named(served):
+    job = served.submit(name="breaks", gpus=1)["id"]
+    served.wait_until(job, "running")
+    with watching(served.port) as watch:
+        watch.until(lambda seen: job in seen.holders)
+        watch.picture.told.clear()
+        served.yard.loop.tell([RuleBroken("idle-held", f"{job}.1", 1, "0", "critical", "it is 0")])
+        watch.until(lambda seen: job in seen.told)
+        broken = served.client.get(f"/v1/jobs/{job}").json()["broken"]
+        assert [one["rule"] for one in broken] == ["idle-held"]
+
+        watch.picture.told.clear()
+        served.yard.loop.tell([RuleKept("idle-held", f"{job}.1", 2, "50")])
+        watch.until(lambda seen: job in seen.told)
+        assert served.client.get(f"/v1/jobs/{job}").json()["broken"] == []
+    served.engine.end(f"{job}.1")
 
 
 def test_a_cut_line_is_taken_up_again_where_it_broke(served):

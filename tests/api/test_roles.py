@@ -50,6 +50,8 @@ GET /v1/quantiles                omv-
 GET /v1/signals                  omv-
 GET /v1/metrics/names            omv-
 GET /v1/telemetry/health         omv-
+GET /v1/rules                    omv-
+GET /v1/violations               omv-
 WEBSOCKET /v1/live               omv-
 GET /v1/live/history             omv-
 GET /v1/live/moment              omv-
@@ -64,6 +66,9 @@ POST /v1/jobs/{id}/stop          om--
 POST /v1/jobs/{id}/requeue       om--
 PUT /v1/jobs/{id}/memo           om--
 WEBSOCKET /v1/jobs/{id}/exec     om--
+POST /v1/rules:preview           om--
+PUT /v1/rules/{id}               om--
+DELETE /v1/rules/{id}            om--
 PUT /v1/projects/{id}            o---
 PUT /v1/workspaces/{id}          o---
 PUT /v1/quotas                   o---

@@ -48,6 +48,7 @@ from madang.api.routes.policy import policy_router
 from madang.api.routes.quotas import quotas_router
 from madang.api.routes.reports import reports_router
 from madang.api.routes.reservations import reservations_router
+from madang.api.routes.rules import rules_router
 from madang.api.routes.telemetry import telemetry_router
 from madang.api.routes.terminal import terminal_router
 from madang.api.routes.topology import topology_router
@@ -117,6 +118,7 @@ def _app(desk: Desk) -> FastAPI:
         topology_router(desk),
         reports_router(desk),
         telemetry_router(desk),
+        rules_router(desk),
         login_router(desk),
     )
     for router in routers:

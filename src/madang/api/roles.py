@@ -56,6 +56,8 @@ _SEEN = (
     "GET /v1/metrics/names",
     "GET /v1/signals",
     "GET /v1/telemetry/health",
+    "GET /v1/rules",
+    "GET /v1/violations",
     # These ask, and change nothing.
     "POST /v1/try",
     "POST /v1/topology/check",
@@ -72,6 +74,10 @@ _SUBMITTING = (
     "POST /v1/jobs/{id}/requeue",
     "PUT /v1/jobs/{id}/memo",
     "WEBSOCKET /v1/jobs/{id}/exec",
+    "POST /v1/rules:preview",
+    # About one's own jobs: routes/rules.py.
+    "PUT /v1/rules/{id}",
+    "DELETE /v1/rules/{id}",
 )
 _RUNNING_THE_YARD = (
     "PUT /v1/projects/{id}",

@@ -207,6 +207,11 @@ WORDS: dict[type, Callable[[Any], str]] = {
     ev.ReleaseAsked: _release,
     ev.JobWarned: _warned,
     ev.HoleAsked: lambda e: f"{_by(e.hole.by)} wants room: {hole_size(e.hole)} ({e.hole.id})",
+    ev.RuleSet: lambda e: _set("rule", e.rule.key),
+    ev.RuleBroken: lambda e: f"{job_of(e.allocation)} breaks the rule {e.rule}: {e.text}",
+    ev.RuleKept: lambda e: (
+        f"{job_of(e.allocation)} keeps the rule {e.rule} again: what it measures is {e.value}"
+    ),
     ev.HoleMade: lambda e: f"{e.hole} is {_seats(e.seats)} once free",
     ev.HoleDropped: _hole_dropped,
     ev.JobRequeued: _requeued,

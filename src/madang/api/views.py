@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from madang.api.rule_views import broken_views
 from madang.api.sentences import reason_words, sentence
 from madang.api.yard import Top
 from madang.core import explain_upkeep
@@ -22,6 +23,7 @@ from madang.core.model import (
     Standing,
 )
 from madang.core.needs import taint_text
+from madang.core.rules import Violations
 from madang.core.snapshot import Snapshot
 from madang.ledger import EventRecord, JobRecord
 from madang.wire import views as wire
@@ -33,9 +35,13 @@ def job_number(job_id: str) -> int:
     return int(tail) if tail.isdigit() else 0
 
 
-def of_record(record: JobRecord, waits: wire.WaitsView | None = None) -> wire.JobView:
-    """A job as the ledger has it."""
-    return job_view(
+def of_record(
+    record: JobRecord,
+    waits: wire.WaitsView | None = None,
+    violations: Mapping[str, Violations] | None = None,
+) -> wire.JobView:
+    """A job as the ledger has it, and what it breaks."""
+    made = job_view(
         record.job,
         record.standing,
         asked=json.loads(record.request or "{}"),
@@ -44,6 +50,9 @@ def of_record(record: JobRecord, waits: wire.WaitsView | None = None) -> wire.Jo
         newest=record.newest,
         waits=waits,
     )
+    if violations and record.newest is not None:
+        made.broken = broken_views(violations, record.newest.id)
+    return made
 
 
 def job_view(  # noqa: PLR0913 - the six parts that a job's picture is put together from

@@ -8,7 +8,7 @@ under a millisecond, and a verb's own module is imported when the verb runs.
 from __future__ import annotations
 
 from madang.cli.table_sim import SIMULATE
-from madang.cli.table_yard import ACCESS, MACHINES, SHARES, ZONES
+from madang.cli.table_yard import ACCESS, MACHINES, SHARES, VIOLATIONS, ZONES
 from madang.cli.words import Argument, Option, Verb
 
 JOB = Argument("JOB", "id (digits-42), number (42), or name: its newest job", complete="job")
@@ -317,7 +317,7 @@ OTHER = (
 )
 
 # In the order of `madang --help` and docs/cli.md: what most people need comes first.
-VERBS = (*JOBS, *SEEING, *MACHINES, *SHARES, *ACCESS, *DAEMON, *SIMULATE, *OTHER)
+VERBS = (*JOBS, *SEEING, *VIOLATIONS, *MACHINES, *SHARES, *ACCESS, *DAEMON, *SIMULATE, *OTHER)
 
 # Asked by the shell functions of `madang completion`; not for people.
 COMPLETE = Verb(

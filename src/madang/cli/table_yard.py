@@ -213,6 +213,72 @@ SHARES = (
     ),
 )
 
+RULES = "madang.cli.rules"
+RULE = Argument("RULE", "as `madang rules ls` shows it")
+RULES_FILE = Argument("FILE", "rules in TOML", complete="file")
+VIOLATIONS = (
+    Verb("rules ls", RULES, "Violation rules, and how many jobs break each", group="Rules"),
+    Verb(
+        "rules show", RULES, "A rule as TOML, and who breaks it", group="Rules", arguments=(RULE,)
+    ),
+    Verb(
+        "rules check",
+        RULES,
+        "Whether a file is rules; asks no daemon",
+        group="Rules",
+        arguments=(RULES_FILE,),
+    ),
+    Verb(
+        "rules preview",
+        RULES,
+        "Which past runs the rules of a file would have flagged",
+        group="Rules",
+        arguments=(RULES_FILE,),
+        options=(Option("--since", "runs of the last 7d (default), 12h, 30d", meta="TIME"),),
+    ),
+    Verb(
+        "rules set",
+        RULES,
+        "Put the rules of a file in force; others stay",
+        group="Rules",
+        arguments=(RULES_FILE,),
+    ),
+    Verb(
+        "rules add",
+        RULES,
+        "Make or change one rule; members: for their own jobs",
+        group="Rules",
+        arguments=(Argument("RULE", "its name; an existing one is changed"),),
+        options=(
+            Option("--metric", "what is measured (gpu_util_percent); report_NAME", meta="METRIC"),
+            Option("--quantile", "which one", choices=("p5", "p25", "p50", "p95", "p99")),
+            Option("--value", "instead, over a window", choices=("mean", "min", "max", "sum")),
+            Option("--window", "the last so long, at most 1h (since the start)", meta="TIME"),
+            Option("--below", "broken while it is less", kind="number"),
+            Option("--above", "broken while it is more", kind="number"),
+            Option("--for", "how long it must hold", meta="TIME"),
+            Option("--after", "how long a job runs before it counts", meta="TIME"),
+            Option("--severity", "how grave (warning)", choices=("info", "warning", "critical")),
+            Option("--text", "what to tell people"),
+            Option("--category", "of these categories", meta="WORD[,WORD]"),
+            Option("-p --project", "of these projects", meta="NAME[,NAME]", complete="project"),
+            Option("--job", "of these jobs, by id or name", meta="JOB[,JOB]", complete="job"),
+            Option("--group", "of these machine groups", meta="NAME[,NAME]"),
+        ),
+    ),
+    Verb(
+        "rules off", RULES, "Keep a rule and judge nobody by it", group="Rules", arguments=(RULE,)
+    ),
+    Verb("rules on", RULES, "Judge by a rule again", group="Rules", arguments=(RULE,)),
+    Verb(
+        "rules rm",
+        RULES,
+        "Take a rule away; a shipped one is as shipped again",
+        group="Rules",
+        arguments=(RULE,),
+    ),
+)
+
 ACCESS = (
     Verb(
         "token add",

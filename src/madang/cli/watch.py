@@ -88,6 +88,12 @@ def jobs_table(jobs: list[Document]) -> str:
         ]
         for job in jobs
     ]
+    if any(job.get("broken") for job in jobs):  # a column that is mostly empty takes room
+        from madang.cli.rules import broken_cell
+
+        columns.insert(5, Column("BREAKS"))
+        for row, job in zip(rows, jobs, strict=True):
+            row.insert(5, broken_cell(job))
     return table(columns, rows)
 
 
@@ -145,6 +151,7 @@ def job_text(job: Document) -> str:
         ("job", f"{clean(job['id'])}  {phase(job['phase'])}"),
         ("why", _wait_text(waits, now_ms) if waits else clean(job["reason"])),
         ("warning", clean(job.get("warning") or "")),
+        *(("breaks", line) for line in _broken(job, now_ms)),
         ("command", clean(shlex.join(job["command"]))),
         ("asks", each if job["members"] == 1 else f"{job['members']} members × {each}"),
         ("on", clean(job.get("profile") or "")),
@@ -164,6 +171,14 @@ def job_text(job: Document) -> str:
     text = pairs([(name, value) for name, value in rows if value])
     seats = job.get("seats") or []
     return f"{text}\n\n{_seats_table(seats)}" if seats else text
+
+
+def _broken(job: Document, now_ms: int) -> list[str]:
+    if not job.get("broken"):
+        return []
+    from madang.cli.rules import broken_lines
+
+    return broken_lines(job, now_ms)
 
 
 def _attempts(job: Document) -> str:
@@ -206,9 +221,11 @@ def _seat_state(seat: Document) -> str:
 
 def why_verb(given: Given, desk: Desk) -> int:
     """Why it waits, or how it ended."""
-    job_id = desk.job(given.text("job"))["id"]
+    job = desk.job(given.text("job"))
+    job_id = job["id"]
     why = desk.client.why(job_id)
     lines = [f"{job_id}: {_wait_text(why, _now_ms())}"]
+    lines += [f"  breaks {line}" for line in _broken(job, _now_ms())]
     numbers = why.get("numbers") or {}
     if numbers:
         told = pairs([_told(str(name), value) for name, value in numbers.items()])

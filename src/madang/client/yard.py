@@ -80,6 +80,26 @@ class YardVerbs:
             asked["workspace"] = workspace
         return self._put("projects", asked, project)
 
+    def rules(self) -> list[Document]:
+        """Violation rules, and how many jobs break each."""
+        return self._all("rules")
+
+    def set_rule(self, rule: str, body: Document) -> Document:
+        """Make or change a rule; see the body of `PUT /v1/rules/{id}`."""
+        return self._put("rules", body, rule)
+
+    def drop_rule(self, rule: str) -> Document:
+        """Take a rule away; one that is shipped is as it was shipped again."""
+        return self._drop("rules", rule)
+
+    def preview_rule(self, rule: Document, since: str = "7d") -> Document:
+        """What a rule would have done to past runs; nothing is set."""
+        return self._document("POST", "/v1/rules:preview", encoded({"rule": rule, "since": since}))
+
+    def violations(self) -> Document:
+        """{"violations": who breaks which rule now, gravest first, "count"}."""
+        return self._document("GET", "/v1/violations")
+
     def workspaces(self) -> list[Document]:
         """Workspaces, their projects and what these hold together."""
         return self._all("workspaces")

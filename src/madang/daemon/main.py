@@ -29,6 +29,7 @@ from madang.core.policy import Policy
 from madang.daemon.clock import WallClock
 from madang.daemon.loop import TurnLoop
 from madang.daemon.measuring import Measurer
+from madang.daemon.rules import Wardens
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
 from madang.daemon.telemetry import Watch, tick_ms_of
 from madang.daemon.telemetry_out import Out, read_settings
@@ -283,6 +284,8 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     yard.out.open()
     watch = Watch(yard.loop, yard.telemetry, _sensors(yard.loop.engine, state_dir))
     watch.open()
+    wardens = Wardens(yard.loop, yard.telemetry)
+    wardens.open()
     try:
         _let_the_owner_in(state_dir, yard.ledger, yard.url)
         state_dir.write_private(
@@ -292,6 +295,7 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     except _Leave:
         pass  # the server has ended by itself, and then raised the signal again
     finally:
+        wardens.close()
         watch.close()
         yard.out.close()
         measurer.close()

@@ -335,6 +335,23 @@ def find_ended(root: Path, allocation: str) -> Stay | None:
     return None
 
 
+def ended_stays(root: Path, since_ms: int) -> Iterator[Stay]:
+    """Quantiles of all that ended since then, newest first; what is damaged is left out."""
+    files = []
+    for path in root.glob("????-??/*.q"):
+        try:
+            written_ms = path.stat().st_mtime_ns // 1_000_000
+        except OSError:
+            continue  # it was too old, and is gone
+        if written_ms >= since_ms:
+            files.append((written_ms, path))
+    for _, path in sorted(files, reverse=True):
+        try:
+            yield unpack_stays(path.read_bytes())[0]
+        except (OSError, ValueError, IndexError):
+            log.warning("the quantiles in %s cannot be read", path)
+
+
 # -- signals ---------------------------------------------------------------------------------------
 
 

@@ -52,6 +52,16 @@ class Stay:
     folded: int
     bins: dict[str, NDArray[np.uint32]] = field(default_factory=dict)
     sketches: dict[str, Sketch] = field(default_factory=dict)
+    sums: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # of bins, made when asked for
+
+    def summed(self, metric: str) -> NDArray[np.int64]:
+        """The bins of all devices (101,); not to be written to."""
+        known = self.sums.get(metric)
+        if known is None:
+            bins = self.bins.get(metric)
+            known = np.zeros(BINS, np.int64) if bins is None else bins.sum(axis=0, dtype=np.int64)
+            self.sums[metric] = known
+        return known
 
     def knows(self, metric: str) -> bool:
         return metric in self.bins or metric in self.sketches
@@ -72,6 +82,7 @@ class Stay:
         return Histogram(bins.sum(axis=0, dtype=np.int64) if device is None else bins[device])
 
     def add_bins(self, metric: str, counts: NDArray[np.int64]) -> None:
+        self.sums.pop(metric, None)
         known = self.bins.get(metric)
         if known is None:
             known = self.bins[metric] = np.zeros((len(self.devices), BINS), np.uint32)

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -313,6 +314,36 @@ class Store:
                 log.warning("history is asked here: %s", away)
                 notices.append(f"{away}; this is what is kept here")
         return self.history(query, to_ms)
+
+    @contextmanager
+    def looking(self) -> Iterator[Stays]:
+        """Who holds what, and the ring under it, while nobody writes: for some milliseconds."""
+        with self._lock:
+            self.open(now_ms())
+            yield self._stays
+
+    def stays_since(self, since_ms: int) -> Iterator[tuple[Stay, bool]]:
+        """Allocations that are live (True), folded to now, and those that ended since then, newest
+        first. What is given does not change any more.
+        """
+        with self._lock:
+            self.open(now_ms())
+            live = list(self._stays.live)
+            ended = dict(reversed(self._ended.items()))
+        for id in reversed(live):
+            with self._lock:
+                stay = self._stays.live.get(id)
+                if stay is not None:
+                    self._stays.fold([stay])
+                    stay = stay.copied()
+            if stay is not None:
+                yield stay, True
+        for stay in ended.values():
+            if (stay.folded + 1) * self.ring.tick_ms > since_ms:
+                yield stay, False
+        for stay in keeping.ended_stays(self.path / "quantiles", since_ms):
+            if stay.held.allocation not in ended:
+                yield stay, False
 
     def history(self, query: Query, to_ms: int) -> Iterator[tuple[int, Points]]:
         """What is on disk here, to `to_ms`: (the length that each point stands for, points)."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from madang.wire.jobs import DurationMs, JobRequest
 from madang.wire.problems import ProblemView
+from madang.wire.rules import BrokenView
 
 BATCH_JOBS_MAX = 1_000
 PHASES = ("waiting", "starting", "running", "stopping", "succeeded", "failed", "stopped")
@@ -102,6 +103,9 @@ class JobView(BaseModel):
     seats: list[SeatView] = Field(description="Of the newest attempt.")
     memo: str
     warning: str = Field("", description="That it holds idle GPUs; empty if nothing is wrong.")
+    broken: list[BrokenView] = Field(
+        default_factory=list, description="Violation rules that it breaks now, gravest first."
+    )
     forked_from: str
     waits: WaitsView | None = Field(
         description="Why it waits: for one job, and for the first 50 waiting ones of a list."

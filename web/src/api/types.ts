@@ -25,6 +25,15 @@ export interface Waits {
   basis: string;
 }
 
+export type Severity = 'critical' | 'warning' | 'info';
+
+export interface BrokenView {
+  rule: string;
+  severity: Severity;
+  since_ms: number;
+  text: string;
+}
+
 export interface JobView {
   id: string;
   n: number;
@@ -59,6 +68,8 @@ export interface JobView {
   memo: string;
   /** That it holds idle GPUs; empty if nothing is wrong. */
   warning?: string;
+  /** Violation rules that it breaks now, gravest first; an older daemon does not say. */
+  broken?: BrokenView[];
   forked_from: string;
   waits: Waits | null;
 }

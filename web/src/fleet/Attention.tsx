@@ -10,6 +10,7 @@ import { t } from '../i18n';
 import { query, setQuery } from '../router';
 import { Sparkline } from '../ui/parts';
 import { devices, startText } from '../words';
+import { breachList } from './breaches';
 import { Swatch } from './Legend';
 import { historyOf, idleJobs, rowsOfJob, units } from './state';
 import { CODE, keyAt, nodeAt, type State } from './units';
@@ -20,7 +21,7 @@ const QUEUE_MAX = 8;
 
 interface Item {
   key: string;
-  state: State;
+  state: State | 'rule';
   title: string;
   text: string;
   /** What a click selects on the map. */
@@ -59,8 +60,25 @@ function brokenDevices(): Item[] {
   return [...lost, ...faulty, ...cordoned];
 }
 
+function breakers(now: number): Item[] {
+  return breachList.value.map(({ job, worst, more }) => ({
+    key: `rule ${job.id}`,
+    state: 'rule' as const,
+    title: job.id,
+    text:
+      t('att.rule', { rule: worst.rule, units: devices(gpusOf(job)) }) +
+      (more ? t('att.ruleMore', { n: more }) : ''),
+    time: ago(now - worst.since_ms),
+    select: `job:${job.id}`,
+    job: job.id,
+  }));
+}
+
 function troubledJobs(now: number): Item[] {
+  const broken = breakers(now);
+  const told = new Set(broken.map((item) => item.job));
   const idle: Item[] = [...idleJobs.value]
+    .filter(([id]) => !told.has(id)) // its rule says so already
     .sort(([, a], [, b]) => b.units - a.units)
     .map(([id, one]) => ({
       key: id,
@@ -80,7 +98,7 @@ function troubledJobs(now: number): Item[] {
       time: ago(now - job.ended_ms),
       href: `/jobs/${encodeURIComponent(job.id)}`,
     }));
-  return [...idle, ...failed];
+  return [...broken, ...idle, ...failed];
 }
 
 export function Attention() {

@@ -124,6 +124,8 @@ export const en = {
   'att.idle': '{units} held idle for {time}',
   'att.failed': 'Failed {time} ago: {reason}',
   'att.failedPlain': 'Failed {time} ago',
+  'att.rule': 'Breaks {rule}, holds {units}',
+  'att.ruleMore': '; {n} more {n|rule|rules}',
   'att.more': '{n} more',
 
   'queue.title': 'Queue',
@@ -246,6 +248,7 @@ export const en = {
   'job.util': 'Utilization',
   'job.utilNote': 'mean of its GPUs, now',
   'job.why': 'Why it waits',
+  'job.breaks': 'Breaks {n|a rule|rules}',
   'job.ended': 'How it ended',
   'job.members': 'Members',
   'job.noMembers': 'No member sits anywhere yet: the job holds no GPU.',

@@ -126,6 +126,8 @@ export const ko: Record<Key, string> = {
   'att.idle': '{units}를 {time}째 잡고 쉼',
   'att.failed': '{time} 전 실패: {reason}',
   'att.failedPlain': '{time} 전 실패',
+  'att.rule': '{rule} 위반, {units} 점유',
+  'att.ruleMore': '; 그 밖에 {n}건',
   'att.more': '{n}건 더',
 
   'queue.title': '대기열',
@@ -247,6 +249,7 @@ export const ko: Record<Key, string> = {
   'job.util': '사용률',
   'job.utilNote': '이 작업 GPU의 평균, 지금',
   'job.why': '기다리는 까닭',
+  'job.breaks': '규칙 위반',
   'job.ended': '어떻게 끝났나',
   'job.members': '멤버',
   'job.noMembers': '아직 자리를 잡지 않았습니다. 잡은 GPU가 없습니다.',

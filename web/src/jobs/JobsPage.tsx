@@ -5,6 +5,7 @@ import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks'
 import { api } from '../api/client';
 import { endedLately, isLive, jobs, nowMs } from '../api/store';
 import type { JobView } from '../api/types';
+import { Swatch } from '../fleet/Legend';
 import { terms } from '../fleet/spec';
 import { duration, moment } from '../format';
 import { t } from '../i18n';
@@ -166,6 +167,14 @@ function Standing({ job, now }: { job: JobView; now: number }) {
       <span class="standing" title={job.waits?.text}>
         {at > now && <b>{t('jobs.expected', { time: moment(at, now) })}, </b>}
         <span lang="en">{job.waits?.text ?? job.reason}</span>
+      </span>
+    );
+  }
+  const broken = job.broken?.[0];
+  if (broken) {
+    return (
+      <span class="standing warn" lang="en" title={broken.text}>
+        <Swatch state="rule" /> {broken.rule}: {broken.text}
       </span>
     );
   }

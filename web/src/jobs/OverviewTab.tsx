@@ -6,9 +6,10 @@ import { useEffect, useMemo, useState } from 'preact/hooks';
 import { api } from '../api/client';
 import { isLive, nowMs, top, touched } from '../api/store';
 import type { JobView, SeatView, Why } from '../api/types';
+import { Swatch } from '../fleet/Legend';
 import { readings, units } from '../fleet/state';
 import { rowOf } from '../fleet/units';
-import { clock, duration, figure, mib, percent, quoted } from '../format';
+import { ago, clock, duration, figure, mib, percent, quoted } from '../format';
 import { t } from '../i18n';
 import { VirtualTable, type Column } from '../ui/VirtualTable';
 import { seatText, startText } from '../words';
@@ -21,6 +22,7 @@ export function OverviewTab({ job }: { job: JobView }) {
   return (
     <>
       {job.phase !== 'running' && <WhyLine job={job} />}
+      <Breaks job={job} now={nowMs.value} />
       <div class="overview">
         <div class="overview-main">
           {job.running_ms > 0 && job.gpus > 0 && <Glance job={job} />}
@@ -70,6 +72,23 @@ function WhyLine({ job }: { job: JobView }) {
           {why.basis && <span lang="en">, {why.basis}</span>}
         </p>
       )}
+    </div>
+  );
+}
+
+/** The rules that it breaks, with what was measured. */
+function Breaks({ job, now }: { job: JobView; now: number }) {
+  const broken = job.broken ?? [];
+  if (!broken.length) return null;
+  return (
+    <div class="why">
+      <h2>{t('job.breaks', { n: broken.length })}</h2>
+      {broken.map((one) => (
+        <p key={one.rule} class="warn">
+          <Swatch state="rule" /> <b>{one.rule}</b> <span lang="en">{one.text}</span>{' '}
+          <span class="quiet">{ago(now - one.since_ms)}</span>
+        </p>
+      ))}
     </div>
   );
 }

@@ -32,6 +32,7 @@ from madang.api.live.schema import (
 from madang.api.live.sensors import Devices, Sensors, board_w
 from madang.core.live import LiveNode
 from madang.core.model import Allocation, Job, NodeState, Phase, Project, Standing
+from madang.core.rules import Violations
 from madang.core.snapshot import Snapshot
 
 Ints = NDArray[np.int32]
@@ -117,6 +118,7 @@ class Board:
         self._slots = Slots()
         self._standings: Mapping[str, Standing] = {}
         self._projects: Mapping[str, Project] = {}
+        self._violations: Mapping[str, Violations] = {}
         self._seq = -1
         self._reading = -1
         self._job = np.zeros(0, np.int32)
@@ -186,6 +188,10 @@ class Board:
         self._standings, self._projects = now, snapshot.projects
         changed = {id for id, standing in now.items() if before.get(id) is not standing}
         changed |= before.keys() - now.keys()
+        broken, self._violations = self._violations, snapshot.settings.violations
+        for row in {**broken, **self._violations}.values():
+            if broken.get(row.allocation) is not self._violations.get(row.allocation):
+                changed.add(row.job)
         moved = held.keys() ^ self._holds.keys()
         moved |= {id for id, hold in self._holds.items() if held.get(id) is not hold}
         for id in moved:

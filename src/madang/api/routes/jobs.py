@@ -209,16 +209,19 @@ class Jobs:
         listed = {r.job.id for r in page if r.standing.phase is Phase.WAITING}
         first = islice((id for _, id in snapshot.queue if id in listed), WAITS_SHOWN_MAX)
         waits = {id: _waits(snapshot, id) for id in first}
-        jobs = [views.of_record(record, waits.get(record.job.id)) for record in page]
+        broken = snapshot.settings.violations
+        jobs = [views.of_record(record, waits.get(record.job.id), broken) for record in page]
         return wire.JobListView(jobs=jobs, next=jobs[-1].n if len(jobs) == query.limit else None)
 
     async def show_job(self, id: str) -> Response:
         """A job as it stands. `id` is `digits-42` or `42`."""
         record = await self._desk.job(id)
-        waits = None
+        waits, broken = None, None
         if record.standing.phase is Phase.WAITING:
             waits = await self._desk.rows.read(self._waits_now, record.job.id)
-        return answer(views.of_record(record, waits))
+        elif record.standing.phase is Phase.RUNNING:
+            broken = (await self._desk.rows.read(self._yard.snapshot)).settings.violations
+        return answer(views.of_record(record, waits, broken))
 
     def _waits_now(self, id: str) -> wire.WaitsView | None:
         return _waits(self._yard.snapshot(), id)
