@@ -167,7 +167,22 @@ def _tenants(random: Random, nodes: list[Node]) -> Added:
             job = replace(job, budget=random.choice(mine))
         jobs.append(job)
         runs_ms[job.id] = random.randint(60_000 if lent else 5_000, 240_000)
+    stretched = Random(f"{jobs[-1]} {total}")  # of its own: the rest of a play stays what it was
+    if stretched.random() < 0.5:
+        jobs = [_stretched(stretched, job, total) for job in jobs]
     return [*facts, *_submitted(jobs)], runs_ms
+
+
+def _stretched(random: Random, job: Job, total_milli: int) -> Job:
+    """Some of the jobs as elastic gangs that may want more than any quota gives."""
+    if random.random() < 0.6 or job.shape.gpus > 2:
+        return job
+    room = max(1, total_milli // 2 // job.shape.milli)
+    members = random.randint(2, 2 * room + 1)
+    least = random.randint(1, min(members - 1, room))
+    shape = replace(job.shape, cpu_milli=0)
+    restart_ms = random.choice((0, 1_000, 5_000))
+    return replace(job, shape=shape, members=members, members_min=least, restart_ms=restart_ms)
 
 
 def _quotas(random: Random, total_milli: int) -> list[Quota]:
