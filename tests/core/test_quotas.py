@@ -231,6 +231,33 @@ def test_whoever_is_within_a_guarantee_goes_first(
     assert yard(before, *quotas).submit(*jobs).turn().picture() == text(expected)
 
 
+def test_an_elastic_gang_starts_with_all_where_who_else_waits_could_not_start():
+    quotas = [of("project:vision", guaranteed=4), of("project:text", limit=2)]
+    made = yard("n1: ........", *quotas).submit("a: 2 project=text").turn()
+
+    made.submit("c: 1 project=text", "b: 8x1 min=2 project=vision").turn()
+
+    assert made.picture() == text("n1: AABBBBBB\nwaiting: c")
+
+
+def test_an_elastic_gang_that_grows_beyond_its_guarantee_does_not_do_so_again_and_again():
+    quotas = [of("project:vision", guaranteed=2), of("project:text", limit=2)]
+    made = yard("n1: ......", *quotas).submit("a: 2 project=text").turn()
+    made.submit("d: 2 project=text", "b: 8x1 min=2 checkpoints=1 restart_s=1 project=vision")
+    made.turn().started("a.1").submit("c: 1 project=text").turn().ended("a.1").settled()
+    assert made.phase("b") == "starting"
+    made.started("b.1").turn(wait_ms=3_600_000)
+    starts = 1
+    for _ in range(10):
+        if any(word.startswith("release b") for word in made.decisions()):
+            made.ended(f"b.{starts}", code=143).settled()
+            starts += 1
+            made.started(f"b.{starts}").turn()
+        made.turn(wait_ms=3_600_000)
+
+    assert starts <= 2
+
+
 def running(before: str, quotas: Sequence[Quota], *jobs: str) -> Yard:
     """The jobs run, long enough that each may be moved aside."""
     made = yard(before, *quotas)

@@ -27,7 +27,7 @@ from madang.core.model import (
 from madang.core.placement import Unplaced
 from madang.core.pool import Place, Pool
 from madang.core.quotas import Book, open_to
-from madang.core.seating import Seated, claimed, fits_when_empty, seat
+from madang.core.seating import Seated, claimed, fits_when_empty, likeness, seat
 from madang.core.settings import ANY, Reservation
 from madang.core.snapshot import Snapshot
 from madang.core.timeline import Timeline
@@ -317,6 +317,19 @@ class Draft:
         members, 0: with the fewest."""
         job = self.snapshot.jobs[job_id].job
         return self.is_due(job_id) and self.within_quota(job, members)
+
+    def who_could_start(self) -> Iterator[str]:
+        """The jobs that wait and could start if enough were free, in the order of the queue."""
+        failed: set[object] = set()
+        for _, id in self.snapshot.queue:
+            job = self.snapshot.jobs[id].job
+            alike = (job.project, job.provisioning, likeness(job))
+            if alike in failed or not self.may_start(id):
+                continue
+            if self.fits_when_empty(job):
+                yield id
+            else:
+                failed.add(alike)
 
     def fits_when_empty(self, job: Job) -> bool:
         """True iff the job would have room if nobody else held anything, beside all the cells that

@@ -14,7 +14,6 @@ from madang.core.impact import restart_ms
 from madang.core.live import LiveJob
 from madang.core.model import WHOLE_GPU_MILLI, Allocation, Job, ReleaseReason
 from madang.core.placement import Unplaced
-from madang.core.seating import likeness
 from madang.core.snapshot import Snapshot
 
 GAIN_FACTOR = 4  # the estimate may be wrong by as much and nothing is lost
@@ -23,7 +22,7 @@ GAIN_FACTOR = 4  # the estimate may be wrong by as much and nothing is lost
 def grow(draft: Draft) -> None:
     """Emit ReleaseAsked for each gang that shall start anew with more members, oldest job first."""
     snapshot = draft.snapshot
-    if not snapshot.short or _somebody_waits(draft):
+    if not snapshot.short or any(draft.who_could_start()):
         return
     allowance = Allowance(snapshot, draft.releasing)
     live_of = {id: snapshot.jobs[snapshot.allocations[id].job] for id in snapshot.short}
@@ -92,16 +91,3 @@ def _members_anew(draft: Draft, job: Job, allocation: Allocation) -> int:
     """With how many members it would start if it ended now: what quotas and room allow."""
     seated = draft.seat_anew(job, allocation)
     return 0 if isinstance(seated, Unplaced) else len(seated.places)
-
-
-def _somebody_waits(draft: Draft) -> bool:
-    """True iff a job waits that could start if enough were free."""
-    seen: set[object] = set()
-    for _, id in draft.snapshot.queue:
-        job = draft.snapshot.jobs[id].job
-        if likeness(job) in seen or not draft.may_start(id):
-            continue
-        seen.add(likeness(job))
-        if draft.fits_when_empty(job):
-            return True
-    return False

@@ -10,6 +10,7 @@ turn, and lets all pass.
 """
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 from madang.core.asks import Ask, seat_most
 from madang.core.draft import Draft
@@ -97,6 +98,7 @@ def _start_guaranteed(draft: Draft, until: str) -> bool:
     book, snapshot = draft.book, draft.snapshot
     if not book.has_guarantees:
         return False
+    waiting: list[str] | None = None  # the first two who could start
     turns = Turns(snapshot, draft.usage_milli, book.guaranteed_projects())
     for job_id in turns:
         job = snapshot.jobs[job_id].job
@@ -106,8 +108,10 @@ def _start_guaranteed(draft: Draft, until: str) -> bool:
         if groups and draft.within_quota(job):
             if not draft.is_due(job_id):
                 continue
-            if _has_first_turn(draft, job) and _bound(draft, job, Walk()):
-                continue
+            if is_elastic(job) and waiting is None:
+                waiting = list(islice(draft.who_could_start(), 2))
+            if waiting == [job_id] and _bound(draft, job, Walk()):
+                continue  # with all it may have: nobody else wants what its guarantee leaves
             seated = draft.seated(job, entitled=True)
             if not isinstance(seated, Unplaced):
                 draft.bind(job, seated)
@@ -117,13 +121,6 @@ def _start_guaranteed(draft: Draft, until: str) -> bool:
         if not until:
             turns.pass_alike()
     return False
-
-
-def _has_first_turn(draft: Draft, job: Job) -> bool:
-    """True iff an elastic gang takes nobody's turn with what it wants beyond its guarantee."""
-    if not is_elastic(job) or len(draft.snapshot.line.lots) > 1:
-        return False
-    return next(iter(Turns(draft.snapshot, draft.usage_milli)), "") == job.id
 
 
 def _bound(draft: Draft, job: Job, so_far: Walk) -> bool:
