@@ -21,7 +21,7 @@ from random import Random
 
 from madang.core import events as ev
 from madang.core.cells.room import is_firm
-from madang.core.check import check, require
+from madang.core.check import check, check_quota, require
 from madang.core.check_turns import PROPERTIES, QUEUE, STARVATION, Watch, earliest_ms
 from madang.core.codec import encode_event
 from madang.core.controller import Controller
@@ -383,6 +383,7 @@ class _Stage:
             assert self.tell is not None, "as was asked"
             self.tell(self.now_ms, event)
         self.watch.look(state, step.decisions, self.now_ms)
+        check_quota(state)  # in a play none is lowered
         if self.turns % CHECK_EVERY == 0:
             check(state)
         for decision in step.decisions:
