@@ -32,7 +32,7 @@ from madang.core.settings import Quota
 
 TENANTS = ("a", "b", "c")
 SEEDS = 60
-MANY = 500 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 150
+MANY = 500 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 250
 STEPS = 40
 
 

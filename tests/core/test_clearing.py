@@ -95,7 +95,7 @@ def all_rows(pool: Pool):
     return np.ones(pool.nodes, np.bool_)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(yards(), shapes(), st.integers(0, 4))
 def test_for_one_member_the_cheapest_leave_and_nobody_breaks_a_limit(yard, shape, most):
     pool, holders, active = yard
@@ -114,7 +114,7 @@ def test_for_one_member_the_cheapest_leave_and_nobody_breaks_a_limit(yard, shape
         assert not who or has_room(field, pool, who, shape, 1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(yards(), shapes(), st.integers(2, 5))
 def test_a_gang_gets_room_whenever_there_is_some_to_be_made_and_nobody_leaves_in_vain(
     yard, shape, members
@@ -137,7 +137,7 @@ def test_a_gang_gets_room_whenever_there_is_some_to_be_made_and_nobody_leaves_in
     assert gang.least_cost(all_rows(pool)) <= best <= price(holders, who) <= GANG_FACTOR * best
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(yards(gangs=False), st.integers(1, GPUS), st.integers(2, 5))
 def test_among_those_who_sit_on_one_node_each_a_gang_takes_the_cheapest(yard, gpus, members):
     pool, holders, active = yard

@@ -36,7 +36,7 @@ def asked_jobs(draw: st.DrawFn) -> list[tuple[Job, int]]:
     return jobs
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     nodes=st.lists(st.tuples(HOSTS, st.sampled_from(["L4", "T4"]), st.integers(0, 2)), max_size=7),
     private=st.booleans(),
