@@ -133,7 +133,7 @@ MUTANTS = [
     Mutant(
         "quota is not looked at",
         "draft.py",
-        "        if quota_milli != UNLIMITED and would_hold_milli > quota_milli:\n"
+        "        if room_milli is not None and milli > max(0, room_milli):\n"
         "            return False\n",
         "",
     ),
@@ -261,8 +261,15 @@ MUTANTS = [
     Mutant(
         "a workspace's or project's limit is not looked at",
         "draft.py",
-        "        return self.book.short_of(job, job.milli) is None\n",
+        "        return self.book.short_of(job, milli) is None\n",
         "        return True\n",
+    ),
+    Mutant(
+        "an elastic gang asks for more than its quotas leave",
+        "asks.py",
+        "    most = min([job.members, *[milli // each for milli in anywhere]])\n",
+        "    most = job.members\n",
+        by="plays",
     ),
     Mutant(
         "the least run time is not looked at",

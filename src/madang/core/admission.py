@@ -26,6 +26,7 @@ from madang.core.model import UNLIMITED, Job, Shape
 from madang.core.needs import TOLERATES_ALL, demands_of, need_text, needs_text
 from madang.core.placement import could_hold, eligible_rows, room_if_empty
 from madang.core.pool import Bools
+from madang.core.quotas import Book, Short, limit_of
 from madang.core.seating import model_codes, rows_for, zone_rows
 from madang.core.settings import Zone
 from madang.core.snapshot import Snapshot
@@ -51,17 +52,10 @@ def judge(snapshot: Snapshot, job: Job) -> Rejected | None:
     if project is None:
         known = " ".join(sorted(snapshot.projects)) or "none"
         return Rejected("unknown_project", (("asked", job.project), ("known", known)))
-    if project.quota_milli != UNLIMITED and job.milli > project.quota_milli:
-        return Rejected(
-            "over_quota",
-            (
-                ("asked_milli", job.milli),
-                ("quota_milli", project.quota_milli),
-                ("project", project.id),
-            ),
-        )
     barred = (
-        _terms(snapshot, job)
+        above_quota(snapshot, job)
+        or _limited(snapshot, job)
+        or _terms(snapshot, job)
         or _unprotected(snapshot, job)
         or _outside(snapshot, job)
         or _barred(snapshot, job)
@@ -71,11 +65,80 @@ def judge(snapshot: Snapshot, job: Job) -> Rejected | None:
         return barred
     refused = [_refused(snapshot, job, shape) for shape in job.shapes]
     # Any shape will do; of the reasons, the first that is not just a model that nobody has.
-    return None if None in refused else min(refused, key=_is_unknown)
+    return _shut_out(snapshot, job) if None in refused else min(refused, key=_is_unknown)
 
 
 def _is_unknown(refused: Rejected | None) -> bool:
     return refused is not None and refused.code == "unknown_model"
+
+
+def above_quota(snapshot: Snapshot, job: Job) -> Rejected | None:
+    """Even the fewest members are above what the job's project may hold."""
+    project, milli = snapshot.projects[job.project], least_members(job) * job.shape.milli
+    if project.quota_milli == UNLIMITED or milli <= project.quota_milli:
+        return None
+    numbers = (("asked_milli", milli), ("quota_milli", project.quota_milli))
+    return Rejected("over_quota", (*numbers, ("project", project.id)))
+
+
+def above_limit(snapshot: Snapshot, job: Job) -> Rejected | None:
+    """The limit, if any, above which the job is though nobody holds anything: under that it never
+    can start. For a job that the nodes could hold."""
+    return _limited(snapshot, job) or _shut_out(snapshot, job)
+
+
+def _limited(snapshot: Snapshot, job: Job) -> Rejected | None:
+    """Even the fewest members are above a limit of its project or workspace."""
+    short = Book(snapshot, {}).short_of(job, least_members(job) * job.shape.milli)
+    return None if short is None else _over_limit(short)
+
+
+def _shut_out(snapshot: Snapshot, job: Job) -> Rejected | None:
+    """Limits keep it from each machine group that could hold it; None too if none could."""
+    full = Book(snapshot, {}).full_groups(job, least_members(job) * job.shape.milli)
+    closed = [snapshot.groups[group] for group in full if group in snapshot.groups]
+    if not closed:
+        return None
+    pool, beside = snapshot.pool, ~np.isin(snapshot.pool.group, closed)
+    for shape in job.shapes:
+        eligible = rows_for(snapshot, pool, job, shape)
+        if eligible is not None and not eligible.any():
+            continue
+        rows = beside if eligible is None else beside & eligible
+        if could_hold_gang(pool, pool.gpu_count, job, shape, snapshot.policy, rows):
+            return None
+        could = [group for group in full if _holds(snapshot, job, shape, eligible, group)]
+        if could:
+            return _over_limit(max((full[group] for group in could), key=_limit_then_group))
+    return None
+
+
+def _holds(snapshot: Snapshot, job: Job, shape: Shape, eligible: Bools | None, group: str) -> bool:
+    """True iff the machine group has a node that could hold one of the members."""
+    rows = snapshot.pool.group == snapshot.groups.get(group, -1)
+    if eligible is not None:
+        rows &= eligible
+    return could_hold(snapshot.pool, snapshot.pool.gpu_count, shape, 1, rows)
+
+
+def _limit_then_group(short: Short) -> tuple[int, str]:
+    return limit_of(short.quota), short.quota.key
+
+
+def _over_limit(short: Short) -> Rejected:
+    quota = short.quota
+    return Rejected(
+        "over_limit",
+        (
+            ("asked_milli", short.asked_milli),
+            ("quota_milli", limit_of(quota)),
+            ("quota", quota.key),
+            ("owner", quota.owner),
+            ("group", quota.group),
+            ("provisioning", quota.provisioning),
+            ("weight", quota.weight),
+        ),
+    )
 
 
 def _terms(snapshot: Snapshot, job: Job) -> Rejected | None:
@@ -118,10 +181,11 @@ def _outside(snapshot: Snapshot, job: Job) -> Rejected | None:
     if found.project != job.project:
         return Rejected("reservation_of_other", (("asked", found.id), ("project", found.project)))
     held_milli = found.members * found.shape.milli
-    if job.milli > held_milli:
+    milli = least_members(job) * job.shape.milli
+    if milli > held_milli:
         return Rejected(
             "reservation_too_small",
-            (("asked", found.id), ("asked_milli", job.milli), ("held_milli", held_milli)),
+            (("asked", found.id), ("asked_milli", milli), ("held_milli", held_milli)),
         )
     return None
 

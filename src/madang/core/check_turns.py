@@ -31,7 +31,7 @@ from madang.core.passes.make_room import make_room
 from madang.core.placement import room_on
 from madang.core.policy import Misfit, Victims
 from madang.core.pool import Pool
-from madang.core.quotas import Book, open_to
+from madang.core.quotas import Book
 from madang.core.rights import Rights
 from madang.core.seating import Seated, claimed, seat, shape_at
 from madang.core.settings import ANY, Reservation
@@ -461,8 +461,6 @@ def impatient_not_passed(state: State, bound: Sequence[Allocation], now_ms: int)
             job = state.jobs[one.job].job
             if one.cells or job.reservation or one.id in rights.covered:
                 continue
-            if not job.milli and draft.book.entitled_groups(job):
-                continue  # within a guarantee, of which it takes nothing
             passes = key_of(snapshot, state.jobs[one.job]) > key_of(snapshot, live)
             rivals = lanes.of(job) & lanes.of(live.job)
             require(not (passes and rivals), "passed one who lost patience", live, one)
@@ -504,9 +502,9 @@ def owed(state: State, now_ms: int, promised: Collection[str] = ()) -> tuple[int
             and claim.over(one)
         ]
         pool = _without(draft, draft.view, victims)
-        full = draft.book.full_groups(job, job.milli)
-        allowed = open_to(snapshot, draft.timeline.clear_of(job, pool), full, groups)
-        if isinstance(seat(snapshot, allowed, job), Seated):
+        ask = draft.modest_ask(job, entitled=True)
+        allowed = ask.opened(snapshot, draft.timeline.clear_of(job, pool))
+        if isinstance(seat(snapshot, allowed, ask.job), Seated):
             found.append(id)
     return asking, frozenset(found)
 

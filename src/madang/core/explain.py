@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from madang.core import explain_preempt, explain_upkeep
-from madang.core.admission import Numbers, Rejected
+from madang.core.admission import Numbers, Rejected, above_limit, above_quota
 from madang.core.draft import Draft
 from madang.core.explain_cells import claim_words, held_back_by_cells
 from madang.core.explain_needs import NEED_CODES, needs_guide, needs_words
@@ -20,9 +20,19 @@ from madang.core.explain_network import (
     binds_when_empty,
     network_guide,
 )
-from madang.core.explain_order import gpus_word, holders_word, limit_words, turn_words
+from madang.core.explain_order import (
+    above_words,
+    gpus_word,
+    holders_word,
+    limit_tries,
+    limit_words,
+    needs_word,
+    never_words,
+    turn_words,
+)
 from madang.core.explain_places import ZONE_CODES, besides, nowhere, zone_guide
 from madang.core.explain_time import RESERVATION_CODES, inside_guide
+from madang.core.gangs import is_elastic, least_members
 from madang.core.lanes import Lanes
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
 from madang.core.nearest import Change, Turn, nearest
@@ -111,12 +121,11 @@ def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
                 "see what there is: madang budget ls",
                 "leave --budget out: nothing protects it",
             )
-        case "over_quota":
-            quota = gpus_word(n["quota_milli"])
-            text = f"{asked} asked, but project {job.project} may hold {quota} GPUs at most"
-            tries = _smaller(job, int(n["quota_milli"]) // max(job.shape.milli, 1))
-            if not tries:
-                tries = (f"raise it: madang project set {job.project} --quota GPUS",)
+        case "over_quota" | "over_limit":
+            least = size(least_members(job), job.shape)
+            asked = f"at least {least}" if is_elastic(job) else asked
+            text = f"{asked} asked, but {above_words(rejected)}"
+            tries = limit_tries(job, rejected)
         case "unknown_model":
             text = f"no node has {n['asked']}; there are: {n['known']}"
             tries = ("choose one with --profile, or leave it out to take any",)
@@ -225,6 +234,9 @@ def _why(snapshot: Snapshot, job_id: str) -> Why:
 
 def _blocked(snapshot: Snapshot, job: Job) -> Why:
     """Why the job, which waits for nothing but its turn, does not start now."""
+    never = above_quota(snapshot, job) or above_limit(snapshot, job)
+    if never is not None:
+        return Why("quota", never_words(job, never), never.numbers)
     short = _short_of_quota(snapshot, job)
     if short is not None:
         return short
@@ -236,7 +248,7 @@ def _blocked(snapshot: Snapshot, job: Job) -> Why:
         return _out_of_service(snapshot, job)
     draft = _kept_for_others(snapshot, job)
     holders = walk(draft, until=job.id).holders
-    placed = seat(snapshot, draft.room_for(job), job)
+    placed = draft.seated(job)
     lanes = Lanes(snapshot)
     mine = lanes.of(job)
     ahead = [id for bits, id in holders if bits & mine]
@@ -269,13 +281,14 @@ def _blocked(snapshot: Snapshot, job: Job) -> Why:
 def _short_of_quota(snapshot: Snapshot, job: Job) -> Why | None:
     quota_milli = snapshot.projects[job.project].quota_milli
     used_milli = snapshot.usage_milli.get(job.project, 0)
-    if quota_milli == UNLIMITED or used_milli + job.milli <= quota_milli:
+    milli = least_members(job) * job.shape.milli
+    if quota_milli == UNLIMITED or not milli or used_milli + milli <= quota_milli:
         return None
     return Why(
         "quota",
         f"project {job.project} holds {gpus_word(used_milli)} of its {gpus_word(quota_milli)} "
-        f"GPUs; this job needs {gpus_word(job.milli)} more{holders_word(snapshot, job.project)}",
-        (("used_milli", used_milli), ("quota_milli", quota_milli), ("asked_milli", job.milli)),
+        f"GPUs; this job needs {needs_word(job)} more{holders_word(snapshot, job.project)}",
+        (("used_milli", used_milli), ("quota_milli", quota_milli), ("asked_milli", milli)),
     )
 
 
@@ -462,7 +475,7 @@ def _kept_for_others(snapshot: Snapshot, job: Job) -> Draft:
 def _placed_behind(snapshot: Snapshot, job: Job) -> tuple[Place, ...]:
     draft = _kept_for_others(snapshot, job)
     walk(draft, until=job.id)
-    placed = seat(snapshot, draft.room_for(job), job)
+    placed = draft.seated(job)
     assert not isinstance(placed, Unplaced), f"would start, but where? {job} {placed}"
     return placed.places
 

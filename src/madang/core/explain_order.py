@@ -3,9 +3,10 @@
 Called from explain.py, which says everything else; here is what needs shares, quotas and turns.
 """
 
-from madang.core.admission import Numbers
+from madang.core.admission import Numbers, Rejected
 from madang.core.explain_upkeep import span
 from madang.core.fair import Shares
+from madang.core.gangs import is_elastic, least_members
 from madang.core.keys import overdue_ms
 from madang.core.model import WHOLE_GPU_MILLI, Job
 from madang.core.ordering import Turns
@@ -35,40 +36,85 @@ def holders_word(snapshot: Snapshot, project: str) -> str:
 
 def limit_words(snapshot: Snapshot, job: Job) -> tuple[str, Numbers] | None:
     """The limit of its project or workspace that keeps the job, and who holds what it counts."""
-    book = Book(snapshot)
-    full = book.full_groups(job, job.milli)
+    book, milli = Book(snapshot), least_members(job) * job.shape.milli
+    full = book.full_groups(job, milli)
     usable = [group for group in snapshot.groups if group not in full]
-    short = book.short_of(job, job.milli)
+    short = book.short_of(job, milli)
     if short is None and full and not usable:
         short = next(iter(full.values()))
     if short is None:
         return None
     quota, limit_milli = short.quota, limit_of(short.quota)
     borrows = " and borrows nothing" if quota.weight == 0 else ""
+    what = _what(quota.group, quota.provisioning)
     words = (
         f"{_owner(quota)} holds {gpus_word(short.held_milli)} of the {gpus_word(limit_milli)} "
-        f"GPUs that {_what(quota)} may hold{borrows}; this job needs {gpus_word(job.milli)} more"
+        f"GPUs that {what} may hold{borrows}; this job needs {needs_word(job)} more"
         f"{_holders_of(snapshot, book, quota)}"
     )
     numbers: Numbers = (
         ("quota", quota.key),
         ("used_milli", short.held_milli),
         ("quota_milli", limit_milli),
-        ("asked_milli", job.milli),
+        ("asked_milli", milli),
     )
     return words, numbers
+
+
+def needs_word(job: Job) -> str:
+    """`4`, or `at least 2` of an elastic gang: the GPUs without which it does not start."""
+    least = "at least " if is_elastic(job) else ""
+    return f"{least}{gpus_word(least_members(job) * job.shape.milli)}"
+
+
+def _gpus_word(milli: int | str) -> str:
+    return f"{gpus_word(milli)} GPU{'' if int(milli) == WHOLE_GPU_MILLI else 's'}"
+
+
+def above_words(rejected: Rejected) -> str:
+    """`project vision may hold 2 GPUs at most with its spot jobs in group h100`."""
+    n = dict(rejected.numbers)
+    if rejected.code == "over_quota":
+        return f"project {n['project']} may hold {_gpus_word(n['quota_milli'])} at most"
+    what = _what(str(n["group"]), str(n["provisioning"]))
+    owner, limit = str(n["owner"]).replace(":", " ", 1), _gpus_word(n["quota_milli"])
+    borrows = " and borrows nothing" if not n["weight"] else ""
+    return f"{owner} may hold {limit} at most{'' if what == 'it' else f' with {what}'}{borrows}"
+
+
+def limit_tries(job: Job, rejected: Rejected) -> tuple[str, ...]:
+    """What fits under the limit, if anything does, and what raises it."""
+    n = dict(rejected.numbers)
+    members = int(n["quota_milli"]) // max(job.shape.milli, 1)
+    least = "--members-min" if is_elastic(job) else "--members"
+    tries = (f"{least} {members}",) if 1 <= members < least_members(job) else ()
+    if rejected.code == "over_quota":
+        return tries or (f"raise it: madang project set {job.project} --quota GPUS",)
+    options = "".join(
+        f" --{name} {n[name]}" for name in ("group", "provisioning") if n[name] != ANY
+    )
+    weight = " --weight 1" if not n["weight"] else ""
+    return (*tries, f"raise it: madang quota set {n['owner']}{options} --limit GPUS{weight}")
+
+
+def never_words(job: Job, rejected: Rejected) -> str:
+    """Why a job that was admitted never can start under the limits of today."""
+    return (
+        f"never starts under today's limit: it needs {needs_word(job)} GPUs, "
+        f"and {above_words(rejected)}"
+    )
 
 
 def _owner(quota: Quota) -> str:
     return quota.owner.replace(":", " ", 1)
 
 
-def _what(quota: Quota) -> str:
+def _what(group: str, provisioning: str) -> str:
     """`it`, or `its spot jobs in group h100`."""
-    if quota.provisioning == ANY and quota.group == ANY:
+    if provisioning == ANY and group == ANY:
         return "it"
-    jobs = "jobs" if quota.provisioning == ANY else f"{quota.provisioning.replace('_', '-')} jobs"
-    return f"its {jobs}" + (f" in group {quota.group}" if quota.group != ANY else "")
+    jobs = "jobs" if provisioning == ANY else f"{provisioning.replace('_', '-')} jobs"
+    return f"its {jobs}" + (f" in group {group}" if group != ANY else "")
 
 
 def _holders_of(snapshot: Snapshot, book: Book, quota: Quota) -> str:

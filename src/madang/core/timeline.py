@@ -154,6 +154,7 @@ class Timeline:
         if len(self.reservations) >= RESERVATIONS_MAX:
             return False
         length = stay_of(self.draft.snapshot, job)
+        job = self.draft.modest_ask(job).job
         free, given = self.draft.room_for(job).scratch(), 0
         gaps, free_milli = Gaps(self.draft.snapshot, free, job), int(free.gpu_free.sum())
         least_milli = least_members(job) * job.shape.milli

@@ -21,7 +21,7 @@ from random import Random
 
 from madang.core import events as ev
 from madang.core.cells.room import is_firm
-from madang.core.check import check, require
+from madang.core.check import check, check_quota, require
 from madang.core.check_turns import PROPERTIES, QUEUE, STARVATION, Watch, earliest_ms
 from madang.core.codec import encode_event
 from madang.core.controller import Controller
@@ -167,7 +167,22 @@ def _tenants(random: Random, nodes: list[Node]) -> Added:
             job = replace(job, budget=random.choice(mine))
         jobs.append(job)
         runs_ms[job.id] = random.randint(60_000 if lent else 5_000, 240_000)
+    stretched = Random(f"{jobs[-1]} {total}")  # of its own: the rest of a play stays what it was
+    if stretched.random() < 0.5:
+        jobs = [_stretched(stretched, job, total) for job in jobs]
     return [*facts, *_submitted(jobs)], runs_ms
+
+
+def _stretched(random: Random, job: Job, total_milli: int) -> Job:
+    """Some of the jobs as elastic gangs that may want more than any quota gives."""
+    if random.random() < 0.6 or job.shape.gpus > 2:
+        return job
+    room = max(1, total_milli // 2 // job.shape.milli)
+    members = random.randint(2, 2 * room + 1)
+    least = random.randint(1, min(members - 1, room))
+    shape = replace(job.shape, cpu_milli=0)
+    restart_ms = random.choice((0, 1_000, 5_000))
+    return replace(job, shape=shape, members=members, members_min=least, restart_ms=restart_ms)
 
 
 def _quotas(random: Random, total_milli: int) -> list[Quota]:
@@ -368,6 +383,7 @@ class _Stage:
             assert self.tell is not None, "as was asked"
             self.tell(self.now_ms, event)
         self.watch.look(state, step.decisions, self.now_ms)
+        check_quota(state)  # in a play none is lowered
         if self.turns % CHECK_EVERY == 0:
             check(state)
         for decision in step.decisions:

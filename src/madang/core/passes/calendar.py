@@ -55,7 +55,7 @@ def _start_inside(draft: Draft) -> None:
         job = draft.snapshot.jobs[job_id].job
         if job.reservation not in draft.kept or not draft.may_start(job_id):
             continue
-        seated = seat(draft.snapshot, draft.room_for(job), job)
+        seated = draft.seated(job)
         if not isinstance(seated, Unplaced):
             draft.bind(job, seated)
 

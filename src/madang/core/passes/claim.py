@@ -20,7 +20,6 @@ from madang.core.ordering import ordered
 from madang.core.passes.start import BINDS_PER_TURN_MAX
 from madang.core.placement import Unplaced
 from madang.core.pool import Place, Pool
-from madang.core.quotas import open_to
 from madang.core.seating import Seated, claimed, likeness_in
 
 SPARED_MAX = 64  # so many are tried to be left where they are, one by one: a turn stays short
@@ -45,7 +44,7 @@ def _heard(draft: Draft) -> bool:
         alike = (owners, likeness_in(snapshot, job))
         if not owners or alike in failed or not draft.may_start(job_id):
             continue
-        seated = claimed(snapshot, draft.room_for(job), job)
+        seated = draft.seated(job, claimed)
         if not isinstance(seated, Unplaced):
             draft.bind(job, seated)
             again |= bool(failed)
@@ -62,12 +61,11 @@ def _displace(draft: Draft, job: Job) -> bool:
     """Promise the job its cells, whoever must leave for it; False iff it is in no promise."""
     snapshot = draft.snapshot
     assert snapshot.cells is not None, "claims are made on promised cells"
-    full = draft.book.full_groups(job, job.milli)  # a promise of cells lifts no limit
-    loose = _without_lower(draft, job)
-    seated = claimed(snapshot, open_to(snapshot, loose, full), job)
+    ask = draft.modest_ask(job)  # a promise of cells lifts no limit
+    seated = claimed(snapshot, ask.opened(snapshot, _without_lower(draft, job)), ask.job)
     if isinstance(seated, Unplaced):
         return False
-    seated, victims = _fewest(draft, job, seated)
+    seated, victims = _fewest(draft, ask.job, seated)
     if not _may_all_leave(draft, victims):
         return False
     for victim in victims:

@@ -42,7 +42,7 @@ def honour(draft: Draft) -> None:
         if (
             kept is None
             or not snapshot.pool.could_ever_hold(places, promised.shape)
-            or not draft.within_quota(job)
+            or not draft.within_quota(job, len(places))
             or not _within_groups(draft, job, promised)
             or not allowed_on(snapshot, job, [seat.node for seat in seats])
             or not _still_meets(snapshot, job, rows)

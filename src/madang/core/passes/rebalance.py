@@ -14,6 +14,7 @@ from itertools import chain, groupby
 
 import numpy as np
 
+from madang.core.asks import Ask
 from madang.core.budgets import Allowance
 from madang.core.clearing import wants_whole
 from madang.core.draft import Draft
@@ -24,10 +25,8 @@ from madang.core.ordering import Key, Turns
 from madang.core.placement import Unplaced, room_on, seats_on
 from madang.core.policy import Victims
 from madang.core.pool import Bools, Ints, Pool
-from madang.core.quotas import open_to
 from madang.core.rights import Claim, Rights
 from madang.core.seating import Gaps, Seated, likeness_in, seat
-from madang.core.settings import ANY
 
 TRIED_PER_TURN_MAX = 256  # kinds of jobs that room is looked for; so a turn stays short
 Movable = tuple[Key, Allocation]
@@ -48,10 +47,11 @@ def rebalance(draft: Draft) -> None:
     # Who comes later in a lot has the same rights, guarantees aside, over fewer.
     lots_fare_alike = not draft.book.has_guarantees
     failed: set[object] = set()
+    owned = bool(draft.book.quotas)  # what is open to one may be closed to another
     for job in chain((first,), asking):
         claim = rights.claim(job)
         # What found no room among these victims finds none among fewer.
-        ask = (likeness_in(snapshot, job), job.project if claim.groups else "")
+        ask = (likeness_in(snapshot, job), (job.project, job.provisioning) if owned else ())
         if ask not in failed and (claim.groups or claim.key < way.last_key):
             if way.make_room(claim):
                 if way.is_done:
@@ -108,11 +108,14 @@ def _key_of_movable(one: Movable) -> Key:
     return one[0]
 
 
-def _allowed(draft: Draft, claim: Claim, pool: Pool) -> Pool:
+def _ask(draft: Draft, claim: Claim) -> Ask:
+    """For whom others leave asks for the least that its quotas allow, or its guarantee covers."""
+    return draft.modest_ask(claim.waiting, entitled=bool(claim.groups))
+
+
+def _allowed(draft: Draft, ask: Ask, pool: Pool) -> Pool:
     """Of a what-if what the job's quotas leave open to it, and its guarantee if it is within."""
-    pool = draft.timeline.clear_of(claim.waiting, pool)
-    full = draft.book.full_groups(claim.waiting, claim.waiting.milli)
-    return open_to(draft.snapshot, pool, full, claim.groups or (ANY,))
+    return ask.opened(draft.snapshot, draft.timeline.clear_of(ask.job, pool))
 
 
 class _CheapestFirst:
@@ -146,7 +149,8 @@ class _CheapestFirst:
         displaceable = self._displaceable(claim)
         if not displaceable.any():
             return False
-        job, pool = claim.waiting, _allowed(self.draft, claim, self.draft.view)
+        ask = _ask(self.draft, claim)
+        job, pool = ask.job, _allowed(self.draft, ask, self.draft.view)
         for among in self._ranks(displaceable):
             if not self._could_suffice(job, among, pool):
                 continue
@@ -222,9 +226,10 @@ class _LastFirst:
 
     def make_room(self, claim: Claim) -> bool:
         """Promise the job a place, victims and all, or change nothing. False iff there is none."""
-        snapshot, job = self.draft.snapshot, claim.waiting
+        ask = _ask(self.draft, claim)
+        snapshot, job = self.draft.snapshot, ask.job
         trial = self.draft.view.scratch()
-        allowed = _allowed(self.draft, claim, trial)
+        allowed = _allowed(self.draft, ask, trial)
         gaps = Gaps(snapshot, trial, job)
         if gaps.missing <= 0 and not isinstance(seat(snapshot, allowed, job), Unplaced):
             return True  # the start pass has not come to it yet
@@ -243,13 +248,11 @@ class _LastFirst:
                 continue
             seated = seat(snapshot, allowed, job)
             if not isinstance(seated, Unplaced):
-                self._promise(claim, allowed, seated, victims)
+                self._promise(job, allowed, seated, victims)
                 return True
         return False
 
-    def _promise(
-        self, claim: Claim, trial: Pool, seated: Seated, victims: list[Allocation]
-    ) -> None:
+    def _promise(self, job: Job, trial: Pool, seated: Seated, victims: list[Allocation]) -> None:
         """Ask for the leave of those without whom there is no room on these nodes, of no others.
 
         `trial` is what is open to the job of the pool without any of the victims, who are last in
@@ -262,7 +265,7 @@ class _LastFirst:
             held = draft.held_places(victim)
             trial.take(held, victim.shape)
             if in_cells:
-                beside = seat(draft.snapshot, trial, claim.waiting)
+                beside = seat(draft.snapshot, trial, job)
                 fits = isinstance(beside, Seated)
             else:
                 fits = all(room_on(trial, row, shape) >= count for row, count in members.items())
@@ -276,16 +279,16 @@ class _LastFirst:
                 victim.id,
                 ReleaseReason.PREEMPTED,
                 owner.grace_ms,
-                by=claim.waiting.id,
+                by=job.id,
                 bill_gpu_ms=bill,
             )
         if in_cells:
-            last = seat(draft.snapshot, trial, claim.waiting)
-            assert isinstance(last, Seated), f"there was room: {claim.waiting}"
+            last = seat(draft.snapshot, trial, job)
+            assert isinstance(last, Seated), f"there was room: {job}"
             seated = last
         else:
             seats = [seats_on(trial, row, count, shape) for row, count in members.items()]
             seated = Seated(shape, tuple(chain.from_iterable(seats)))
-        draft.nominate(claim.waiting, seated)
+        draft.nominate(job, seated)
         leaving = draft.releasing
         self.movable = [one for one in self.movable if one[1].id not in leaving]
