@@ -8,8 +8,8 @@ import pytest
 from madang.core import events as ev
 from madang.core.check import check_quota
 from madang.core.model import Project, Shape
-from madang.core.policies import MADANG
-from madang.core.policy import Victims
+from madang.core.policies import MADANG, POLICIES
+from madang.core.policy import Policy, Victims
 from madang.core.quotas import Book, covered
 from madang.core.settings import Hole, Quota
 from tests.core.yard import Yard, text
@@ -377,6 +377,18 @@ def test_a_limit_lowered_below_what_is_held_keeps_nobody_who_asks_for_no_gpu():
     made.submit("c: 0 cpus=1 project=vision", "d: 0 cpus=1 project=speech").turn()
 
     assert sorted(made.decisions()) == ["bind c.1", "bind d.1"]
+
+
+@pytest.mark.parametrize("policy", [MADANG, POLICIES["tiresias"]], ids=["madang", "tiresias"])
+def test_spot_takes_nothing_from_its_own_project_that_a_guarantee_covers(policy: Policy):
+    after = running("n1: ..", [of("project:vision", guaranteed=2)])
+    after.fact(ev.PolicySet(policy)).submit("s: 2 project=vision provisioning=spot moves=1").turn()
+    after.started("s.1").turn(wait_ms=MADANG.run_ms_min).submit("c: 2 project=vision moves=1")
+    after.turn().ended("s.1", code=143).settled()
+    after.started("c.1").turn(wait_ms=MADANG.run_ms_min)
+
+    assert after.picture() == text("n1: CC\nwaiting: s")
+    assert not after.decisions()
 
 
 def test_a_guarantee_is_kept_within_one_turn_of_grace():

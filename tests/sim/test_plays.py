@@ -47,6 +47,12 @@ def test_a_play_breaks_nothing_and_some_of_each_kind_test_what_they_are_for():
     assert sum(one.moved_aside for one in outcomes) > 100
 
 
+# An elastic gang in promised cells, and spot that took from a guarantee of its own project.
+@pytest.mark.parametrize("number", [326, 418])
+def test_a_play_that_once_broke_something_does_so_no_more(number):
+    assert play(number).started
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(QUICK, QUICK + MANY, AT_ONCE))
 def test_many_plays_break_nothing_and_each_property_is_put_to_the_test(first):

@@ -20,6 +20,7 @@ from madang.core.check import check_budgets, require
 from madang.core.draft import Draft
 from madang.core.estimates import NEVER_MS
 from madang.core.events import AllocationBound, Decision, HoleDropped, ReleaseAsked
+from madang.core.gangs import exactly
 from madang.core.impact import may_be_stopped
 from madang.core.lanes import Lanes
 from madang.core.lifecycle import LIVELY
@@ -189,7 +190,7 @@ def _each_needed(state: State, by: str, victims: Sequence[Allocation], now_ms: i
     for spared in victims:
         trial = _without(draft, pool, [one for one in victims if one is not spared])
         if inside:
-            fits = _claims(draft, job, victims, spared, set(members))
+            fits = _claims(draft, exactly(job, len(seats)), victims, spared, set(members))
         elif snapshot.cells is None:
             fits = all(room_on(trial, row, shape) >= count for row, count in members.items())
         else:

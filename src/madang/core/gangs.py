@@ -288,6 +288,11 @@ def at_size(job: Job, members: int) -> Job:
     return job if members == job.members else replace(job, members=members)
 
 
+def exactly(job: Job, members: int) -> Job:
+    """The same job with so many members or none."""
+    return replace(job, members=members, members_min=0) if is_elastic(job) else job
+
+
 def whole_segments(job: Job, members: int) -> int:
     """So many members or the next fewer that its segments can be made of."""
     unit = max((segment.members for segment in job.segments), default=1)

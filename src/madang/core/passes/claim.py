@@ -13,6 +13,7 @@ from madang.core.cells.claims import may_claim
 from madang.core.cells.room import is_firm, without_loose
 from madang.core.draft import Draft
 from madang.core.events import AllocationBound
+from madang.core.gangs import exactly, least_members
 from madang.core.impact import impact_gpu_ms
 from madang.core.lifecycle import LIVELY
 from madang.core.model import Allocation, Job, ReleaseReason, Shape, grace_ms_of
@@ -62,10 +63,14 @@ def _displace(draft: Draft, job: Job) -> bool:
     snapshot = draft.snapshot
     assert snapshot.cells is not None, "claims are made on promised cells"
     ask = draft.modest_ask(job)  # a promise of cells lifts no limit
-    seated = claimed(snapshot, ask.opened(snapshot, _without_lower(draft, job)), ask.job)
+    loose = ask.opened(snapshot, _without_lower(draft, job))
+    seated = claimed(snapshot, loose, ask.job)
+    if isinstance(seated, Unplaced):
+        # As many as there is room for may be more than its cells are: then the fewest.
+        seated = claimed(snapshot, loose, exactly(job, least_members(job)))
     if isinstance(seated, Unplaced):
         return False
-    seated, victims = _fewest(draft, ask.job, seated)
+    seated, victims = _fewest(draft, exactly(job, len(seated.places)), seated)
     if not _may_all_leave(draft, victims):
         return False
     for victim in victims:
