@@ -95,7 +95,9 @@ def test_it_grows_as_far_as_its_quota_allows_when_that_is_worth_it():
 
     yard.turn(wait_ms=worth_ms - yard.now_ms)
     assert grown(yard) == ["release b.1 moved 30000"]
-    assert yard.last.decisions[-1].by == "it grows from 2 to 3 members"
+    asked = yard.last.decisions[-1]
+    assert isinstance(asked, ev.ReleaseAsked)
+    assert asked.by == "it grows from 2 to 3 members"
     yard.ended("b.1", code=1).settled()
 
     assert yard.picture() == text(
