@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 
+import numpy as np
+
 from madang.core.budgets import BY_CHOICE, budget_of, up_of
 from madang.core.cells.claims import may_claim
 from madang.core.cells.promises import unseat
@@ -22,7 +24,6 @@ from madang.core.estimates import NEVER_MS
 from madang.core.events import AllocationBound, Decision, HoleDropped, ReleaseAsked
 from madang.core.gangs import exactly
 from madang.core.impact import may_be_stopped
-from madang.core.lanes import Lanes
 from madang.core.lifecycle import LIVELY
 from madang.core.model import Allocation, Job, NodeState, ReleaseReason
 from madang.core.ordering import has_lost_patience, key_of, ordered
@@ -31,10 +32,10 @@ from madang.core.passes.honour import honour
 from madang.core.passes.make_room import make_room
 from madang.core.placement import room_on
 from madang.core.policy import Misfit, Victims
-from madang.core.pool import Pool
+from madang.core.pool import Bools, Pool
 from madang.core.quotas import Book
 from madang.core.rights import Rights
-from madang.core.seating import Seated, claimed, seat, shape_at
+from madang.core.seating import Seated, claimed, rows_for, seat, shape_at
 from madang.core.settings import ANY, Reservation
 from madang.core.snapshot import Snapshot
 from madang.core.state import State
@@ -440,6 +441,23 @@ def earliest_ms(state: State, job: str, now_ms: int, without: Collection[str] = 
 # -- nobody starves --------------------------------------------------------------------------------
 
 
+def _are_rivals(snapshot: Snapshot, one: Job, other: Job) -> bool:
+    """True iff both want devices, or both none, and some node is open to both."""
+    if bool(one.shape.gpus) != bool(other.shape.gpus):
+        return False
+    return bool((_open_to(snapshot, one) & _open_to(snapshot, other)).any())
+
+
+def _open_to(snapshot: Snapshot, job: Job) -> Bools:
+    """(N,) the rows that the job may use in one of its shapes."""
+    pool = snapshot.pool
+    there = np.zeros(pool.nodes, np.bool_)
+    for shape in job.shapes:
+        rows = rows_for(snapshot, pool, job, shape)
+        there |= True if rows is None else rows
+    return there
+
+
 def impatient_not_passed(state: State, bound: Sequence[Allocation], now_ms: int) -> bool:
     """Who has lost patience is passed by nobody who competes for the same devices.
 
@@ -453,7 +471,7 @@ def impatient_not_passed(state: State, bound: Sequence[Allocation], now_ms: int)
     if not lost:
         return False
     draft = _drafted(state, now_ms)
-    rights, lanes = Rights.of(draft), Lanes(snapshot)
+    rights = Rights.of(draft)
     # Who waits for his own window holds nobody back: nobody else can have its devices.
     waiting = [id for id in lost if _waits(draft, id) and not draft.window_of(state.jobs[id].job)]
     for id in waiting if bound else ():
@@ -463,8 +481,12 @@ def impatient_not_passed(state: State, bound: Sequence[Allocation], now_ms: int)
             if one.cells or job.reservation or one.id in rights.covered:
                 continue
             passes = key_of(snapshot, state.jobs[one.job]) > key_of(snapshot, live)
-            rivals = lanes.of(job) & lanes.of(live.job)
-            require(not (passes and rivals), "passed one who lost patience", live, one)
+            require(
+                not (passes and _are_rivals(snapshot, job, live.job)),
+                "passed one who lost patience",
+                live,
+                one,
+            )
     return bool(waiting)
 
 

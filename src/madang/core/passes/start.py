@@ -78,6 +78,8 @@ def walk(draft: Draft, until: str = "") -> Walk:
             _hold_back(draft, job, so_far, competes_for)
             if lanes.all_held(so_far.held_back):
                 break
+        elif competes_for & ~so_far.held_back:
+            _hold_the_rest(draft, job, so_far, competes_for)
         if not until and _alike_fare_alike(draft, job):
             turns.pass_alike()
     draft.hold_back(lanes, so_far.holders)
@@ -180,6 +182,18 @@ def _hold_back(draft: Draft, job: Job, so_far: Walk, competes_for: int) -> None:
         so_far.reserved.append(competes_for)
         holds = lost
     if holds:
+        so_far.held_back |= competes_for
+        so_far.holders.append((competes_for, job.id))
+
+
+def _hold_the_rest(draft: Draft, job: Job, so_far: Walk, competes_for: int) -> None:
+    """A job that is held back on a part of what it competes for, and has lost patience, is not to be
+    passed on the other parts either."""
+    if draft.window_of(job) is not None or not draft.is_due(job.id):
+        return
+    if not has_lost_patience(draft.snapshot, draft.snapshot.jobs[job.id]):
+        return
+    if draft.within_quota(job) and draft.fits_when_empty(job):
         so_far.held_back |= competes_for
         so_far.holders.append((competes_for, job.id))
 
