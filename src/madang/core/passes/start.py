@@ -187,8 +187,9 @@ def _hold_back(draft: Draft, job: Job, so_far: Walk, competes_for: int) -> None:
 
 
 def _hold_the_rest(draft: Draft, job: Job, so_far: Walk, competes_for: int) -> None:
-    """A job that is held back on a part of what it competes for, and has lost patience, is not to be
-    passed on the other parts either."""
+    """Who is held back on a part of what it competes for, and has lost patience, is not to be
+    passed on the other parts either.
+    """
     if draft.window_of(job) is not None or not draft.is_due(job.id):
         return
     if not has_lost_patience(draft.snapshot, draft.snapshot.jobs[job.id]):
