@@ -21,7 +21,7 @@ from madang.core.cells.room import is_firm, without_loose
 from madang.core.check import check_budgets, require
 from madang.core.draft import Draft
 from madang.core.estimates import NEVER_MS
-from madang.core.events import AllocationBound, Decision, HoleDropped, ReleaseAsked
+from madang.core.events import AllocationBound, Decision, HoleDropped, JobRequeued, ReleaseAsked
 from madang.core.gangs import exactly
 from madang.core.impact import may_be_stopped
 from madang.core.lifecycle import LIVELY
@@ -74,11 +74,13 @@ class Watch:
         # A promise made before is older than whatever else was promised since.
         taken = {one.job for one in decisions if isinstance(one, HoleDropped)}
         fresh = [one for one in bound if one.job not in self._promised and one.job not in taken]
+        # Who came back into the queue in this very turn was not in line when others were bound.
+        back = {one.job for one in decisions if isinstance(one, JobRequeued)}
         if fresh:
             self.seen[CALENDAR] += windows_kept(state, fresh, now_ms)
-            self.seen[QUEUE] += head_not_delayed(state, fresh, now_ms)
+            self.seen[QUEUE] += head_not_delayed(state, fresh, back, now_ms)
         if state.planned_ms == now_ms:
-            self.seen[STARVATION] += impatient_not_passed(state, fresh, now_ms)
+            self.seen[STARVATION] += impatient_not_passed(state, fresh, back, now_ms)
             self._look_at_guarantees(state, now_ms)
         self._promised = frozenset(state.nominations)
 
@@ -379,7 +381,9 @@ def _seat_in(snapshot: Snapshot, pool: Pool, window: Reservation, used: int) -> 
 # -- reservations in the queue ---------------------------------------------------------------------
 
 
-def head_not_delayed(state: State, bound: Sequence[Allocation], now_ms: int) -> bool:
+def head_not_delayed(
+    state: State, bound: Sequence[Allocation], back: Collection[str], now_ms: int
+) -> bool:
     """Those who passed the head of the queue do not delay its start, if estimates hold.
 
     Asked of policies that give the head a start time, where nothing but the queue is promised.
@@ -390,7 +394,7 @@ def head_not_delayed(state: State, bound: Sequence[Allocation], now_ms: int) -> 
         return False
     draft = Draft(state.snapshot(now_ms))
     head = next((id for _, id in ordered(draft.snapshot) if _waits(draft, id)), "")
-    if not head:
+    if not head or head in back:
         return False
     snapshot = draft.snapshot
     key = key_of(snapshot, snapshot.jobs[head])
@@ -458,7 +462,9 @@ def _open_to(snapshot: Snapshot, job: Job) -> Bools:
     return there
 
 
-def impatient_not_passed(state: State, bound: Sequence[Allocation], now_ms: int) -> bool:
+def impatient_not_passed(
+    state: State, bound: Sequence[Allocation], back: Collection[str], now_ms: int
+) -> bool:
     """Who has lost patience is passed by nobody who competes for the same devices.
 
     Whoever has a right of his own (a guarantee, cells, a window, a hole) takes nobody's turn.
@@ -468,6 +474,7 @@ def impatient_not_passed(state: State, bound: Sequence[Allocation], now_ms: int)
         return False
     snapshot = state.snapshot(now_ms)
     lost = [id for _, id in state.queue if has_lost_patience(snapshot, state.jobs[id])]
+    lost = [id for id in lost if id not in back]
     if not lost:
         return False
     draft = _drafted(state, now_ms)
