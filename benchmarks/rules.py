@@ -1,4 +1,4 @@
-"""How long a look at all violation rules takes: rules x running jobs, and a preview on history.
+"""How long a look at all violation rules takes: rules x running jobs.
 
 `python -m benchmarks.rules` fills the ring of a store with an hour of GPU metrics, lets jobs hold
 all devices, and judges by rules of mixed measures (quantiles since the start and over windows,

@@ -17,7 +17,6 @@ from madang.core.pool import Bools
 
 IN, NOT_IN, EXISTS, ABSENT, GREATER, LESS = "in", "not_in", "exists", "absent", "gt", "lt"
 HOWS = (IN, NOT_IN, EXISTS, ABSENT, GREATER, LESS)
-EQUAL = "equal"  # of a toleration; the other way is EXISTS
 NO_SCHEDULE, NO_EXECUTE = "NoSchedule", "NoExecute"
 EFFECTS = (NO_SCHEDULE, NO_EXECUTE)
 MASKS_MAX = 512  # beyond it all are worked out anew: as many different terms seldom wait at once
