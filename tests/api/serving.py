@@ -112,15 +112,11 @@ def serving(
 
 def _wait_ready(served: Served) -> None:
     """Until the server answers and both nodes are there."""
-    import asyncio
-
-    async def nodes() -> None:
-        seq = -1
-        async with asyncio.timeout(READY_S):
-            while len(served.yard.snapshot().nodes) < 2:
-                seq = await served.yard.wait_for_events(seq)
-
-    asyncio.run(nodes())
+    # Not by an event loop: a browser's may run in this very thread.
+    until_s = time.monotonic() + READY_S
+    while len(served.yard.snapshot().nodes) < 2:
+        assert time.monotonic() < until_s, "the nodes did not come"
+        time.sleep(0.01)
     transport = httpx.HTTPTransport(retries=20)
     with httpx.Client(transport=transport) as client:
         assert client.get(f"{served.url}/v1/health").status_code == 200
