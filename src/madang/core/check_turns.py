@@ -8,9 +8,8 @@ fault, and no estimate that did not hold, excuses or hides anything.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from copy import copy
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,13 +20,20 @@ from madang.core.cells.room import is_firm, without_loose
 from madang.core.check import check_budgets, require
 from madang.core.draft import Draft
 from madang.core.estimates import NEVER_MS
-from madang.core.events import AllocationBound, Decision, HoleDropped, JobRequeued, ReleaseAsked
+from madang.core.events import (
+    AllocationBound,
+    Decision,
+    HoleDropped,
+    JobNominated,
+    JobRequeued,
+    ReleaseAsked,
+)
 from madang.core.gangs import exactly
 from madang.core.impact import may_be_stopped
 from madang.core.lifecycle import LIVELY
 from madang.core.model import Allocation, Job, NodeState, ReleaseReason
 from madang.core.ordering import has_lost_patience, key_of, ordered
-from madang.core.passes.calendar import calendar, rest_of, stand_in, used_milli
+from madang.core.passes.calendar import calendar, may_be_asked_ms
 from madang.core.passes.honour import honour
 from madang.core.passes.make_room import make_room
 from madang.core.placement import room_on
@@ -40,6 +46,7 @@ from madang.core.settings import ANY, Reservation
 from madang.core.snapshot import Snapshot
 from madang.core.state import State
 from madang.core.timeline import left_of, stay_of, steps_aside
+from madang.core.windows import Sites, Want, turn_of, wants_of
 
 # The properties, by the names that a count of scenarios goes by.
 GUARANTEES, STARVATION, CELLS = "guarantees", "starvation", "cells"
@@ -77,7 +84,7 @@ class Watch:
         # Who came back into the queue in this very turn was not in line when others were bound.
         back = {one.job for one in decisions if isinstance(one, JobRequeued)}
         if fresh:
-            self.seen[CALENDAR] += windows_kept(state, fresh, now_ms)
+            self.seen[CALENDAR] += windows_kept(state, fresh, decisions, now_ms)
             self.seen[QUEUE] += head_not_delayed(state, fresh, back, now_ms)
         if state.planned_ms == now_ms:
             self.seen[STARVATION] += impatient_not_passed(state, fresh, back, now_ms)
@@ -162,9 +169,14 @@ def nobody_in_vain(state: State, decisions: Sequence[Decision], now_ms: int) -> 
     True iff somebody was.
     """
     victims: dict[str, list[Allocation]] = {}
-    for one in decisions:
+    for_windows: list[Allocation] = []
+    after = 0
+    for at, one in enumerate(decisions):
         if isinstance(one, ReleaseAsked) and one.reason is ReleaseReason.PREEMPTED:
             victims.setdefault(one.by, []).append(state.allocations[one.allocation])
+            if one.by.startswith(WINDOW):
+                for_windows.append(state.allocations[one.allocation])
+                after = at + 1
     windows = state.settings.reservations
     for by, asked in sorted(victims.items()):
         if by in state.nominations and windows:
@@ -172,16 +184,16 @@ def nobody_in_vain(state: State, decisions: Sequence[Decision], now_ms: int) -> 
         if by in state.nominations:
             _each_needed(state, by, asked, now_ms)
         else:
-            kind, _, id = by.partition(" ")
-            is_known = kind == "reservation" and id in windows
+            is_known = by.startswith(WINDOW) and by.removeprefix(WINDOW) in windows
             require(is_known, "stopped for nobody who is promised anything", by, asked)
-            _each_needed_for_window(state, windows[id], asked, now_ms)
+    if for_windows:
+        _each_needed_for_windows(Before.of(state, decisions[after:], now_ms), for_windows)
     return bool(victims)
 
 
 def _each_needed(state: State, by: str, victims: Sequence[Allocation], now_ms: int) -> None:
     """On the nodes that the job was promised; where they were the cheapest, on any."""
-    draft = _drafted(state, now_ms, but=by)
+    draft = _drafted(state, now_ms, but=(by,))
     snapshot, job = draft.snapshot, state.jobs[by].job
     seats = state.nominations[by]
     members = Counter(state.nodes[seat.node].row for seat in seats)
@@ -231,151 +243,179 @@ def _claims(
     return isinstance(claimed(snapshot, pool, job), Seated)
 
 
-def _each_needed_for_window(
-    state: State, window: Reservation, victims: Sequence[Allocation], now_ms: int
-) -> None:
-    """Without any one of them, fewer of the window's members would have a place."""
-    draft = _drafted(state, now_ms, but_window=window.id)
-    used = used_milli(state.allocations.values(), state.jobs).get(window.id, 0)
-    asked = {victim.id for victim in victims}
-    coming = draft.view.scratch()
-    for allocation in state.allocations.values():
-        if allocation.state not in LIVELY and allocation.id not in asked:
-            _give(draft, coming, allocation)
-    most = _seat_in(draft.snapshot, _without(draft, coming, victims), window, used)
+def _each_needed_for_windows(before: "Before", victims: Sequence[Allocation]) -> None:
+    """Without any one of them, a window that is open has fewer members, and none before it more."""
+    snapshot = before.draft.snapshot
+    opened = [one for one in before.windows if one.begin_ms <= snapshot.now_ms]
+    pool = before.pool(snapshot.now_ms)
+    most = before.counts(snapshot, pool, opened)
     for spared in victims:
-        trial = _without(draft, coming, [one for one in victims if one is not spared])
-        fewer = _seat_in(draft.snapshot, trial, window, used) < most
-        require(fewer, "stopped in vain", spared, "for", window)
+        trial = pool.scratch()
+        before.take(trial, spared)
+        fewer = before.counts(snapshot, trial, opened) < most
+        require(fewer, "stopped in vain", spared, "for", opened)
 
 
 # -- reservations in the calendar ------------------------------------------------------------------
 
+WINDOW = "reservation "  # and its id: for whom somebody was stopped
+NOBODY, ASIDE, ASKED = range(3)  # whom windows count on: who leaves, who saves his work, who may be
 
-def windows_kept(state: State, bound: Sequence[Allocation], now_ms: int) -> bool:
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """A turn as it was before those were started, nominated or asked to leave whom its last
+    decisions name: what the calendar of that turn could know."""
+
+    draft: Draft
+    windows: list[Reservation]
+    newcomers: frozenset[str]
+    unasked: frozenset[str]
+
+    @classmethod
+    def of(cls, state: State, last: Sequence[Decision], now_ms: int) -> "Before":
+        nominated = {one.job for one in last if isinstance(one, JobNominated)}
+        draft = _drafted(state, now_ms, but=nominated, calendars=False)
+        windows = sorted(state.settings.reservations.values(), key=turn_of)
+        return cls(
+            draft,
+            [one for one in windows if now_ms < one.end_ms],
+            frozenset(one.allocation.id for one in last if isinstance(one, AllocationBound)),
+            frozenset(one.allocation for one in last if isinstance(one, ReleaseAsked)),
+        )
+
+    def gone_ms(self, one: Allocation, counted_on: int) -> int:
+        """From when on a window can count on what it holds."""
+        snapshot = self.draft.snapshot
+        if one.id in self.newcomers or (one.state not in LIVELY and one.id not in self.unasked):
+            return snapshot.now_ms
+        live = snapshot.jobs.get(one.job)
+        if live is None or live.allocation != one.id:
+            return NEVER_MS
+        end_ms = left_of(snapshot, one).end_ms(snapshot.now_ms)
+        asks = counted_on == ASKED or (counted_on == ASIDE and live.job.checkpoints)
+        if not asks or budget_of(snapshot.settings.budgets, live.job):
+            return end_ms
+        return min(end_ms, may_be_asked_ms(snapshot, one))
+
+    def pool(self, at_ms: int, counted_on: int = NOBODY) -> Pool:
+        """What can be counted on by then."""
+        pool = self.draft.view.scratch()
+        for one in self.draft.snapshot.allocations.values():
+            if self.gone_ms(one, counted_on) <= at_ms:
+                _give(self.draft, pool, one)
+        return pool
+
+    def take(self, pool: Pool, one: Allocation) -> None:
+        """Let it stay where it is, what is promised to others aside."""
+        for row, gpus in self.draft.held_places(one):
+            promised = _promised_on(self.draft, row)
+            pool.take([(row, tuple([g for g in gpus if g not in promised]))], one.shape)
+
+    def counts(self, snapshot: Snapshot, pool: Pool, windows: Iterable[Reservation]) -> list[int]:
+        """Members that have a place there, window by window, in their turn.
+
+        Args:
+            snapshot: of this turn, with or without its promised cells.
+        """
+        found, left, sites = [], pool.scratch(), Sites(snapshot)
+        for want in self.wants(windows):
+            places = sites.fit(left, want)
+            left.take(places, want.shape)
+            found.append(len(places))
+        return found
+
+    def wants(self, windows: Iterable[Reservation]) -> list[Want]:
+        snapshot = self.draft.snapshot
+        return wants_of(snapshot, windows, snapshot.allocations.values())
+
+    def times(self, window: Reservation) -> list[int]:
+        """As it opens, and when somebody may be gone, or another window closes, while it is."""
+        snapshot = self.draft.snapshot
+        begin_ms = max(window.begin_ms, snapshot.now_ms)
+        times = {other.end_ms for other in self.windows}
+        for one in snapshot.allocations.values():
+            times |= {self.gone_ms(one, ASIDE), self.gone_ms(one, ASKED)}
+        return [begin_ms, *sorted(at_ms for at_ms in times if begin_ms < at_ms < window.end_ms)]
+
+
+def windows_kept(
+    state: State, bound: Sequence[Allocation], decisions: Sequence[Decision], now_ms: int
+) -> bool:
     """Who was started will not keep a window from its devices, if estimates hold.
 
-    True iff somebody was started who will still be there when somebody's window opens, or is open.
+    Held against what was known before the first of them was started. True iff somebody was who will
+    still be there when somebody's window opens, or is open.
     """
-    reservations = sorted(state.settings.reservations.values(), key=lambda r: (r.begin_ms, r.id))
-    live = [window for window in reservations if window.end_ms > now_ms]
-    if not live:
+    live = {id for id, one in state.settings.reservations.items() if now_ms < one.end_ms}
+    # Others got their own window's devices, or their tenant's own cells.
+    ordinary = [
+        one for one in bound if not one.cells and state.jobs[one.job].job.reservation not in live
+    ]
+    if not live or not ordinary:
         return False
-    draft = _drafted(state, now_ms, calendars=False)
-    used = used_milli(state.allocations.values(), state.jobs)
+    ids = {one.id for one in ordinary}
+    first = next(
+        at
+        for at, one in enumerate(decisions)
+        if isinstance(one, AllocationBound) and one.allocation.id in ids
+    )
+    before = Before.of(state, decisions[first:], now_ms)
+    tried = [_look_at_window(before, window, ordinary) for window in before.windows]
+    return any(tried)
+
+
+def _look_at_window(before: Before, window: Reservation, bound: Sequence[Allocation]) -> bool:
+    """Until the time when all of the window could be there, as much of it is as without these,
+    unless an older one has more. True iff any of these stays so long."""
+    snapshot = before.draft.snapshot
+    # Of promised cells a window has no share: it is kept as if they, too, were firm work.
+    views = (snapshot, replace(snapshot, cells=None))
+    lack = [want.members for want in before.wants([window])]
     tried = False
-    for window in live:
-        lasting = [one for one in bound if _stays_beyond(draft.snapshot, one, window)]
-        if not lasting:
-            continue
-        tried = True
-        rivals = [other for other in live if _turn(other) < _turn(window)]
-        _look_at_window(draft, window, rivals, (bound, lasting), used)
+    for at_ms in before.times(window) if lack else ():
+        lasting = [one for one in bound if _stays_beyond(snapshot, one, at_ms)]
+        tried |= bool(lasting)
+        together = [one for one in before.windows if turn_of(one) <= turn_of(window)]
+        together = [one for one in together if one.begin_ms <= at_ms < one.end_ms]
+        # Whom an open window counts on it has asked: nobody more than those who leave by now.
+        is_open = at_ms == snapshot.now_ms
+        could = [_most(before, view, at_ms, together, ()) for view in views]
+        has = [_most(before, view, at_ms, together, lasting, is_open=is_open) for view in views]
+        delayed = all(one < other for one, other in zip(has, could, strict=True))
+        if at_ms > max(window.begin_ms, snapshot.now_ms):
+            delayed &= could[0][-len(lack) :] == lack  # who knows which part of it counts by then
+        require(not delayed, "in the way of a window", window, at_ms, has, could, lasting)
+        if has[0][-len(lack) :] == lack:
+            break
     return tried
 
 
-def _look_at_window(
-    draft: Draft,
-    window: Reservation,
-    rivals: Sequence[Reservation],
-    newcomers: tuple[Sequence[Allocation], Sequence[Allocation]],
-    used: Mapping[str, int],
-) -> None:
-    """Until the time when all of the window could be there, as much of it is as without these.
-
-    Args:
-        newcomers: who was started, and those of them who will stay.
-    """
-    snapshot, (bound, lasting) = draft.snapshot, newcomers
-    # Of promised cells a window has no share: it is kept as if they, too, were firm work.
-    views = (snapshot, replace(snapshot, cells=None))
-    members = sum(count for _, count in rest_of(window, used.get(window.id, 0)))
-    for at_ms in _ends_within(snapshot, window):
-        older = [one for one in rivals if one.begin_ms <= at_ms < one.end_ms]
-        beside = _ended_by(draft, at_ms, {one.id for one in bound})
-        staying = [one for one in lasting if _is_there(snapshot, one, at_ms)]
-        alone = _without(draft, beside, staying)
-        has = [_room_for(view, beside, window, older, used) for view in views]
-        could = [_room_for(view, alone, window, older, used) for view in views]
-        delayed = has[0] < could[0] and has[1] < could[1]
-        if at_ms > max(window.begin_ms, snapshot.now_ms):
-            delayed &= could[0] >= members  # before that, who knows which part of it counts
-        require(not delayed, "in the way of a window", window, at_ms, has, could, lasting)
-        if has[0] >= members:
-            return
+def _most(
+    before: Before,
+    view: Snapshot,
+    at_ms: int,
+    windows: Sequence[Reservation],
+    staying: Sequence[Allocation],
+    *,
+    is_open: bool = False,
+) -> list[int]:
+    """How many members each of these windows will have, whomever they count on, beside these."""
+    found = []
+    for counted_on in (NOBODY,) if is_open else (ASIDE, ASKED):
+        pool = before.pool(at_ms, counted_on)
+        for one in staying:
+            before.take(pool, one)
+        found.append(before.counts(view, pool, windows))
+    return max(found)
 
 
-def _ends_within(snapshot: Snapshot, window: Reservation) -> list[int]:
-    """The window's beginning, and when others are expected to end while it is open."""
-    begin_ms = max(window.begin_ms, snapshot.now_ms)
-    ends = {
-        left_of(snapshot, one).end_ms(snapshot.now_ms)
-        for id, one in snapshot.allocations.items()
-        if (live := snapshot.jobs.get(one.job)) is not None and live.allocation == id
-    }
-    return [begin_ms, *sorted(at_ms for at_ms in ends if begin_ms < at_ms < window.end_ms)]
-
-
-def _is_there(snapshot: Snapshot, one: Allocation, at_ms: int) -> bool:
-    return stay_of(snapshot, snapshot.jobs[one.job].job).end_ms(snapshot.now_ms) > at_ms
-
-
-def _turn(window: Reservation) -> tuple[int, str]:
-    return window.begin_ms, window.id
-
-
-def _room_for(
-    snapshot: Snapshot,
-    pool: Pool,
-    window: Reservation,
-    older: Iterable[Reservation],
-    used: Mapping[str, int],
-) -> int:
-    """How many members of a window have a place once those before it have theirs."""
-    left = pool.scratch()
-    for one in older:
-        _seat_in(snapshot, left, one, used.get(one.id, 0))
-    return _seat_in(snapshot, left, window, used.get(window.id, 0))
-
-
-def _stays_beyond(snapshot: Snapshot, one: Allocation, window: Reservation) -> bool:
-    """True iff it holds devices past the window's beginning, and may not be asked to leave then."""
+def _stays_beyond(snapshot: Snapshot, one: Allocation, at_ms: int) -> bool:
+    """True iff it holds devices past that time, and may not be asked to leave then."""
     job = snapshot.jobs[one.job].job
-    if job.reservation in snapshot.settings.reservations or one.cells:
-        return False  # it has a window of its own, or its tenant's own cells
-    if stay_of(snapshot, job).end_ms(snapshot.now_ms) <= window.begin_ms:
+    if stay_of(snapshot, job).end_ms(snapshot.now_ms) <= at_ms:
         return False
-    return not steps_aside(snapshot, job, window.begin_ms)
-
-
-def _ended_by(draft: Draft, at_ms: int, newcomers: Collection[str]) -> Pool:
-    """What is free at that time if everybody ends when expected, and who may be asked is."""
-    snapshot = draft.snapshot
-    pool = draft.view.scratch()
-    for id, allocation in snapshot.allocations.items():
-        live = snapshot.jobs.get(allocation.job)
-        if live is None or live.allocation != id:
-            continue
-        if id in newcomers:
-            ends = stay_of(snapshot, live.job).end_ms(snapshot.now_ms) <= at_ms
-        else:
-            ends = left_of(snapshot, allocation).end_ms(snapshot.now_ms) <= at_ms
-        may_be_asked = may_be_stopped(draft, allocation) and live.job.preemptible
-        may_be_asked &= not budget_of(snapshot.settings.budgets, live.job)
-        if allocation.state not in LIVELY or ends or may_be_asked:
-            _give(draft, pool, allocation)
-    return pool
-
-
-def _seat_in(snapshot: Snapshot, pool: Pool, window: Reservation, used: int) -> int:
-    """How many members of what its jobs do not hold there is room for; block it."""
-    members = 0
-    for shape, count in rest_of(window, used):
-        seated = seat(snapshot, pool, stand_in(window, shape, count))
-        if isinstance(seated, Seated):
-            pool.block(seated.places, seated.shape)
-            members += len(seated.places)
-    return members
+    return not steps_aside(snapshot, job, at_ms)
 
 
 # -- reservations in the queue ---------------------------------------------------------------------
@@ -543,24 +583,19 @@ def owed(state: State, now_ms: int, promised: Collection[str] = ()) -> tuple[int
 
 
 def _drafted(
-    state: State, now_ms: int, *, but: str = "", but_window: str = "", calendars: bool = True
+    state: State, now_ms: int, *, but: Collection[str] = (), calendars: bool = True
 ) -> Draft:
     """A draft with all that is promised kept from everybody: what a pass would see next.
 
     Args:
-        but: the job whose own promise is forgotten; `but_window`: the window that is.
-        calendars: whether what open windows keep is kept, too.
+        but: jobs whose own promise is forgotten.
+        calendars: whether what windows keep is kept, too.
     """
     draft = Draft(state.snapshot(now_ms))
     if but:
-        others = {id: seats for id, seats in state.nominations.items() if id != but}
+        others = {id: seats for id, seats in state.nominations.items() if id not in but}
         draft.snapshot = replace(draft.snapshot, nominations=others)
-        draft.promised.discard(but)
-    if but_window:
-        settings = copy(draft.snapshot.settings)
-        settings.reservations = dict(settings.reservations)
-        del settings.reservations[but_window]
-        draft.snapshot = replace(draft.snapshot, settings=settings)
+        draft.promised.difference_update(but)
     honour(draft)
     make_room(draft)
     if calendars:
@@ -571,16 +606,17 @@ def _drafted(
 def _give(draft: Draft, pool: Pool, allocation: Allocation) -> None:
     """What it leaves, less what of it is promised to somebody."""
     for row, gpus in draft.held_places(allocation):
-        promised = _promised_on(draft.snapshot, row)
+        promised = _promised_on(draft, row)
         pool.give((row, tuple([gpu for gpu in gpus if gpu not in promised])), allocation.shape)
 
 
-def _promised_on(snapshot: Snapshot, row: int) -> set[int]:
-    node = snapshot.node_ids[row]
-    holes = [hole.seats for hole in snapshot.settings.holes.values()]
+def _promised_on(draft: Draft, row: int) -> set[int]:
+    node = draft.snapshot.node_ids[row]
+    promised = [seats for id, seats in draft.snapshot.nominations.items() if id in draft.promised]
+    holes = [hole.seats for hole in draft.snapshot.settings.holes.values()]
     return {
         gpu
-        for seats in (*snapshot.nominations.values(), *holes)
+        for seats in (*promised, *holes)
         for seat in seats
         if seat.node == node
         for gpu in seat.gpus
