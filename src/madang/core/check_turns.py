@@ -275,7 +275,9 @@ class Before:
     @classmethod
     def of(cls, state: State, last: Sequence[Decision], now_ms: int) -> "Before":
         nominated = {one.job for one in last if isinstance(one, JobNominated)}
-        draft = _drafted(state, now_ms, but=nominated, calendars=False)
+        draft = _honoured(state, now_ms, nominated)
+        for hole in state.settings.holes.values():
+            draft.pool.block(draft.places_of(hole.seats), hole.shape)
         windows = sorted(state.settings.reservations.values(), key=turn_of)
         return cls(
             draft,
@@ -582,24 +584,25 @@ def owed(state: State, now_ms: int, promised: Collection[str] = ()) -> tuple[int
 # -- what-ifs --------------------------------------------------------------------------------------
 
 
-def _drafted(
-    state: State, now_ms: int, *, but: Collection[str] = (), calendars: bool = True
-) -> Draft:
+def _drafted(state: State, now_ms: int, *, but: Collection[str] = ()) -> Draft:
     """A draft with all that is promised kept from everybody: what a pass would see next.
 
     Args:
         but: jobs whose own promise is forgotten.
-        calendars: whether what windows keep is kept, too.
     """
+    draft = _honoured(state, now_ms, but)
+    make_room(draft)
+    calendar(draft)
+    return draft
+
+
+def _honoured(state: State, now_ms: int, but: Collection[str]) -> Draft:
     draft = Draft(state.snapshot(now_ms))
     if but:
         others = {id: seats for id, seats in state.nominations.items() if id not in but}
         draft.snapshot = replace(draft.snapshot, nominations=others)
         draft.promised.difference_update(but)
     honour(draft)
-    make_room(draft)
-    if calendars:
-        calendar(draft)
     return draft
 
 
