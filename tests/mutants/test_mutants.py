@@ -300,11 +300,14 @@ MUTANTS = [
         by="plays",
     ),
     Mutant(
-        "a window goes where nodes are fullest, so that starts elsewhere move it",
+        "a window goes where a job would, by price and fill, so that starts elsewhere move it",
         "windows.py",
-        "            order = np.lexsort((*self._tree[::-1], far, turns))\n",
-        "            order = np.lexsort((*self._tree[::-1], far, pool.whole_free, turns))\n",
-        by="plays",
+        "        places = self._first(pool, want)\n",
+        "        from madang.core.seating import seat_anywhere\n"
+        "        asked = replace(stand_in(want.window), shape=want.shape, members=want.members)\n"
+        "        asked = replace(asked, members_min=min(1, want.members - 1), within_soft=True)\n"
+        "        places = getattr(seat_anywhere(self.snapshot, pool, asked), 'places', ())\n",
+        by="tables",
     ),
     Mutant(
         "an open window takes what is free, whatever others lack then",
