@@ -9,7 +9,6 @@ fault, and no estimate that did not hold, excuses or hides anything.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,13 +17,20 @@ from madang.core.cells.claims import may_claim
 from madang.core.cells.promises import unseat
 from madang.core.cells.room import is_firm, without_loose
 from madang.core.check import check_budgets, require
+from madang.core.check_windows import (
+    WINDOW,
+    Before,
+    each_needed_for_windows,
+    give_back,
+    honoured,
+    windows_kept,
+)
 from madang.core.draft import Draft
 from madang.core.estimates import NEVER_MS
 from madang.core.events import (
     AllocationBound,
     Decision,
     HoleDropped,
-    JobNominated,
     JobRequeued,
     ReleaseAsked,
 )
@@ -33,8 +39,7 @@ from madang.core.impact import may_be_stopped
 from madang.core.lifecycle import LIVELY
 from madang.core.model import Allocation, Job, NodeState, ReleaseReason
 from madang.core.ordering import has_lost_patience, key_of, ordered
-from madang.core.passes.calendar import calendar, may_be_asked_ms
-from madang.core.passes.honour import honour
+from madang.core.passes.calendar import calendar
 from madang.core.passes.make_room import make_room
 from madang.core.placement import room_on
 from madang.core.policy import Misfit, Victims
@@ -42,11 +47,10 @@ from madang.core.pool import Bools, Pool
 from madang.core.quotas import Book
 from madang.core.rights import Rights
 from madang.core.seating import Seated, claimed, rows_for, seat, shape_at
-from madang.core.settings import ANY, Reservation
+from madang.core.settings import ANY
 from madang.core.snapshot import Snapshot
 from madang.core.state import State
-from madang.core.timeline import left_of, stay_of, steps_aside
-from madang.core.windows import Sites, Want, turn_of, wants_of
+from madang.core.timeline import left_of, stay_of
 
 # The properties, by the names that a count of scenarios goes by.
 GUARANTEES, STARVATION, CELLS = "guarantees", "starvation", "cells"
@@ -187,7 +191,7 @@ def nobody_in_vain(state: State, decisions: Sequence[Decision], now_ms: int) -> 
             is_known = by.startswith(WINDOW) and by.removeprefix(WINDOW) in windows
             require(is_known, "stopped for nobody who is promised anything", by, asked)
     if for_windows:
-        _each_needed_for_windows(Before.of(state, decisions[after:], now_ms), for_windows)
+        each_needed_for_windows(Before.of(state, decisions[after:], now_ms), for_windows)
     return bool(victims)
 
 
@@ -241,183 +245,6 @@ def _claims(
         if allocation.id not in gone and not left_before:
             pool.block(places, allocation.shape)
     return isinstance(claimed(snapshot, pool, job), Seated)
-
-
-def _each_needed_for_windows(before: "Before", victims: Sequence[Allocation]) -> None:
-    """Without any one of them, a window that is open has fewer members, and none before it more."""
-    snapshot = before.draft.snapshot
-    opened = [one for one in before.windows if one.begin_ms <= snapshot.now_ms]
-    pool = before.pool(snapshot.now_ms)
-    most = before.counts(snapshot, pool, opened)
-    for spared in victims:
-        trial = pool.scratch()
-        before.take(trial, spared)
-        fewer = before.counts(snapshot, trial, opened) < most
-        require(fewer, "stopped in vain", spared, "for", opened)
-
-
-# -- reservations in the calendar ------------------------------------------------------------------
-
-WINDOW = "reservation "  # and its id: for whom somebody was stopped
-NOBODY, ASIDE, ASKED = range(3)  # whom windows count on: who leaves, who saves his work, who may be
-
-
-@dataclass(frozen=True, slots=True)
-class Before:
-    """A turn as it was before those were started, nominated or asked to leave whom its last
-    decisions name: what the calendar of that turn could know."""
-
-    draft: Draft
-    windows: list[Reservation]
-    newcomers: frozenset[str]
-    unasked: frozenset[str]
-
-    @classmethod
-    def of(cls, state: State, last: Sequence[Decision], now_ms: int) -> "Before":
-        nominated = {one.job for one in last if isinstance(one, JobNominated)}
-        draft = _honoured(state, now_ms, nominated)
-        for hole in state.settings.holes.values():
-            draft.pool.block(draft.places_of(hole.seats), hole.shape)
-        windows = sorted(state.settings.reservations.values(), key=turn_of)
-        return cls(
-            draft,
-            [one for one in windows if now_ms < one.end_ms],
-            frozenset(one.allocation.id for one in last if isinstance(one, AllocationBound)),
-            frozenset(one.allocation for one in last if isinstance(one, ReleaseAsked)),
-        )
-
-    def gone_ms(self, one: Allocation, counted_on: int) -> int:
-        """From when on a window can count on what it holds."""
-        snapshot = self.draft.snapshot
-        if one.id in self.newcomers or (one.state not in LIVELY and one.id not in self.unasked):
-            return snapshot.now_ms
-        live = snapshot.jobs.get(one.job)
-        if live is None or live.allocation != one.id:
-            return NEVER_MS
-        end_ms = left_of(snapshot, one).end_ms(snapshot.now_ms)
-        asks = counted_on == ASKED or (counted_on == ASIDE and live.job.checkpoints)
-        if not asks or budget_of(snapshot.settings.budgets, live.job):
-            return end_ms
-        return min(end_ms, may_be_asked_ms(snapshot, one))
-
-    def pool(self, at_ms: int, counted_on: int = NOBODY) -> Pool:
-        """What can be counted on by then."""
-        pool = self.draft.view.scratch()
-        for one in self.draft.snapshot.allocations.values():
-            if self.gone_ms(one, counted_on) <= at_ms:
-                _give(self.draft, pool, one)
-        return pool
-
-    def take(self, pool: Pool, one: Allocation) -> None:
-        """Let it stay where it is, what is promised to others aside."""
-        for row, gpus in self.draft.held_places(one):
-            promised = _promised_on(self.draft, row)
-            pool.take([(row, tuple([g for g in gpus if g not in promised]))], one.shape)
-
-    def counts(self, snapshot: Snapshot, pool: Pool, windows: Iterable[Reservation]) -> list[int]:
-        """Members that have a place there, window by window, in their turn.
-
-        Args:
-            snapshot: of this turn, with or without its promised cells.
-        """
-        found, left, sites = [], pool.scratch(), Sites(snapshot)
-        for want in self.wants(windows):
-            places = sites.fit(left, want)
-            left.take(places, want.shape)
-            found.append(len(places))
-        return found
-
-    def wants(self, windows: Iterable[Reservation]) -> list[Want]:
-        snapshot = self.draft.snapshot
-        return wants_of(snapshot, windows, snapshot.allocations.values())
-
-    def times(self, window: Reservation) -> list[int]:
-        """As it opens, and when somebody may be gone, or another window closes, while it is."""
-        snapshot = self.draft.snapshot
-        begin_ms = max(window.begin_ms, snapshot.now_ms)
-        times = {other.end_ms for other in self.windows}
-        for one in snapshot.allocations.values():
-            times |= {self.gone_ms(one, ASIDE), self.gone_ms(one, ASKED)}
-        return [begin_ms, *sorted(at_ms for at_ms in times if begin_ms < at_ms < window.end_ms)]
-
-
-def windows_kept(
-    state: State, bound: Sequence[Allocation], decisions: Sequence[Decision], now_ms: int
-) -> bool:
-    """Who was started will not keep a window from its devices, if estimates hold.
-
-    Held against what was known before the first of them was started. True iff somebody was who will
-    still be there when somebody's window opens, or is open.
-    """
-    live = {id for id, one in state.settings.reservations.items() if now_ms < one.end_ms}
-    # Others got their own window's devices, or their tenant's own cells.
-    ordinary = [
-        one for one in bound if not one.cells and state.jobs[one.job].job.reservation not in live
-    ]
-    if not live or not ordinary:
-        return False
-    ids = {one.id for one in ordinary}
-    first = next(
-        at
-        for at, one in enumerate(decisions)
-        if isinstance(one, AllocationBound) and one.allocation.id in ids
-    )
-    before = Before.of(state, decisions[first:], now_ms)
-    tried = [_look_at_window(before, window, ordinary) for window in before.windows]
-    return any(tried)
-
-
-def _look_at_window(before: Before, window: Reservation, bound: Sequence[Allocation]) -> bool:
-    """Until the time when all of the window could be there, as much of it is as without these,
-    unless an older one has more. True iff any of these stays so long."""
-    snapshot = before.draft.snapshot
-    # Of promised cells a window has no share: it is kept as if they, too, were firm work.
-    views = (snapshot, replace(snapshot, cells=None))
-    lack = [want.members for want in before.wants([window])]
-    tried = False
-    for at_ms in before.times(window) if lack else ():
-        lasting = [one for one in bound if _stays_beyond(snapshot, one, at_ms)]
-        tried |= bool(lasting)
-        together = [one for one in before.windows if turn_of(one) <= turn_of(window)]
-        together = [one for one in together if one.begin_ms <= at_ms < one.end_ms]
-        # Whom an open window counts on it has asked: nobody more than those who leave by now.
-        is_open = at_ms == snapshot.now_ms
-        could = [_most(before, view, at_ms, together, ()) for view in views]
-        has = [_most(before, view, at_ms, together, lasting, is_open=is_open) for view in views]
-        delayed = all(one < other for one, other in zip(has, could, strict=True))
-        if at_ms > max(window.begin_ms, snapshot.now_ms):
-            delayed &= could[0][-len(lack) :] == lack  # who knows which part of it counts by then
-        require(not delayed, "in the way of a window", window, at_ms, has, could, lasting)
-        if has[0][-len(lack) :] == lack:
-            break
-    return tried
-
-
-def _most(
-    before: Before,
-    view: Snapshot,
-    at_ms: int,
-    windows: Sequence[Reservation],
-    staying: Sequence[Allocation],
-    *,
-    is_open: bool = False,
-) -> list[int]:
-    """How many members each of these windows will have, whomever they count on, beside these."""
-    found = []
-    for counted_on in (NOBODY,) if is_open else (ASIDE, ASKED):
-        pool = before.pool(at_ms, counted_on)
-        for one in staying:
-            before.take(pool, one)
-        found.append(before.counts(view, pool, windows))
-    return max(found)
-
-
-def _stays_beyond(snapshot: Snapshot, one: Allocation, at_ms: int) -> bool:
-    """True iff it holds devices past that time, and may not be asked to leave then."""
-    job = snapshot.jobs[one.job].job
-    if stay_of(snapshot, job).end_ms(snapshot.now_ms) <= at_ms:
-        return False
-    return not steps_aside(snapshot, job, at_ms)
 
 
 # -- reservations in the queue ---------------------------------------------------------------------
@@ -479,7 +306,7 @@ def earliest_ms(state: State, job: str, now_ms: int, without: Collection[str] = 
             break
         if end_ms > now_ms and isinstance(seat(snapshot, pool, snapshot.jobs[job].job), Seated):
             break
-        _give(draft, pool, snapshot.allocations[id])
+        give_back(draft, pool, snapshot.allocations[id])
         now_ms = max(now_ms, end_ms)
     return now_ms if isinstance(seat(snapshot, pool, snapshot.jobs[job].job), Seated) else NEVER_MS
 
@@ -590,40 +417,10 @@ def _drafted(state: State, now_ms: int, *, but: Collection[str] = ()) -> Draft:
     Args:
         but: jobs whose own promise is forgotten.
     """
-    draft = _honoured(state, now_ms, but)
+    draft = honoured(state, now_ms, but)
     make_room(draft)
     calendar(draft)
     return draft
-
-
-def _honoured(state: State, now_ms: int, but: Collection[str]) -> Draft:
-    draft = Draft(state.snapshot(now_ms))
-    if but:
-        others = {id: seats for id, seats in state.nominations.items() if id not in but}
-        draft.snapshot = replace(draft.snapshot, nominations=others)
-        draft.promised.difference_update(but)
-    honour(draft)
-    return draft
-
-
-def _give(draft: Draft, pool: Pool, allocation: Allocation) -> None:
-    """What it leaves, less what of it is promised to somebody."""
-    for row, gpus in draft.held_places(allocation):
-        promised = _promised_on(draft, row)
-        pool.give((row, tuple([gpu for gpu in gpus if gpu not in promised])), allocation.shape)
-
-
-def _promised_on(draft: Draft, row: int) -> set[int]:
-    node = draft.snapshot.node_ids[row]
-    promised = [seats for id, seats in draft.snapshot.nominations.items() if id in draft.promised]
-    holes = [hole.seats for hole in draft.snapshot.settings.holes.values()]
-    return {
-        gpu
-        for seats in (*promised, *holes)
-        for seat in seats
-        if seat.node == node
-        for gpu in seat.gpus
-    }
 
 
 def _without(draft: Draft, pool: Pool, gone: Iterable[Allocation]) -> Pool:
