@@ -237,7 +237,7 @@ def _stays(draft: "Draft") -> list[Stay]:
     promised = {
         (row, gpu)
         for id in snapshot.nominations
-        if id in draft.promised
+        if id in draft.promised and id not in draft.bound
         for row, gpus in draft.places_of(snapshot.nominations[id])
         for gpu in gpus
     }

@@ -144,7 +144,9 @@ class _Holder:
 def _promised(draft: Draft) -> set[tuple[int, int]]:
     """(row, device) of all that somebody is promised, by this draft, too."""
     seats: list[Sequence[Seat]] = [
-        seats for id, seats in draft.snapshot.nominations.items() if id in draft.promised
+        seats
+        for id, seats in draft.snapshot.nominations.items()
+        if id in draft.promised and id not in draft.bound
     ]
     dropped = {one.hole for one in draft.decisions if isinstance(one, HoleDropped)}
     holes = draft.snapshot.settings.holes
