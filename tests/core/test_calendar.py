@@ -373,7 +373,7 @@ def test_who_steps_aside_is_counted_on_when_he_starts_and_moves_no_window():
 
 
 def test_who_would_lose_his_work_is_not_counted_on_where_others_can_be():
-    """`b` saves, `a` does not: the window will be on n2, where `b` is, and `c` may not join him."""
+    """`b` saves, `a` does not: the window will be on n2, where `b` is, and `c` starts on n1."""
     yard = booked("n1: AA..\nn2: BB..", window(3600, 600), movable="b")
     yard.fact(ev.JobSubmitted(replace(yard.job("c: 2"), preemptible=False))).turn()
 
@@ -396,14 +396,16 @@ def test_an_older_window_does_not_take_the_last_place_of_a_younger_one_to_spare_
     assert kept_at(both)["younger"] == {f"n2/{gpu}" for gpu in range(4)}
 
 
-def test_nobody_leaves_for_a_window_that_another_leaves_enough_for():
-    """Two windows of 2 on one node: `a` holds what both lack, `b` nothing that either does."""
-    first, second = window(0, 600, "1x2", id="w1"), window(0, 600, "1x2", id="w2")
-    yard = booked("n1: AAB...", first, second, movable="ab")
-    held = yard.state.allocations["a.1"]
+def test_two_windows_ask_nobody_more_than_both_need():
+    """Two of 2 GPUs where three are free: one has to leave, he who began last."""
+    yard = Yard("n1: AAB...").under(DEFAULT, "ab")
+    for id, ran_ms in (("a.1", 900_000), ("b.1", 90_000)):
+        held = yard.state.allocations[id]
+        yard.state.allocations[id] = replace(held, running_ms=yard.now_ms - ran_ms)
+    for id in ("w1", "w2"):
+        yard.fact(ev.ReservationSet(window(0, 600, "1x2", id=id)))
 
-    assert held.released_for == "" or held.released_for.startswith("reservation w")
-    assert len([one for one in yard.decisions() if one.startswith("release")]) == 1
+    assert yard.turn().decisions() == ["release b.1 preempted 30000"]
 
 
 def test_the_rest_of_a_broken_member_stays_where_its_jobs_sit():
