@@ -34,7 +34,7 @@ from madang.core.timeline import Stay, left_of
 from madang.core.windows import Places, Sites, Want, turn_of, wants_of
 
 LOOK_AGAIN_MS = 60_000
-PLACED_MAX = 20_000  # windows placed ahead in a plan; beyond it who has a place keeps that
+PLACED_MAX = 256  # windows placed ahead in a plan; beyond it who has a place keeps that, if it fits
 
 
 def calendar(draft: Draft) -> None:
