@@ -13,7 +13,7 @@ from madang.core.passes.calendar import calendar, windows_ms
 from madang.core.policies import MADANG, POLICIES
 from madang.core.policy import DEFAULT
 from madang.core.reserving import refusal
-from madang.core.settings import DisruptionBudget, Reservation
+from madang.core.settings import DisruptionBudget, Quota, Reservation
 from madang.sim.world import restored_from_rows
 from tests.core.yard import START_MS, Yard, text
 
@@ -315,6 +315,124 @@ def test_what_an_open_window_lacks_is_kept_as_it_comes_free():
         yard.fact(ev.JobSubmitted(replace(yard.job(line), preemptible=False)))
 
     assert yard.turn().picture() == text("n1: AACC\nwaiting: b")
+
+
+# -- several windows -------------------------------------------------------------------------------
+
+
+def booked(picture: str, *windows: Reservation, movable: str = "", policy=DEFAULT) -> Yard:
+    """A yard with these windows; `movable` save their work, other capitals may be asked, too."""
+    yard = Yard(picture).under(policy, movable)
+    for one in windows:
+        yard.fact(ev.ReservationSet(one))
+    return yard.turn()
+
+
+def kept_at(yard: Yard) -> dict[str, set[str]]:
+    """The devices that a plan made now would keep for each open window: `n1/0`."""
+    draft = Draft(yard.state.snapshot(yard.now_ms))
+    calendar(draft)
+    ids = draft.snapshot.node_ids
+    return {
+        id: {f"{ids[row]}/{gpu}" for (row, gpus), _ in kept for gpu in gpus}
+        for id, kept in draft.kept.items()
+    }
+
+
+def test_a_start_elsewhere_moves_no_window():
+    """`b` makes n1 the fullest node for the older window, of which the younger needs a half."""
+    older = window(1000, 600, "1x1", id="older")
+    younger = window(1001, 600, "1x2", id="younger")
+    younger = replace(younger, shape=Shape(2, models=("H100",)))
+    yard = booked("n1: .... model=H100\nn2: A... model=L4", older, younger)
+    yard.state.jobs["a"].job = replace(yard.state.jobs["a"].job, preemptible=False)
+
+    for line in ("b: 2", "c: 1", "d: 1"):
+        yard.fact(ev.JobSubmitted(replace(yard.job(line), preemptible=False))).turn()
+    yard.turn(wait_ms=1_002_000)
+
+    assert {id: len(devices) for id, devices in kept_at(yard).items()} == {
+        "older": 1,
+        "younger": 2,
+    }
+
+
+def test_who_steps_aside_is_counted_on_when_he_starts_and_moves_no_window():
+    """`b` starts where the older window will be. The younger, which needs n2, has that to itself:
+    who would stay does not start there."""
+    older = window(3600, 600, "1x4", id="older")
+    younger = replace(window(3601, 600, id="younger"), shape=Shape(4, models=("L4",)))
+    yard = booked("n1: .... model=H100\nn2: .... model=L4", older, younger)
+    yard.submit("b: 4 moves=1 model=H100").turn().started("b.1")
+    yard.fact(ev.JobSubmitted(replace(yard.job("c: 1"), preemptible=False))).turn()
+    assert yard.picture() == text("n1: BBBB\nn2: ....\nwaiting: c")
+    yard.turn(wait_ms=3_602_000)
+
+    assert yard.decisions() == ["release b.1 preempted 30000"]
+    assert kept_at(yard) == {"older": set(), "younger": {f"n2/{gpu}" for gpu in range(4)}}
+
+
+def test_who_would_lose_his_work_is_not_counted_on_where_others_can_be():
+    """`b` saves, `a` does not: the window will be on n2, where `b` is, and `c` starts on n1."""
+    yard = booked("n1: AA..\nn2: BB..", window(3600, 600), movable="b")
+    yard.fact(ev.JobSubmitted(replace(yard.job("c: 2"), preemptible=False))).turn()
+
+    assert yard.picture() == text("n1: AACC\nn2: BB..")
+
+
+def test_an_older_window_does_not_take_the_last_place_of_a_younger_one_to_spare_somebody():
+    """Alone it would spare `a`; the younger can only be on n2."""
+    older = window(0, 600, id="older")
+    younger = replace(window(0, 600, id="younger"), shape=Shape(4, models=("L4",)))
+    picture = "n1: AA.. model=H100\nn2: .... model=L4"
+    alone = booked(picture, older, movable="a")
+    both = booked(picture, older, younger, movable="a")
+
+    assert alone.decisions() == []
+    assert kept_at(alone)["older"] == {f"n2/{gpu}" for gpu in range(4)}
+    assert both.decisions() == ["release a.1 preempted 30000"]
+    (asked,) = both.last.decisions
+    assert asked.by == "reservation older"
+    assert kept_at(both)["younger"] == {f"n2/{gpu}" for gpu in range(4)}
+
+
+def test_two_windows_ask_nobody_more_than_both_need():
+    """Two of 2 GPUs where three are free: one has to leave, he who began last."""
+    yard = Yard("n1: AAB...").under(DEFAULT, "ab")
+    for id, ran_ms in (("a.1", 900_000), ("b.1", 90_000)):
+        held = yard.state.allocations[id]
+        yard.state.allocations[id] = replace(held, running_ms=yard.now_ms - ran_ms)
+    for id in ("w1", "w2"):
+        yard.fact(ev.ReservationSet(window(0, 600, "1x2", id=id)))
+
+    assert yard.turn().decisions() == ["release b.1 preempted 30000"]
+
+
+def test_the_rest_of_a_broken_member_stays_where_its_jobs_sit():
+    yard = booked("n1: AAA.\nn2: ....", window(0, 600))
+    yard.submit("d: 3 reservation=r").turn()
+
+    assert yard.picture() == text("n1: AAA.\nn2: DDD.")
+    assert kept_at(yard) == {"r": {"n2/3"}}
+
+
+def test_a_guarantee_does_not_go_before_a_window():
+    policy = replace(MADANG, end_permille=0, stay_permille=0)
+    yard = booked("n1: ....", window(1000, 600), policy=policy)
+    yard.fact(ev.QuotaSet(Quota("project:default", guaranteed_milli=4_000)))
+    yard.fact(ev.JobSubmitted(replace(yard.job("b: 4"), preemptible=False))).turn()
+
+    assert yard.picture() == text("n1: ....\nwaiting: b")
+
+
+def test_what_a_window_gets_from_who_leaves_is_promised_to_nobody_else():
+    """`b` is of a higher class and could move `c` aside; what `a` leaves is the window's."""
+    policy = replace(MADANG, run_ms_min=0, end_permille=0, stay_permille=0)
+    yard = booked("n1: AA..", window(0, 600), movable="a", policy=policy)
+    assert yard.decisions() == ["release a.1 preempted 30000"]
+    yard.submit("b: 2 priority=40").turn()
+
+    assert yard.decisions() == []
 
 
 JOBS = st.lists(

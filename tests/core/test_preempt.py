@@ -165,6 +165,12 @@ CASES: dict[str, tuple[str, dict[str, Any], list[str], str]] = {
         ["b: 2x4 priority=9 within=any"],
         "a c e > b",
     ),
+    "under the one switch that it may touch who is cheap but not in its way stays": (
+        "n1: AE... at=l0\nn2: CCC.. at=l0\nn3: GI... at=l1\nn4: HHH.. at=l1",
+        {},
+        ["b: 2x3 priority=9 within=any switches=1"],
+        "h > b",
+    ),
     "two jobs get two holes in one turn": (
         "n1: AACC",
         {"a": {"ran_ms": 600_000}},

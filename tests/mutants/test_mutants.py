@@ -295,9 +295,49 @@ MUTANTS = [
     Mutant(
         "who keeps a window short is not asked for one at a time",
         "passes/calendar.py",
-        "        if isinstance(beside, Unplaced) or len(beside.places) < len(seated.places):\n",
-        "        if True:\n",
+        "                if _counts(beside) >= _counts(found):\n",
+        "                if False:\n",
         by="plays",
+    ),
+    Mutant(
+        "a window goes where a job would, by price and fill, so that starts elsewhere move it",
+        "windows.py",
+        "        places = self._first(pool, want)\n",
+        "        from madang.core.seating import seat_anywhere\n"
+        "        asked = replace(stand_in(want.window), shape=want.shape, members=want.members)\n"
+        "        asked = replace(asked, members_min=min(1, want.members - 1), within_soft=True)\n"
+        "        places = getattr(seat_anywhere(self.snapshot, pool, asked), 'places', ())\n",
+        by="tables",
+    ),
+    Mutant(
+        "an open window takes what is free, whatever others lack then",
+        "passes/calendar.py",
+        "            if best > _counts(self.found):\n",
+        "            if best > _counts(self.found) and not any(self.found):\n",
+        by="plays",
+    ),
+    Mutant(
+        "who steps aside moves windows as he starts",
+        "passes/calendar.py",
+        "    return asked_ms if job.checkpoints else end_ms, asked_ms\n",
+        "    return end_ms, asked_ms\n",
+        by="tables",
+    ),
+    Mutant(
+        "a guarantee goes before windows",
+        "passes/start.py",
+        "            if _bound(draft, job, Walk(), entitled=True):\n",
+        "            seated = draft.seated(job, entitled=True)\n"
+        "            if not isinstance(seated, Unplaced):\n"
+        "                draft.bind(job, seated)\n",
+        by="tables",
+    ),
+    Mutant(
+        "whoever could leave does, needed or not",
+        "impact.py",
+        "            if isinstance(beside, Unplaced):\n                self.field.give",
+        "            if True:\n                self.field.give",
+        by="tables",
     ),
     Mutant(
         "who stays beyond a window's beginning starts on its devices",
@@ -355,7 +395,7 @@ TABLES = [
     for name in (
         *("fold", "start", "honour", "honour_stopped", "lifecycle", "admission", "placement"),
         *("explain", "stop_grace", "undisturbed", "check", "classes_profiles", "rebalance"),
-        *("preempt", "quotas"),
+        *("preempt", "quotas", "windows", "calendar"),
     )
 ]
 RUN = {

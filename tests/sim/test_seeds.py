@@ -14,14 +14,16 @@ QUICK = 40
 MANY = 1_000
 
 
-# Not mended yet: a window of the calendar is placed anew each turn, one after the other, and a
-# start elsewhere may change where an older one goes. docs/benchmarks/scenarios.md.
-KNOWN = (464, 571, 697, 755, 892)
-
-
 @pytest.mark.parametrize("seed", range(QUICK))
 def test_a_scenario_breaks_nothing(seed):
     run(seed)
+
+
+# A start elsewhere moved an older window, so that a younger one had no place (464, 697), or who was
+# asked to leave for it had not been in its way (571, 755, 892).
+@pytest.mark.parametrize("seed", [464, 571, 697, 755, 892])
+def test_a_scenario_that_once_broke_something_does_so_no_more(seed):
+    assert run(seed).ended
 
 
 @pytest.mark.slow
@@ -34,10 +36,7 @@ def test_many_scenarios_break_nothing(first):
         except AssertionError as failure:
             broken[seed] = f"{type(failure).__name__}: {failure}"
 
-    known = {seed for seed in KNOWN if first <= seed < first + 50}
-    said = "replay with: python -m madang.sim.run --verbose --seed SEED"
-    assert broken.keys() == known, f"{said}; {broken}"
-    assert all("window" in broken[seed] for seed in known)
+    assert not broken, "replay with: python -m madang.sim.run --verbose --seed SEED"
 
 
 def test_the_scenarios_together_meet_every_kind_of_fault_and_end():

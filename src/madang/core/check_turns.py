@@ -8,9 +8,7 @@ fault, and no estimate that did not hold, excuses or hides anything.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from copy import copy
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -19,16 +17,29 @@ from madang.core.cells.claims import may_claim
 from madang.core.cells.promises import unseat
 from madang.core.cells.room import is_firm, without_loose
 from madang.core.check import check_budgets, require
+from madang.core.check_windows import (
+    WINDOW,
+    Before,
+    each_needed_for_windows,
+    give_back,
+    honoured,
+    windows_kept,
+)
 from madang.core.draft import Draft
 from madang.core.estimates import NEVER_MS
-from madang.core.events import AllocationBound, Decision, HoleDropped, JobRequeued, ReleaseAsked
+from madang.core.events import (
+    AllocationBound,
+    Decision,
+    HoleDropped,
+    JobRequeued,
+    ReleaseAsked,
+)
 from madang.core.gangs import exactly
 from madang.core.impact import may_be_stopped
 from madang.core.lifecycle import LIVELY
 from madang.core.model import Allocation, Job, NodeState, ReleaseReason
 from madang.core.ordering import has_lost_patience, key_of, ordered
-from madang.core.passes.calendar import calendar, rest_of, stand_in, used_milli
-from madang.core.passes.honour import honour
+from madang.core.passes.calendar import calendar
 from madang.core.passes.make_room import make_room
 from madang.core.placement import room_on
 from madang.core.policy import Misfit, Victims
@@ -36,10 +47,10 @@ from madang.core.pool import Bools, Pool
 from madang.core.quotas import Book
 from madang.core.rights import Rights
 from madang.core.seating import Seated, claimed, rows_for, seat, shape_at
-from madang.core.settings import ANY, Reservation
+from madang.core.settings import ANY
 from madang.core.snapshot import Snapshot
 from madang.core.state import State
-from madang.core.timeline import left_of, stay_of, steps_aside
+from madang.core.timeline import left_of, stay_of
 
 # The properties, by the names that a count of scenarios goes by.
 GUARANTEES, STARVATION, CELLS = "guarantees", "starvation", "cells"
@@ -77,7 +88,7 @@ class Watch:
         # Who came back into the queue in this very turn was not in line when others were bound.
         back = {one.job for one in decisions if isinstance(one, JobRequeued)}
         if fresh:
-            self.seen[CALENDAR] += windows_kept(state, fresh, now_ms)
+            self.seen[CALENDAR] += windows_kept(state, fresh, decisions, now_ms)
             self.seen[QUEUE] += head_not_delayed(state, fresh, back, now_ms)
         if state.planned_ms == now_ms:
             self.seen[STARVATION] += impatient_not_passed(state, fresh, back, now_ms)
@@ -162,9 +173,14 @@ def nobody_in_vain(state: State, decisions: Sequence[Decision], now_ms: int) -> 
     True iff somebody was.
     """
     victims: dict[str, list[Allocation]] = {}
-    for one in decisions:
+    for_windows: list[Allocation] = []
+    after = 0
+    for at, one in enumerate(decisions):
         if isinstance(one, ReleaseAsked) and one.reason is ReleaseReason.PREEMPTED:
             victims.setdefault(one.by, []).append(state.allocations[one.allocation])
+            if one.by.startswith(WINDOW):
+                for_windows.append(state.allocations[one.allocation])
+                after = at + 1
     windows = state.settings.reservations
     for by, asked in sorted(victims.items()):
         if by in state.nominations and windows:
@@ -172,16 +188,16 @@ def nobody_in_vain(state: State, decisions: Sequence[Decision], now_ms: int) -> 
         if by in state.nominations:
             _each_needed(state, by, asked, now_ms)
         else:
-            kind, _, id = by.partition(" ")
-            is_known = kind == "reservation" and id in windows
+            is_known = by.startswith(WINDOW) and by.removeprefix(WINDOW) in windows
             require(is_known, "stopped for nobody who is promised anything", by, asked)
-            _each_needed_for_window(state, windows[id], asked, now_ms)
+    if for_windows:
+        each_needed_for_windows(Before.of(state, decisions[after:], now_ms), for_windows)
     return bool(victims)
 
 
 def _each_needed(state: State, by: str, victims: Sequence[Allocation], now_ms: int) -> None:
     """On the nodes that the job was promised; where they were the cheapest, on any."""
-    draft = _drafted(state, now_ms, but=by)
+    draft = _drafted(state, now_ms, but=(by,))
     snapshot, job = draft.snapshot, state.jobs[by].job
     seats = state.nominations[by]
     members = Counter(state.nodes[seat.node].row for seat in seats)
@@ -229,153 +245,6 @@ def _claims(
         if allocation.id not in gone and not left_before:
             pool.block(places, allocation.shape)
     return isinstance(claimed(snapshot, pool, job), Seated)
-
-
-def _each_needed_for_window(
-    state: State, window: Reservation, victims: Sequence[Allocation], now_ms: int
-) -> None:
-    """Without any one of them, fewer of the window's members would have a place."""
-    draft = _drafted(state, now_ms, but_window=window.id)
-    used = used_milli(state.allocations.values(), state.jobs).get(window.id, 0)
-    asked = {victim.id for victim in victims}
-    coming = draft.view.scratch()
-    for allocation in state.allocations.values():
-        if allocation.state not in LIVELY and allocation.id not in asked:
-            _give(draft, coming, allocation)
-    most = _seat_in(draft.snapshot, _without(draft, coming, victims), window, used)
-    for spared in victims:
-        trial = _without(draft, coming, [one for one in victims if one is not spared])
-        fewer = _seat_in(draft.snapshot, trial, window, used) < most
-        require(fewer, "stopped in vain", spared, "for", window)
-
-
-# -- reservations in the calendar ------------------------------------------------------------------
-
-
-def windows_kept(state: State, bound: Sequence[Allocation], now_ms: int) -> bool:
-    """Who was started will not keep a window from its devices, if estimates hold.
-
-    True iff somebody was started who will still be there when somebody's window opens, or is open.
-    """
-    reservations = sorted(state.settings.reservations.values(), key=lambda r: (r.begin_ms, r.id))
-    live = [window for window in reservations if window.end_ms > now_ms]
-    if not live:
-        return False
-    draft = _drafted(state, now_ms, calendars=False)
-    used = used_milli(state.allocations.values(), state.jobs)
-    tried = False
-    for window in live:
-        lasting = [one for one in bound if _stays_beyond(draft.snapshot, one, window)]
-        if not lasting:
-            continue
-        tried = True
-        rivals = [other for other in live if _turn(other) < _turn(window)]
-        _look_at_window(draft, window, rivals, (bound, lasting), used)
-    return tried
-
-
-def _look_at_window(
-    draft: Draft,
-    window: Reservation,
-    rivals: Sequence[Reservation],
-    newcomers: tuple[Sequence[Allocation], Sequence[Allocation]],
-    used: Mapping[str, int],
-) -> None:
-    """Until the time when all of the window could be there, as much of it is as without these.
-
-    Args:
-        newcomers: who was started, and those of them who will stay.
-    """
-    snapshot, (bound, lasting) = draft.snapshot, newcomers
-    # Of promised cells a window has no share: it is kept as if they, too, were firm work.
-    views = (snapshot, replace(snapshot, cells=None))
-    members = sum(count for _, count in rest_of(window, used.get(window.id, 0)))
-    for at_ms in _ends_within(snapshot, window):
-        older = [one for one in rivals if one.begin_ms <= at_ms < one.end_ms]
-        beside = _ended_by(draft, at_ms, {one.id for one in bound})
-        staying = [one for one in lasting if _is_there(snapshot, one, at_ms)]
-        alone = _without(draft, beside, staying)
-        has = [_room_for(view, beside, window, older, used) for view in views]
-        could = [_room_for(view, alone, window, older, used) for view in views]
-        delayed = has[0] < could[0] and has[1] < could[1]
-        if at_ms > max(window.begin_ms, snapshot.now_ms):
-            delayed &= could[0] >= members  # before that, who knows which part of it counts
-        require(not delayed, "in the way of a window", window, at_ms, has, could, lasting)
-        if has[0] >= members:
-            return
-
-
-def _ends_within(snapshot: Snapshot, window: Reservation) -> list[int]:
-    """The window's beginning, and when others are expected to end while it is open."""
-    begin_ms = max(window.begin_ms, snapshot.now_ms)
-    ends = {
-        left_of(snapshot, one).end_ms(snapshot.now_ms)
-        for id, one in snapshot.allocations.items()
-        if (live := snapshot.jobs.get(one.job)) is not None and live.allocation == id
-    }
-    return [begin_ms, *sorted(at_ms for at_ms in ends if begin_ms < at_ms < window.end_ms)]
-
-
-def _is_there(snapshot: Snapshot, one: Allocation, at_ms: int) -> bool:
-    return stay_of(snapshot, snapshot.jobs[one.job].job).end_ms(snapshot.now_ms) > at_ms
-
-
-def _turn(window: Reservation) -> tuple[int, str]:
-    return window.begin_ms, window.id
-
-
-def _room_for(
-    snapshot: Snapshot,
-    pool: Pool,
-    window: Reservation,
-    older: Iterable[Reservation],
-    used: Mapping[str, int],
-) -> int:
-    """How many members of a window have a place once those before it have theirs."""
-    left = pool.scratch()
-    for one in older:
-        _seat_in(snapshot, left, one, used.get(one.id, 0))
-    return _seat_in(snapshot, left, window, used.get(window.id, 0))
-
-
-def _stays_beyond(snapshot: Snapshot, one: Allocation, window: Reservation) -> bool:
-    """True iff it holds devices past the window's beginning, and may not be asked to leave then."""
-    job = snapshot.jobs[one.job].job
-    if job.reservation in snapshot.settings.reservations or one.cells:
-        return False  # it has a window of its own, or its tenant's own cells
-    if stay_of(snapshot, job).end_ms(snapshot.now_ms) <= window.begin_ms:
-        return False
-    return not steps_aside(snapshot, job, window.begin_ms)
-
-
-def _ended_by(draft: Draft, at_ms: int, newcomers: Collection[str]) -> Pool:
-    """What is free at that time if everybody ends when expected, and who may be asked is."""
-    snapshot = draft.snapshot
-    pool = draft.view.scratch()
-    for id, allocation in snapshot.allocations.items():
-        live = snapshot.jobs.get(allocation.job)
-        if live is None or live.allocation != id:
-            continue
-        if id in newcomers:
-            ends = stay_of(snapshot, live.job).end_ms(snapshot.now_ms) <= at_ms
-        else:
-            ends = left_of(snapshot, allocation).end_ms(snapshot.now_ms) <= at_ms
-        may_be_asked = may_be_stopped(draft, allocation) and live.job.preemptible
-        may_be_asked &= not budget_of(snapshot.settings.budgets, live.job)
-        if allocation.state not in LIVELY or ends or may_be_asked:
-            _give(draft, pool, allocation)
-    return pool
-
-
-def _seat_in(snapshot: Snapshot, pool: Pool, window: Reservation, used: int) -> int:
-    """How many members of what its jobs do not hold there is room for; block it."""
-    members = 0
-    for shape, count in rest_of(window, used):
-        seated = seat(snapshot, pool, stand_in(window, shape, count))
-        if isinstance(seated, Seated):
-            pool.block(seated.places, seated.shape)
-            members += len(seated.places)
-    return members
 
 
 # -- reservations in the queue ---------------------------------------------------------------------
@@ -437,7 +306,7 @@ def earliest_ms(state: State, job: str, now_ms: int, without: Collection[str] = 
             break
         if end_ms > now_ms and isinstance(seat(snapshot, pool, snapshot.jobs[job].job), Seated):
             break
-        _give(draft, pool, snapshot.allocations[id])
+        give_back(draft, pool, snapshot.allocations[id])
         now_ms = max(now_ms, end_ms)
     return now_ms if isinstance(seat(snapshot, pool, snapshot.jobs[job].job), Seated) else NEVER_MS
 
@@ -542,49 +411,16 @@ def owed(state: State, now_ms: int, promised: Collection[str] = ()) -> tuple[int
 # -- what-ifs --------------------------------------------------------------------------------------
 
 
-def _drafted(
-    state: State, now_ms: int, *, but: str = "", but_window: str = "", calendars: bool = True
-) -> Draft:
+def _drafted(state: State, now_ms: int, *, but: Collection[str] = ()) -> Draft:
     """A draft with all that is promised kept from everybody: what a pass would see next.
 
     Args:
-        but: the job whose own promise is forgotten; `but_window`: the window that is.
-        calendars: whether what open windows keep is kept, too.
+        but: jobs whose own promise is forgotten.
     """
-    draft = Draft(state.snapshot(now_ms))
-    if but:
-        others = {id: seats for id, seats in state.nominations.items() if id != but}
-        draft.snapshot = replace(draft.snapshot, nominations=others)
-        draft.promised.discard(but)
-    if but_window:
-        settings = copy(draft.snapshot.settings)
-        settings.reservations = dict(settings.reservations)
-        del settings.reservations[but_window]
-        draft.snapshot = replace(draft.snapshot, settings=settings)
-    honour(draft)
+    draft = honoured(state, now_ms, but)
     make_room(draft)
-    if calendars:
-        calendar(draft)
+    calendar(draft)
     return draft
-
-
-def _give(draft: Draft, pool: Pool, allocation: Allocation) -> None:
-    """What it leaves, less what of it is promised to somebody."""
-    for row, gpus in draft.held_places(allocation):
-        promised = _promised_on(draft.snapshot, row)
-        pool.give((row, tuple([gpu for gpu in gpus if gpu not in promised])), allocation.shape)
-
-
-def _promised_on(snapshot: Snapshot, row: int) -> set[int]:
-    node = snapshot.node_ids[row]
-    holes = [hole.seats for hole in snapshot.settings.holes.values()]
-    return {
-        gpu
-        for seats in (*snapshot.nominations.values(), *holes)
-        for seat in seats
-        if seat.node == node
-        for gpu in seat.gpus
-    }
 
 
 def _without(draft: Draft, pool: Pool, gone: Iterable[Allocation]) -> Pool:

@@ -9,14 +9,12 @@ from dataclasses import replace
 
 from madang.core.admission import Rejected
 from madang.core.draft import Draft
-from madang.core.model import UNLIMITED, Job
-from madang.core.passes.calendar import stand_in
-from madang.core.placement import Unplaced
-from madang.core.pool import Place, Pool
-from madang.core.seating import Seated, seat
+from madang.core.model import UNLIMITED
+from madang.core.pool import Pool
 from madang.core.settings import Reservation
 from madang.core.snapshot import Snapshot
 from madang.core.timeline import left_of
+from madang.core.windows import Places, Sites, turn_of, whole
 
 RESERVATIONS_MAX = 1_000  # each costs every plan a look
 AHEAD_MS_MAX = 366 * 86_400_000  # a mistaken unit must not reserve the next century
@@ -111,39 +109,30 @@ def _who_stays(snapshot: Snapshot, asked: Reservation) -> dict[str, str]:
     return stays
 
 
-Booked = list[tuple[Reservation, Seated]]
+Booked = list[tuple[Reservation, Places]]
 
 
 def _booked(snapshot: Snapshot, empty: Pool, asked: Reservation) -> Booked:
     """Where the others would be, one after the other, in an empty yard."""
     others: Booked = []
-    known = sorted(snapshot.settings.reservations.values(), key=lambda r: (r.begin_ms, r.id))
-    for one in known:
-        if one.id == asked.id or one.end_ms <= snapshot.now_ms:
-            continue
-        seated = seat(snapshot, _without(empty, one, others), _whole(one))
-        if not isinstance(seated, Unplaced):
-            others.append((one, seated))
+    sites = Sites(snapshot)
+    for one in sorted(snapshot.settings.reservations.values(), key=turn_of):
+        if one.id != asked.id and snapshot.now_ms < one.end_ms:
+            others.append((one, sites.fit(_without(empty, one, others), whole(one))))
     return others
-
-
-def _whole(reservation: Reservation) -> Job:
-    return stand_in(reservation, reservation.shape, reservation.members)
 
 
 def _without(empty: Pool, asked: Reservation, others: Booked) -> Pool:
     pool = empty.scratch()
-    for one, seated in others:
+    for one, places in others:
         if _overlap(one, asked):
-            places: tuple[Place, ...] = seated.places
-            pool.block(places, seated.shape)
+            pool.block(places, one.shape)
     return pool
 
 
 def _seated(snapshot: Snapshot, empty: Pool, asked: Reservation, others: Booked) -> int:
     """How many of its members there is room for beside the others."""
-    seated = seat(snapshot, _without(empty, asked, others), _whole(asked))
-    return 0 if isinstance(seated, Unplaced) else len(seated.places)
+    return len(Sites(snapshot).fit(_without(empty, asked, others), whole(asked)))
 
 
 def _overlap(one: Reservation, other: Reservation) -> bool:

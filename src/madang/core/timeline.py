@@ -187,25 +187,6 @@ class Timeline:
         self._beside.append(left_then)
         self._free_beside.clear()
 
-    def free_at(self, at_ms: int, until_ms: int) -> tuple[Pool, Pool]:
-        """What will have been given back by then, and the same without what is reserved meanwhile.
-
-        Both may be written to.
-        """
-        free = self.draft.view.scratch()
-        for stay in self._ending():
-            if stay.end_ms > at_ms:
-                break
-            for place in stay.places:
-                free.give(place, stay.shape)
-        kept = self._without_reservations(free, at_ms, until_ms)
-        return free, kept.scratch() if kept is free else kept
-
-    def ends_before(self, end_ms: int) -> list[int]:
-        """When something is expected to end until then, in order."""
-        self._ending()
-        return [at_ms for at_ms in self._ends() if at_ms < end_ms]
-
     def add_end(self, stay: Stay) -> None:
         """Something that the draft holds back gives its places back at its end."""
         self._ending()
@@ -222,8 +203,12 @@ class Timeline:
         return sorted(ends - {NEVER_MS})
 
     def _reserved_milli(self, at_ms: int) -> int:
-        """What reservations hold at that time: of them nothing overlaps, and all of it is free."""
-        return sum([r.milli for r in self.reservations if r.begin_ms <= at_ms < r.end_ms])
+        """What start times hold at that time: of them nothing overlaps, and all of it is free.
+
+        Windows may count on who still has to be asked.
+        """
+        then = [one for one in self.reservations if one.begin_ms <= at_ms < one.end_ms]
+        return sum([one.milli for one in then if not one.calendar])
 
     def _without_reservations(self, free: Pool, begin_ms: int, end_ms: int) -> Pool:
         """What is free of this without what is reserved for some time between."""
@@ -252,7 +237,7 @@ def _stays(draft: "Draft") -> list[Stay]:
     promised = {
         (row, gpu)
         for id in snapshot.nominations
-        if id in draft.promised
+        if id in draft.promised and id not in draft.bound
         for row, gpus in draft.places_of(snapshot.nominations[id])
         for gpu in gpus
     }

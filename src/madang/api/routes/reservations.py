@@ -12,11 +12,11 @@ from madang.api.problems import Problem
 from madang.core.events import ReservationSet
 from madang.core.explain_time import refusal_guide
 from madang.core.model import WHOLE_GPU_MILLI, Shape
-from madang.core.passes.calendar import used_milli
 from madang.core.profiles import derived_profiles
 from madang.core.reserving import refusal
 from madang.core.settings import Reservation
 from madang.core.snapshot import Snapshot
+from madang.core.windows import used_milli
 from madang.wire import reservations as wire
 
 

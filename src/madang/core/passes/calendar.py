@@ -1,63 +1,64 @@
 """Calendar: GPUs × window, kept free in time by what is expected to end.
 
-While a window is open, what its own jobs do not hold of it is kept from everyone else; where
-that is not free yet, whoever may be stopped is asked to leave, and nobody else is. Before it
-opens, nobody starts on its devices who would still be there then, save who can be moved aside.
-Nothing of a reservation is stored but the reservation: each plan reckons its devices anew, the
-ones that are free first, so a node that dies is made up for by another.
+While a window is open, what its own jobs do not hold of it is kept from everyone else; where that
+is not free yet, whoever may be stopped is asked to leave, and nobody else is, and nobody in vain.
+Before it opens, nobody starts on its devices who would still be there then, save who can be moved
+aside. Nothing of a reservation is stored but the reservation: each plan places all windows anew
+(windows.py), so a node that dies is made up for by another.
+
+Promises: who is started after this pass, and stays where it keeps him from by then, leaves every
+window as many members as it has without him, unless an older window gains. For each time at which a
+window opens, or what it lacks is there, the windows open by then are placed one after the other in
+what will be free, and newcomers who stay beyond that time are kept from all of these places:
+nothing else they take moves any of them. Who steps aside for windows (he saves his work, and has
+had his least run time by then) is counted on as if he were not there, also when he starts, so that
+he moves none either; who may be stopped but would lose his work is counted on only where a window
+gets more members by it, and none before it fewer. What a window's own jobs hold they hold: where
+they sit is nobody's fault but the calendar's.
 """
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from madang.core.budgets import Allowance
-from madang.core.draft import Draft, Kept
+from madang.core.budgets import Allowance, budget_of
+from madang.core.draft import Draft
+from madang.core.estimates import NEVER_MS
+from madang.core.events import AllocationBound, HoleDropped, HoleMade, JobNominated
 from madang.core.lifecycle import LIVELY
-from madang.core.model import Allocation, AllocationState, Job, ReleaseReason, Shape
+from madang.core.model import Allocation, AllocationState, Job, ReleaseReason, Seat
 from madang.core.placement import Unplaced
-from madang.core.pool import Pool
-from madang.core.seating import Seated, seat
+from madang.core.pool import Place, Pool
 from madang.core.settings import Reservation
-from madang.core.timeline import Stay
+from madang.core.snapshot import Snapshot
+from madang.core.timeline import Stay, left_of
+from madang.core.windows import Places, Sites, Want, turn_of, wants_of
 
 LOOK_AGAIN_MS = 60_000
-Missing = list[tuple[Shape, int]]  # shape, members
+PLACED_MAX = 256  # windows placed ahead in a plan; beyond it who has a place keeps that, if it fits
 
 
 def calendar(draft: Draft) -> None:
     """Keep what is reserved now, ask for what is missing of it, and note what will be reserved."""
     snapshot = draft.snapshot
-    if not snapshot.settings.reservations:
+    windows = sorted(snapshot.settings.reservations.values(), key=turn_of)
+    windows = [one for one in windows if snapshot.now_ms < one.end_ms]
+    if not windows:
         return
-    now_ms = snapshot.now_ms
-    used = used_milli(snapshot.allocations.values(), snapshot.jobs)
-    in_turn = sorted(snapshot.settings.reservations.values(), key=lambda r: (r.begin_ms, r.id))
-    short: dict[str, Missing] = {}
-    for reservation in in_turn:
-        if reservation.begin_ms <= now_ms < reservation.end_ms:
-            short[reservation.id] = _keep(draft, reservation, used.get(reservation.id, 0))
-    _start_inside(draft)
-    for reservation in in_turn:
-        for place, shape in draft.kept.get(reservation.id, ()):
-            draft.timeline.add_end(Stay(now_ms, reservation.end_ms, (place,), shape))
-    for reservation in in_turn:
-        if now_ms < reservation.begin_ms:
-            _look_ahead(draft, reservation)
-        else:
-            _make_up(draft, reservation, short.get(reservation.id, []))
-
-
-def _start_inside(draft: Draft) -> None:
-    """Jobs inside open windows take what is kept for them; nobody in the queue holds them back."""
-    if not draft.kept:
-        return
-    for _, job_id in draft.snapshot.queue:
-        job = draft.snapshot.jobs[job_id].job
-        if job.reservation not in draft.kept or not draft.may_start(job_id):
-            continue
-        seated = draft.seated(job)
-        if not isinstance(seated, Unplaced):
-            draft.bind(job, seated)
+    sites = Sites(snapshot)
+    opened = [one for one in windows if one.begin_ms <= snapshot.now_ms]
+    draft.kept.update({one.id: [] for one in opened})
+    plan = _Now(draft, sites, opened)
+    inside = _who_waits_inside(draft)
+    if inside:
+        plan.keep()
+        if _start_inside(draft, inside):
+            plan.let_go()
+            plan = _Now(draft, sites, opened)
+            plan.keep()
+    else:
+        plan.keep()
+    plan.carry_out()
+    _Ahead(draft, sites, windows, plan).note()
 
 
 def windows_ms(reservations: Iterable[Reservation], after_ms: int) -> list[int]:
@@ -77,226 +78,377 @@ def windows_ms(reservations: Iterable[Reservation], after_ms: int) -> list[int]:
     return times
 
 
-def used_milli(allocations: Iterable[Allocation], jobs: object) -> dict[str, int]:
-    """What the jobs inside each reservation hold, in GPU-milli."""
-    used: dict[str, int] = {}
-    for allocation in allocations:
-        live = jobs.get(allocation.job)  # type: ignore[attr-defined]
-        if live is not None and live.job.reservation:
-            held = sum([allocation.holds(rank) for rank in range(len(allocation.seats))])
-            milli = held * allocation.shape.milli
-            used[live.job.reservation] = used.get(live.job.reservation, 0) + milli
-    return used
+def _who_waits_inside(draft: Draft) -> list[Job]:
+    """Jobs inside open windows that wait for nothing but devices, in the order of the queue."""
+    if not draft.kept:
+        return []
+    jobs = [draft.snapshot.jobs[id].job for _, id in draft.snapshot.queue]
+    return [job for job in jobs if job.reservation in draft.kept and draft.may_start(job.id)]
 
 
-def stand_in(reservation: Reservation, shape: Shape, members: int) -> Job:
-    """The reservation as a job, to ask where it would sit. It takes fewer members if it must."""
-    return Job(
-        id=f"reservation {reservation.id}",
-        seq=0,
-        project=reservation.project,
-        shape=shape,
-        members=members,
-        members_min=1 if members > 1 else 0,
-        within_soft=True,
-        preemptible=False,
-    )
-
-
-def rest_of(reservation: Reservation, used: int) -> list[tuple[Shape, int]]:
-    """(shape, members) that its jobs do not hold: whole members, and the rest of a broken one."""
-    each = reservation.shape.milli
-    left = max(0, reservation.members * each - used)
-    rest = [(reservation.shape, left // each)]
-    broken = left % each // reservation.shape.gpu_milli
-    if broken:
-        rest.append((replace(reservation.shape, gpus=broken, cpu_milli=0, memory_mib=0), 1))
-    return [(shape, members) for shape, members in rest if members]
-
-
-def _keep(draft: Draft, reservation: Reservation, used: int) -> Missing:
-    """Keep what is free of it, ask for the rest; what nobody leaves for."""
-    short: Missing = []
-    kept = draft.kept.setdefault(reservation.id, [])
-    for shape, members in rest_of(reservation, used):
-        missing = members - _block(draft, stand_in(reservation, shape, members), kept)
-        if not missing:
-            continue
-        wanted = stand_in(reservation, shape, missing)
-        # What leaves anyway is waited for before anybody is asked to, also if its job has left it.
-        leaving = [one for one in draft.snapshot.allocations.values() if _leaves(draft, one)]
-        coming = _given(draft, leaving)
-        seated = seat(draft.snapshot, coming, wanted)
-        if isinstance(seated, Unplaced) or len(seated.places) < missing:
-            seated = _ask_for(draft, reservation, wanted, coming) or seated
+def _start_inside(draft: Draft, jobs: Sequence[Job]) -> bool:
+    """They take what is kept for them; nobody in the queue holds them back. True iff any did."""
+    started = False
+    for job in jobs:
+        seated = draft.seated(job) if draft.may_start(job.id) else Unplaced(0, 0)
         if not isinstance(seated, Unplaced):
-            # Of these places what is free already is nobody else's any more.
-            draft.pool.block(seated.places, seated.shape)
-            missing -= len(seated.places)
-        if missing:
-            short.append((shape, missing))
-    return short
+            draft.bind(job, seated)
+            started = True
+    return started
 
 
-def _block(draft: Draft, wanted: Job, kept: list[Kept]) -> int:
-    """Keep what is free now, up to so many members; how many that are."""
-    seated = seat(draft.snapshot, draft.view, wanted)
-    if isinstance(seated, Unplaced):
-        return 0
-    draft.pool.take(seated.places, seated.shape)
-    kept += [(place, seated.shape) for place in seated.places]
-    return len(seated.places)
+# -- who can be counted on -------------------------------------------------------------------------
 
 
-def _ask_for(draft: Draft, reservation: Reservation, wanted: Job, coming: Pool) -> Seated | None:
-    """Ask the fewest to leave who make room for as many members as can be; None: nobody helps.
-
-    Who began last is asked first: what it has done so far is the least.
-    """
-    victims = sorted(
-        [one for one in _allocations(draft) if may_be_asked(draft, one)],
-        key=lambda one: (-one.running_ms, one.id),
-    )
-    best = seat(draft.snapshot, coming, wanted)
-    before = 0 if isinstance(best, Unplaced) else len(best.places)
-    trial = coming.scratch()
-    asked: list[Allocation] = []
-    allowance = Allowance(draft.snapshot, draft.releasing)
-    for victim in victims:
-        job = draft.snapshot.jobs[victim.job].job
-        if not allowance.allows(job, victim):
-            continue
-        allowance.charge(job, victim)
-        for place in draft.held_places(victim):
-            trial.give(place, victim.shape)
-        asked.append(victim)
-        seated = seat(draft.snapshot, trial, wanted)
-        if not isinstance(seated, Unplaced) and len(seated.places) == wanted.members:
-            break
-    seated = seat(draft.snapshot, trial, wanted)
-    if isinstance(seated, Unplaced) or len(seated.places) <= before:
-        return None
-    asked, seated = _needed(draft, wanted, trial, asked, seated)
-    for victim in asked:
-        live = draft.snapshot.jobs[victim.job]
-        by = f"reservation {reservation.id}"
-        draft.release(victim.id, ReleaseReason.PREEMPTED, live.job.grace_ms, by=by)
-    return seated
-
-
-def _needed(
-    draft: Draft, wanted: Job, trial: Pool, asked: list[Allocation], seated: Seated
-) -> tuple[list[Allocation], Seated]:
-    """Of those asked the ones without whom fewer members have room, and where these then sit.
-
-    Who began first is let stay first. `trial` is the pool without any of them.
-    """
-    needed = []
-    for victim in reversed(asked):
-        held = draft.held_places(victim)
-        trial.take(held, victim.shape)
-        beside = seat(draft.snapshot, trial, wanted)
-        if isinstance(beside, Unplaced) or len(beside.places) < len(seated.places):
-            for place in held:
-                trial.give(place, victim.shape)
-            needed.append(victim)
-        else:
-            seated = beside
-    return needed[::-1], seated
-
-
-def may_be_asked(draft: Draft, allocation: Allocation) -> bool:
-    """True iff the job may be stopped for a window that opens."""
-    snapshot = draft.snapshot
-    live = snapshot.jobs.get(allocation.job)
-    if live is None or live.allocation != allocation.id or _leaves(draft, allocation):
-        return False
-    window = snapshot.settings.reservations.get(live.job.reservation)
-    if window is not None and snapshot.now_ms < window.end_ms:
-        return False
-    ran_ms = snapshot.now_ms - (allocation.running_ms or allocation.bound_ms)
-    if ran_ms < max(snapshot.policy.run_ms_min, live.job.run_ms_min):
-        return False
+def may_be_asked_ms(snapshot: Snapshot, allocation: Allocation) -> int:
+    """From when on it may be stopped for a window that is open, budgets aside; NEVER_MS: never."""
+    job = snapshot.jobs[allocation.job].job
+    window = snapshot.settings.reservations.get(job.reservation)
+    if not job.preemptible and window is None:
+        return NEVER_MS
+    least_ms = max(snapshot.policy.run_ms_min, job.run_ms_min)
+    at_ms = (allocation.running_ms or allocation.bound_ms) + least_ms
     # Who stays on after its own window has no right to.
-    return live.job.preemptible or window is not None
+    return at_ms if window is None else max(at_ms, window.end_ms)
 
 
-def _look_ahead(draft: Draft, reservation: Reservation) -> None:
-    """Note where the reservation will be: on what will be free by then, else on what is asked."""
-    timeline = draft.timeline
-    wanted = stand_in(reservation, reservation.shape, reservation.members)
-    free, kept = timeline.free_at(reservation.begin_ms, reservation.end_ms)
-    seated = seat(draft.snapshot, kept, wanted)
-    if isinstance(seated, Unplaced) or len(seated.places) < reservation.members:
-        ending = {one.id for one in _allocations(draft) if may_be_asked(draft, one)}
-        for id in ending:
-            _give_rest(kept, draft, draft.snapshot.allocations[id])
-        more = seat(draft.snapshot, kept, wanted)
-        seated = seated if isinstance(more, Unplaced) else more
-    if isinstance(seated, Unplaced):
-        return
-    timeline.keep(
-        Stay(
-            reservation.begin_ms,
-            reservation.end_ms,
-            seated.places,
-            seated.shape,
-            calendar=reservation.id,
-        ),
-        free,
-    )
+def gone_ms(snapshot: Snapshot, allocation: Allocation) -> tuple[int, int]:
+    """From when on a window can count on what it holds: if who saves his work is asked, and if who
+    would lose it is asked, too.
+
+    Who counts under a disruption budget is not counted on: nobody can foresee what that allows.
+    """
+    end_ms = left_of(snapshot, allocation).end_ms(snapshot.now_ms)
+    job = snapshot.jobs[allocation.job].job
+    if budget_of(snapshot.settings.budgets, job):
+        return end_ms, end_ms
+    asked_ms = min(end_ms, may_be_asked_ms(snapshot, allocation))
+    return asked_ms if job.checkpoints else end_ms, asked_ms
 
 
-def _make_up(draft: Draft, reservation: Reservation, missing: Missing) -> None:
-    """An open window is short of what nobody could be asked for: note when that will be there."""
-    timeline = draft.timeline
-    for shape, members in missing:
-        wanted = stand_in(reservation, shape, members)
-        for at_ms in timeline.ends_before(reservation.end_ms):
-            free, kept = timeline.free_at(at_ms, reservation.end_ms)
-            seated = seat(draft.snapshot, kept, wanted)
-            if isinstance(seated, Unplaced) or len(seated.places) < members:
-                continue
-            end_ms = reservation.end_ms
-            stay = Stay(at_ms, end_ms, seated.places, seated.shape, calendar=reservation.id)
-            timeline.keep(stay, free)
-            break
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """An allocation, and of what it holds all that is not promised to somebody."""
+
+    allocation: Allocation
+    places: Places
+
+    def give(self, pool: Pool) -> None:
+        for place in self.places:
+            pool.give(place, self.allocation.shape)
+
+    def take(self, pool: Pool) -> None:
+        pool.take(self.places, self.allocation.shape)
 
 
-def _give_rest(pool: Pool, draft: Draft, allocation: Allocation) -> None:
-    """Give back what of it is not free yet."""
-    for place in draft.held_places(allocation):
-        row, gpus = place
-        busy = tuple(
-            [g for g in gpus if pool.gpu_free.item(row, g) + allocation.shape.gpu_milli <= 1000]
-        )
-        pool.give((row, busy), allocation.shape)
-
-
-def _allocations(draft: Draft) -> list[Allocation]:
-    """Those that hold devices for a job that goes by them."""
-    jobs = draft.snapshot.jobs
-    return [
-        one
-        for id, one in draft.snapshot.allocations.items()
-        if (live := jobs.get(one.job)) is not None and live.allocation == id
+def _promised(draft: Draft) -> set[tuple[int, int]]:
+    """(row, device) of all that somebody is promised, by this draft, too."""
+    seats: list[Sequence[Seat]] = [
+        seats
+        for id, seats in draft.snapshot.nominations.items()
+        if id in draft.promised and id not in draft.bound
     ]
+    dropped = {one.hole for one in draft.decisions if isinstance(one, HoleDropped)}
+    holes = draft.snapshot.settings.holes
+    seats += [hole.seats for id, hole in holes.items() if id not in dropped]
+    seats += [one.seats for one in draft.decisions if isinstance(one, JobNominated | HoleMade)]
+    return {(row, gpu) for some in seats for row, gpus in draft.places_of(some) for gpu in gpus}
 
 
-def _leaves(draft: Draft, allocation: Allocation) -> bool:
-    return allocation.state not in LIVELY or allocation.id in draft.releasing
+def _holders(draft: Draft) -> tuple[list[_Holder], list[_Holder]]:
+    """Who leaves, and who stays for the time being, with whom this draft has bound so far."""
+    snapshot, promised = draft.snapshot, _promised(draft)
+    bound = [one.allocation for one in draft.decisions if isinstance(one, AllocationBound)]
+    leaving: list[_Holder] = []
+    staying: list[_Holder] = []
+    for allocation in (*snapshot.allocations.values(), *bound):
+        live = snapshot.jobs.get(allocation.job)
+        goes = allocation.state not in LIVELY or allocation.id in draft.releasing
+        is_new = live is not None and (live.allocation == allocation.id or live.allocation is None)
+        if allocation.state is AllocationState.RELEASED or not (goes or is_new):
+            continue
+        places = tuple(
+            [
+                (row, tuple([gpu for gpu in gpus if (row, gpu) not in promised]))
+                for row, gpus in draft.held_places(allocation)
+            ]
+        )
+        (leaving if goes else staying).append(_Holder(allocation, places))
+    return leaving, staying
 
 
-def _given(draft: Draft, leaving: Iterable[Allocation]) -> Pool:
-    """What will be free once these have left, promises to others aside."""
-    pool = draft.view.scratch()
-    for allocation in leaving:
-        if allocation.state is not AllocationState.RELEASED:
-            for place in draft.held_places(allocation):
-                pool.give(place, allocation.shape)
-    for id in draft.promised:
-        if id in draft.snapshot.nominations:
-            live = draft.snapshot.jobs[id]
-            places = draft.places_of(draft.snapshot.nominations[id])
-            pool.block(places, live.job.shape)
-    return pool
+# -- now -------------------------------------------------------------------------------------------
+
+
+class _Now:
+    """The windows that are open: where they are, and who must leave for it.
+
+    `found` is the place of each of `wants`, in their order; once they are kept, `blocked` is what
+    of it is not free yet. Nothing is decided before `carry_out`.
+    """
+
+    def __init__(self, draft: Draft, sites: Sites, opened: Sequence[Reservation]) -> None:
+        self.draft, self.sites = draft, sites
+        self.base = draft.view.scratch()
+        bound = [one.allocation for one in draft.decisions if isinstance(one, AllocationBound)]
+        self.allocations = [*draft.snapshot.allocations.values(), *bound]
+        self.wants = wants_of(draft.snapshot, opened, self.allocations)
+        self.leaving, self.staying = _holders(draft)
+        self.found: list[Places] = []
+        self.victims: list[_Holder] = []
+        self.blocked: list[tuple[Want, Places]] = []
+        if self.wants:
+            self._seek()
+
+    def is_whole(self) -> bool:
+        return _counts(self.found) == [want.members for want in self.wants]
+
+    def _seek(self) -> None:
+        """What leaves anyway is waited for before anybody is asked; who saves his work is asked
+        before who would lose it; of equally good ways the first."""
+        coming = self.base.scratch()
+        for one in self.leaving:
+            one.give(coming)
+        self.found = self.sites.in_turn(coming, self.wants)
+        for willing in self._ways():
+            if self.is_whole():
+                return
+            trial = coming.scratch()
+            for one in willing:
+                one.give(trial)
+            best = _counts(self.sites.in_turn(trial, self.wants))
+            if best > _counts(self.found):
+                self.found, self.victims = self._fewest(coming, willing, best)
+
+    def _ways(self) -> Iterable[list[_Holder]]:
+        """Whom to ask: ever more of those who may be stopped now. Who began last comes first: what
+        he has done so far is the least."""
+        snapshot = self.draft.snapshot
+        staying = [
+            one
+            for one in self.staying
+            if may_be_asked_ms(snapshot, one.allocation) <= snapshot.now_ms
+        ]
+        staying.sort(key=lambda one: (-one.allocation.running_ms, one.allocation.id))
+        budgets, jobs = snapshot.settings.budgets, snapshot.jobs
+        free = [one for one in staying if not budget_of(budgets, jobs[one.allocation.job].job)]
+        yield [one for one in free if jobs[one.allocation.job].job.checkpoints]
+        yield free
+        if len(free) < len(staying):
+            allowance, allowed = Allowance(snapshot, self.draft.releasing), []
+            for one in staying:
+                job = jobs[one.allocation.job].job
+                if allowance.allows(job, one.allocation):
+                    allowance.charge(job, one.allocation)
+                    allowed.append(one)
+            yield allowed
+
+    def _fewest(
+        self, coming: Pool, willing: Sequence[_Holder], best: list[int]
+    ) -> tuple[list[Places], list[_Holder]]:
+        """As many of these as make the windows as good as all of them do, nobody in vain, and where
+        the windows then are."""
+        few, enough = 0, len(willing)
+        while enough - few > 1:
+            middle = (few + enough) // 2
+            trial = coming.scratch()
+            for one in willing[:middle]:
+                one.give(trial)
+            if _counts(self.sites.in_turn(trial, self.wants)) >= best:
+                enough = middle
+            else:
+                few = middle
+        trial = coming.scratch()
+        for one in willing[:enough]:
+            one.give(trial)
+        found, asked, were = self.sites.in_turn(trial, self.wants), list(willing[:enough]), -1
+        while were != len(asked):
+            were = len(asked)
+            for victim in asked[::-1]:  # who began first is let stay first
+                victim.take(trial)
+                is_there = {row for places in found for row, _ in places}
+                beside = found
+                if not is_there.isdisjoint(row for row, _ in victim.places):
+                    beside = self.sites.in_turn(trial, self.wants)
+                if _counts(beside) >= _counts(found):
+                    found = beside
+                    asked.remove(victim)
+                else:
+                    victim.give(trial)
+        return found, asked
+
+    def keep(self) -> None:
+        """Take from the draft what is free of them, for the jobs inside."""
+        pool = self.draft.pool
+        for want, places in zip(self.wants, self.found, strict=True):
+            kept = self.draft.kept[want.window.id]
+            missing: list[Place] = []
+            for place in places:
+                if pool.has_free((place,), want.shape):
+                    pool.take((place,), want.shape)
+                    kept.append((place, want.shape))
+                else:
+                    missing.append(place)
+            if missing:
+                self.blocked.append((want, tuple(missing)))
+
+    def let_go(self) -> None:
+        """Give it back: jobs have started inside, so that all is different."""
+        for kept in self.draft.kept.values():
+            for place, shape in kept:
+                self.draft.pool.give(place, shape)
+            kept.clear()
+
+    def carry_out(self) -> None:
+        """Ask those who must leave; what will be theirs is nobody else's."""
+        draft, snapshot = self.draft, self.draft.snapshot
+        for victim in self.victims:
+            grace_ms = snapshot.jobs[victim.allocation.job].job.grace_ms
+            by = f"reservation {self._asks(victim).id}"
+            draft.release(victim.allocation.id, ReleaseReason.PREEMPTED, grace_ms, by=by)
+        for window in {want.window.id: want.window for want in self.wants}.values():
+            for place, shape in draft.kept[window.id]:
+                draft.timeline.add_end(Stay(snapshot.now_ms, window.end_ms, (place,), shape))
+        for want, places in self.blocked:
+            draft.pool.block(places, want.shape)
+
+    def _asks(self, victim: _Holder) -> Reservation:
+        """The first window that gets one of the victim's devices, or his part of a node."""
+        devices = {(row, gpu) for row, gpus in victim.places for gpu in gpus}
+        rows = {row for row, _ in victim.places}
+        there = list(zip(self.wants, self.found, strict=True))
+        for want, places in there:
+            if any((row, gpu) in devices for row, gpus in places for gpu in gpus):
+                return want.window
+        return next(w.window for w, places in there if any(row in rows for row, _ in places))
+
+
+def _counts(found: Iterable[Places]) -> list[int]:
+    """Members that have a place, window by window: the greater of two such lists is the better."""
+    return [len(places) for places in found]
+
+
+# -- ahead -----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Filling:
+    """A pool that fills as time goes on. `due` is who is gone when, in order."""
+
+    pool: Pool
+    due: list[tuple[int, _Holder]]
+    given: int = 0
+
+    def until(self, at_ms: int) -> Pool:
+        """What can be counted on by then; to be asked for ever later times."""
+        while self.given < len(self.due) and self.due[self.given][0] <= at_ms:
+            self.due[self.given][1].give(self.pool)
+            self.given += 1
+        return self.pool
+
+
+class _Ahead:
+    """Where windows will be: as each opens, and as what it lacks then is there."""
+
+    def __init__(
+        self, draft: Draft, sites: Sites, windows: Sequence[Reservation], plan: _Now
+    ) -> None:
+        self.draft, self.sites, self.windows, self.plan = draft, sites, windows, plan
+        snapshot = draft.snapshot
+        self.now_ms = snapshot.now_ms
+        self.wants = wants_of(snapshot, windows, plan.allocations)
+        base = plan.base.scratch()
+        for one in (*plan.leaving, *plan.victims):
+            one.give(base)
+        victims = {one.allocation.id for one in plan.victims}
+        staying = [one for one in plan.staying if one.allocation.id not in victims]
+        gone = [gone_ms(snapshot, one.allocation) for one in staying]
+        self.fillings = [
+            _Filling(pool, sorted(zip(times, staying, strict=True), key=_time_of))
+            for pool, times in (
+                (base, [aside_ms for aside_ms, _ in gone]),
+                (base.scratch(), [asked_ms for _, asked_ms in gone]),
+            )
+        ]
+        self.placed = 0
+        # Places of a want that nobody can take any more who would be in its way.
+        self.noted = {want: [places] for want, places in self._found_now()}
+
+    def _found_now(self) -> list[tuple[Want, Places]]:
+        return list(zip(self.plan.wants, self.plan.found, strict=True))
+
+    def note(self) -> None:
+        """Keep their places from those who would still be there then."""
+        for want, places in self.plan.blocked:
+            coming = self.fillings[0].pool
+            self._keep(self.now_ms, want, places, self._without_kept(coming, self.now_ms))
+        short = _short(self._found_now())
+        begins = {one.begin_ms for one in self.windows if one.begin_ms > self.now_ms}
+        for at_ms in self._times(begins):
+            opened = [one for one in self.wants if one.window.begin_ms <= at_ms < one.window.end_ms]
+            short &= {one.window.id for one in opened}
+            if at_ms not in begins and not short:
+                continue
+            pool, places_then = self._best(at_ms, opened)
+            found = list(zip(opened, places_then, strict=True))
+            lacking = _short(found)
+            if at_ms in begins or short - lacking:
+                for want, places in found:
+                    if places not in self.noted.setdefault(want, []):
+                        self.noted[want].append(places)
+                        self._keep(at_ms, want, places, self._without_kept(pool, at_ms))
+            new = {one.window.id for one in opened if one.window.begin_ms == at_ms}
+            short = (short | new) & lacking
+
+    def _times(self, begins: set[int]) -> list[int]:
+        """After now: windows open or close, or somebody can be counted on to be gone."""
+        times = begins | {one.end_ms for one in self.windows}
+        times |= {at_ms for filling in self.fillings for at_ms, _ in filling.due}
+        return sorted(at_ms for at_ms in times if self.now_ms < at_ms < NEVER_MS)
+
+    def _best(self, at_ms: int, wants: Sequence[Want]) -> tuple[Pool, list[Places]]:
+        """What can be counted on then, and where the windows then are."""
+        aside, asked = [filling.until(at_ms) for filling in self.fillings]
+        found = self._in_turn(aside, wants)
+        if _counts(found) != [want.members for want in wants]:
+            other = self._in_turn(asked, wants)
+            if _counts(other) > _counts(found):
+                return asked, other
+        return aside, found
+
+    def _in_turn(self, pool: Pool, wants: Sequence[Want]) -> list[Places]:
+        self.placed += len(wants)
+        if self.placed <= PLACED_MAX:
+            return self.sites.in_turn(pool, wants)
+        left, found = pool.scratch(), []
+        for want in wants:
+            places = self.noted.get(want, [()])[-1]
+            if len(places) < want.members or not left.has_free(places, want.shape):
+                places = self.sites.fit(left, want)
+            left.take(places, want.shape)
+            found.append(places)
+        return found
+
+    def _without_kept(self, pool: Pool, at_ms: int) -> Pool:
+        """What is kept of windows that are still open then is out of the draft's pool already."""
+        left = pool.scratch()
+        for window in self.windows:
+            if at_ms < window.end_ms:
+                for place, shape in self.draft.kept.get(window.id, ()):
+                    left.block((place,), shape)
+        return left
+
+    def _keep(self, at_ms: int, want: Want, places: Places, free: Pool) -> None:
+        if places:
+            window = want.window
+            stay = Stay(at_ms, window.end_ms, places, want.shape, calendar=window.id)
+            self.draft.timeline.keep(stay, free)
+
+
+def _short(found: Iterable[tuple[Want, Places]]) -> set[str]:
+    """The windows that lack members."""
+    return {want.window.id for want, places in found if len(places) < want.members}
+
+
+def _time_of(one: tuple[int, _Holder]) -> int:
+    return one[0]

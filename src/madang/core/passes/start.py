@@ -114,9 +114,7 @@ def _start_guaranteed(draft: Draft, until: str) -> bool:
                 waiting = list(islice(draft.who_could_start(), 2))
             if waiting == [job_id] and _bound(draft, job, Walk()):
                 continue  # with all it may have: nobody else wants what its guarantee leaves
-            seated = draft.seated(job, entitled=True)
-            if not isinstance(seated, Unplaced):
-                draft.bind(job, seated)
+            if _bound(draft, job, Walk(), entitled=True):
                 if len(draft.decisions) >= BINDS_PER_TURN_MAX:
                     break
                 continue
@@ -125,11 +123,12 @@ def _start_guaranteed(draft: Draft, until: str) -> bool:
     return False
 
 
-def _bound(draft: Draft, job: Job, so_far: Walk) -> bool:
-    """Start the job if its quotas and the room beside reservations allow it."""
+def _bound(draft: Draft, job: Job, so_far: Walk, *, entitled: bool = False) -> bool:
+    """Start the job if its quotas, or its guarantee, and the room beside reservations allow it."""
     if draft.window_of(job) is not None:
         return False  # the calendar pass has seen to it
-    seated = seat_most(draft.asks(job), lambda ask: _seated(draft, ask, so_far))
+    asks = draft.asks(job, entitled=entitled)
+    seated = seat_most(asks, lambda ask: _seated(draft, ask, so_far))
     if isinstance(seated, Unplaced):
         return False
     draft.bind(job, seated)
