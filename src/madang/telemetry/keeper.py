@@ -323,6 +323,7 @@ class Keeper:
                     file.unlink(missing_ok=True)
         if one.written_ms > one.before_ms or one.late:
             self._history.merge()
+        self._history.rest()
         if now_ms - self._retained_ms >= HOUR_MS:
             self._retained_ms = now_ms
             self._history.retain(now_ms)
