@@ -1,5 +1,6 @@
 """What a restart finds again, whatever ended the run before."""
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -168,6 +169,46 @@ def test_an_hour_that_is_over_is_one_file(place):
     assert len(firsts) >= 3
     assert [firsts.count(hour) for hour in sorted(set(firsts))[:-1]] == [1] * (len(set(firsts)) - 1)
     assert asked(store, 0, 360 * 3, 6) == [float(minute % 100) for minute in range(180)]
+
+
+def test_files_of_before_there_were_subjects_are_read_and_merged_with_newer_ones(place):
+    store = Store(place)
+    store.open(at(0))
+    for tick in range(360 * 2 + 180):
+        if tick == 540:  # all that is written by now is as an older version wrote it
+            store.close()
+            for file in place.glob("history/*/*/*.parquet"):
+                duckdb.sql(
+                    f"COPY (SELECT * EXCLUDE (subject) FROM '{file}') TO '{file}' (FORMAT parquet)"
+                )
+            store = Store(place)
+            store.open(at(tick))
+            assert asked(store, 0, 180, 6) == [float(minute) for minute in range(30)]
+        store.take([frame(tick, {"gpu_util_percent": [tick // 6 % 100]})], at(tick))
+        store.advance(at(tick) + 6_000)
+        store.keep(at(tick))
+    with_subject = {
+        "subject" in duckdb.sql(f"SELECT * FROM '{file}'").columns
+        for file in place.glob("history/1m/*/*.parquet")
+    }
+
+    assert with_subject == {True, False}
+    assert asked(store, 0, 900, 6) == [float(minute % 100) for minute in range(150)]
+
+
+def test_who_asks_for_history_again_gets_what_was_written_since(place):
+    store = Store(place)
+    store.open(at(0))
+    found = []
+    for tick in range(360 * 3):
+        store.take([frame(tick, {"gpu_util_percent": [tick // 6 % 100]})], at(tick))
+        store.advance(at(tick) + 6_000)
+        store.keep(at(tick))
+        if tick % 90 == 0:  # files are added and merged between the questions
+            found.append(asked(store, 0, tick + 6, 6))
+
+    assert found == [[float(m % 100) for m in range(len(one))] for one in found]
+    assert [len(one) for one in found] == [15 * n + 1 for n in range(12)]
 
 
 def test_what_comes_late_fills_its_minute_in_history_too(place):
