@@ -24,7 +24,6 @@ from madang.telemetry.store import Store
 log = logging.getLogger("madang.daemon")
 
 SHARE = 20  # a look that takes a second is followed by a pause of as many
-FACTS_AT_ONCE_MAX = 1_000  # the rest with the next tick
 
 
 class Wardens:
@@ -98,7 +97,7 @@ class Wardens:
             for one in row.broken
         }
         turned = self._judge.look(rules, runs_of(snapshot), broken)
-        return [_fact(one, self._loop.clock()) for one in turned[:FACTS_AT_ONCE_MAX]]
+        return [_fact(one, self._loop.clock()) for one in turned]
 
 
 def _fact(one: Turned, now_ms: int) -> Fact:

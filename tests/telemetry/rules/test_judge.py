@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from madang.core.rules import SHIPPED, Rule
 from madang.telemetry.frames import Subject
-from madang.telemetry.rules import times
+from madang.telemetry.rules import judge, times
 from madang.telemetry.rules.judge import LATE_TICKS, Judge, Run, is_for, scopes
 from madang.telemetry.rules.measures import Measure, Measurer
 from madang.telemetry.rules.preview import flags
@@ -257,6 +257,29 @@ def test_times_that_cannot_be_read_begin_anew(tmp_path, text):
 
     assert times.read(tmp_path / "rules.json") is None
     assert times.read(tmp_path / "none.json") is None
+
+
+def test_of_too_many_at_once_the_gravest_turn_first_and_the_rest_with_the_next_tick(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(judge, "TURNED_MAX", 3)
+    stays = [held(f"j-{n}.1", [("n1", n)]) for n in range(4)]
+    history = History(tmp_path, stays)
+    mild = rule("max", 10, below=5)
+    grave = replace(mild, id="grave", severity="critical")
+    runs = [run(one.allocation) for one in stays]
+    told = []
+    for _ in range(4):
+        before = history.broken
+        history.live([0.0] * 4, runs, [mild, grave])
+        told.append(sorted(history.broken - before))
+
+    assert told == [
+        [("grave", "j-0.1"), ("grave", "j-1.1"), ("grave", "j-2.1")],
+        [("grave", "j-3.1"), ("r", "j-0.1"), ("r", "j-1.1")],
+        [("r", "j-2.1"), ("r", "j-3.1")],
+        [],
+    ]
 
 
 # -- the numbers, against numpy -------------------------------------------------------------------

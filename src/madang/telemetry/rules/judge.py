@@ -29,6 +29,7 @@ from madang.telemetry.store import Store
 GAP_TICKS_MAX = 6
 LATE_TICKS = 12  # what agents kept during a pause is here by then
 LOOKS_BACK_MAX = 30
+TURNED_MAX = 1_000  # at once
 NEVER = -1
 
 Flags = NDArray[np.bool_]
@@ -97,7 +98,9 @@ class Judge:
         runs: Sequence[Run],
         broken: Collection[tuple[str, str]],
     ) -> list[Turned]:
-        """What has turned by the newest tick, gravest first. `broken`: (rule, allocation)."""
+        """What has turned by the newest tick, gravest first, TURNED_MAX at most: the rest turns with
+        the next. `broken`: (rule, allocation).
+        """
         measurer = Measurer(self._store, [one.allocation for one in runs])
         if measurer.tick <= self._tick and self._tick != NEVER:
             return []
@@ -122,16 +125,21 @@ class Judge:
         differs = self._timed(values, is_wrong, ~self._unsure, self._tick)
         hold = np.array([ticks_of(one.hold_ms) for one in self._rules])[:, None]
         due = differs & (self._tick - self._since >= hold) & ~self._unsure
-        found = [
+        return self._turned(due, is_wrong, values)
+
+    def _turned(self, due: Flags, is_wrong: Flags, values: NDArray[np.float64]) -> list[Turned]:
+        rows, columns = np.nonzero(due)
+        severity = np.array([SEVERITIES.index(one.severity) for one in self._rules])
+        order = np.argsort(-severity[rows], kind="stable")[:TURNED_MAX]
+        return [
             Turned(
                 self._rules[rule],
                 self._runs[run].allocation,
                 bool(is_wrong[rule, run]),
                 float(values[rule, run]),
             )
-            for rule, run in np.argwhere(due).tolist()
+            for rule, run in zip(rows[order].tolist(), columns[order].tolist(), strict=True)
         ]
-        return sorted(found, key=lambda one: -SEVERITIES.index(one.rule.severity))
 
     def _timed(
         self, values: NDArray[np.float64], is_wrong: Flags, where: Flags, tick: int

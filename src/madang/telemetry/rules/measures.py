@@ -197,7 +197,8 @@ class Measurer:
             if (first > 0).any():
                 values[np.arange(window)[:, None] < first] = np.nan
             is_irregular = metric.name.startswith(REPORT)
-            known = np.add.reduceat(~np.isnan(values), parts, axis=1).sum(axis=0, dtype=np.int64)
+            # Over time first, where the memory lies in order; what is left is little.
+            known = np.add.reduceat((~np.isnan(values)).sum(axis=0, dtype=np.int64), parts)
             enough = (known > 0) if is_irregular else 2 * known >= window * sizes
             enough &= self.age[rows[owners]] >= window
             for one in measures:
@@ -295,11 +296,11 @@ def _reduced(how: str, values: Floats, parts: Ints, known: Ints, *, is_percent: 
         pairs = zip(parts, ends, strict=True)
         return np.array([quantile(values[:, one:end], SHARE[how]) for one, end in pairs])
     if how == "min":
-        return np.asarray(np.fmin.reduce(np.fmin.reduceat(values, parts, axis=1)), np.float64)
+        return np.asarray(np.fmin.reduceat(np.fmin.reduce(values), parts), np.float64)
     if how == "max":
-        return np.asarray(np.fmax.reduce(np.fmax.reduceat(values, parts, axis=1)), np.float64)
+        return np.asarray(np.fmax.reduceat(np.fmax.reduce(values), parts), np.float64)
     filled = np.where(np.isnan(values), np.float32(0), values)
-    total = np.add.reduceat(filled, parts, axis=1, dtype=np.float64).sum(axis=0)
+    total = np.add.reduceat(filled.sum(axis=0, dtype=np.float64), parts)
     if how == "sum":
         return np.asarray(total, np.float64)
     return np.asarray(total / np.maximum(known, 1), np.float64)
