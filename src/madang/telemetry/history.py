@@ -62,10 +62,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long history is kept; whatever ends first."""
+    """How long what is on disk is kept; `bytes_max` is of history, whatever ends first."""
 
     minute_ms: int = 14 * DAY_MS
     hour_ms: int = 400 * DAY_MS
+    ended_ms: int = 90 * DAY_MS  # quantiles of ended allocations
+    signal_ms: int = 90 * DAY_MS
     bytes_max: int = 20 << 30
 
 
@@ -293,15 +295,18 @@ class History:
         for day_ms in range(query.from_ms // DAY_MS * DAY_MS, to_ms, DAY_MS):
             begin_ms, end_ms = max(day_ms, query.from_ms), min(day_ms + DAY_MS, to_ms)
             for resolution in dict.fromkeys((enough, "1m", "1h")):
-                parts = [
-                    part
-                    for table in self._tables(query)
-                    for part in self.parts(resolution, table, begin_ms, end_ms)
-                ]
+                parts = self._parts_of(query, resolution, begin_ms, end_ms)
                 if parts:
                     length_ms = RESOLUTIONS[resolution]
                     yield length_ms, self._points(query, parts, (begin_ms, end_ms))
+                    # The day's first minutes may be gone already.
+                    end_ms = min(one.first_ms for one in parts) // HOUR_MS * HOUR_MS
+                if begin_ms >= end_ms:
                     break
+
+    def _parts_of(self, query: Query, resolution: str, begin_ms: int, end_ms: int) -> list[Part]:
+        tables = self._tables(query)
+        return [one for t in tables for one in self.parts(resolution, t, begin_ms, end_ms)]
 
     @staticmethod
     def _tables(query: Query) -> list[str]:

@@ -98,8 +98,8 @@ class Judge:
         runs: Sequence[Run],
         broken: Collection[tuple[str, str]],
     ) -> list[Turned]:
-        """What has turned by the newest tick, gravest first, TURNED_MAX at most: the rest turns with
-        the next. `broken`: (rule, allocation).
+        """What has turned by the newest tick, gravest first, TURNED_MAX at most: the rest turns
+        with the next. `broken`: (rule, allocation).
         """
         measurer = Measurer(self._store, [one.allocation for one in runs])
         if measurer.tick <= self._tick and self._tick != NEVER:
