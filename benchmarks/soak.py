@@ -14,9 +14,8 @@ told, and is not judged: it holds the list of all requests that the tools of thi
 browser keep (`NetworkResourcesData::ResourceData` in a snapshot), which nobody's own browser keeps.
 With --snapshots the heap is written out at both ends, to see what moved.
 
-Ticks are counted twice, and must agree: in
-the messages that reached the browser, and by the page, which says what it has shown last and what
-it has passed over for a snapshot.
+Ticks are counted twice, and must agree: in the messages that reached the browser, and by the page,
+which says what it has shown last and what it has passed over for a snapshot.
 
 Exit status 1 if the heap moved by more than 10 %, or a tick is missing.
 """
