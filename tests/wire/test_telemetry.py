@@ -1,9 +1,16 @@
 """How much telemetry is kept: what a file may say, and how it is told what it may not."""
 
+from pathlib import Path
+from unittest.mock import Mock
+
 import pytest
 
+from madang.daemon.state_dir import StateDirError, open_state_dir
+from madang.daemon.telemetry import store_settings
+from madang.engines.base import Engine
 from madang.telemetry.history import Retention
-from madang.telemetry.ring import BYTES_MAX
+from madang.telemetry.ring import BYTES_MAX, TICK_MS
+from madang.telemetry.store import Settings
 from madang.wire import telemetry
 from madang.wire.telemetry import TelemetryError, TelemetryFile, read_telemetry
 
@@ -46,3 +53,22 @@ def test_a_mistake_is_named_with_its_place(text: str, said: str) -> None:
         read_telemetry(text)
 
     assert said in str(wrong.value)
+
+
+def test_a_file_that_is_given_once_is_kept_for_the_next_start(tmp_path: Path) -> None:
+    given = tmp_path / "given.toml"
+    given.write_text('[keep]\nminutes = "3d"\n[ring]\nsize_max = "6GiB"\n')
+    state = open_state_dir(tmp_path / "state")
+    engine = Mock(spec=Engine)
+
+    assert store_settings("", state, engine) == Settings(TICK_MS)
+    first = store_settings(str(given), state, engine)
+    again = store_settings("", state, engine)
+
+    assert first == again
+    assert (first.retention.minute_ms, first.ring_bytes_max) == (3 * DAY_MS, 6 << 30)
+    given.write_text('[keep]\nminutes = "soon"\n')
+    with pytest.raises(StateDirError, match=r"given\.toml does not say how much telemetry is kept"):
+        store_settings(str(given), state, engine)
+    assert store_settings("", state, engine) == first
+    state.close()
