@@ -74,8 +74,8 @@ class Fleet:
                 Column(metric.name, metric.subject, KEYS, values[row, at])
                 for at, metric in enumerate(SENT)
             )
-            frame = Frame(node, 7, self._seq, at_ms + row, 10_000, columns)
-            taken.append(Taken(frame, at_ms + row, values[row].ravel()))
+            frame = Frame(node, 7, self._seq, at_ms + row % 1_000, 10_000, columns)
+            taken.append(Taken(frame, frame.at_ms, values[row].ravel()))
         return taken
 
 

@@ -70,7 +70,10 @@ class FakeNvml(ModuleType):
         return gpu["parts"][index]
 
     def nvmlDeviceGetGpuInstanceId(self, gpu: dict[str, Any]) -> int:
-        return int(gpu["instance"])
+        return int(self._told(gpu, "instance"))
+
+    def nvmlDeviceGetName(self, gpu: dict[str, Any]) -> str:
+        return str(self._told(gpu, "name"))
 
     # -- a device ----------------------------------------------------------------------------------
 

@@ -109,7 +109,23 @@ def test_parts_of_a_gpu_and_many_gpus_have_keys_in_order():
     text = "".join(page({"DCGM_FI_DEV_FB_USED": at}, gpu=str(at)) for at in (10, 2, 0))
     text += page({"DCGM_FI_DEV_FB_USED": 7}, more=',GPU_I_ID="1",GPU_I_PROFILE="1g.10gb"')
 
-    assert told(text)["gpu_memory_used_mib"] == {"0": 0, "0/1": 7, "2": 2, "10": 10}
+    assert told(text)["gpu_memory_used_mib"] == {"0": 0, "0/1/1g.10gb": 7, "2": 2, "10": 10}
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        (',GPU_I_ID="3",GPU_I_PROFILE="1g.6gb"', "0/3/1g.6gb"),
+        (',GPU_I_ID="3"', "0/3"),
+        (',GPU_I_ID="3",GPU_I_PROFILE="not one/"', "0/3"),
+        (',GPU_I_ID="",GPU_I_PROFILE=""', "0"),
+        (',GPU_I_ID="x"', "0"),
+    ],
+)
+def test_a_part_is_named_by_its_instance_and_profile(more, key):
+    found = told(page({"DCGM_FI_DEV_FB_USED": 7}, more=more))
+
+    assert found == {"gpu_memory_used_mib": {key: 7}}
 
 
 @pytest.mark.parametrize(
@@ -137,6 +153,68 @@ def test_an_xid_is_a_signal_when_it_changes_and_never_a_sticky_value():
     assert [[one.code for one in some] for some in signals] == [[], [], [], [48], [], [], [48]]
     assert signals[3][0].key == "0"
     assert not dcgm.understood(pages[0], NOW_MS).columns
+
+
+def counted(code: int, count: int, last: int | None = None, window: str = "300000") -> str:
+    """A page of an exporter that counts Xids over a window, and says the last one, too."""
+    fields = {} if last is None else {"DCGM_FI_DEV_XID_ERRORS": last}
+    more = f',xid="{code}",window_size_in_ms="{window}"'
+    return page(fields) + page({"DCGM_EXP_XID_ERRORS_COUNT": count}, more=more)
+
+
+# (seconds, count of Xid 31 in its window of 300 s), and what is told of it.
+COUNTS = {
+    "the first page may be of the past": ([(0, 2), (10, 2)], [0, 0]),
+    "it comes again": ([(0, 0), (10, 1), (20, 1), (30, 2), (40, 5)], [0, 1, 0, 1, 3]),
+    "they leave the window": ([(0, 0), (10, 2), (320, 0), (330, 1)], [0, 2, 0, 1]),
+    "one leaves before we think so": ([(0, 0), (10, 2), (305, 1), (308, 2)], [0, 2, 0, 1]),
+    "one comes as another leaves": (
+        [(0, 0), (10, 1), (305, 1), (315, 1), (325, 1)],
+        [0, 1, 0, 1, 0],
+    ),
+    "the exporter begins anew": ([(0, 0), (10, 3), (20, 0), (30, 2)], [0, 3, 0, 2]),
+}
+
+
+@pytest.mark.parametrize(("course", "expected"), COUNTS.values(), ids=COUNTS)
+def test_an_xid_that_comes_again_is_told_by_its_count(course, expected):
+    dcgm = Dcgm("http://x/metrics", "n1")
+    told_at = []
+    for seconds, count in course:
+        signals = dcgm.understood(counted(31, count), NOW_MS + 1000 * seconds).signals
+        times = [int(one.text.partition(", ")[2].split()[0]) if " times" in one.text else 1
+                 for one in signals]  # fmt: skip
+        told_at.append(sum(times))
+        assert all((one.code, one.key) == (31, "0") for one in signals)
+
+    assert told_at == expected
+
+
+def test_an_xid_that_is_the_last_and_counted_is_told_once():
+    dcgm = Dcgm("http://x/metrics", "n1")
+    pages = [
+        page({"DCGM_FI_DEV_XID_ERRORS": 0}),
+        page({"DCGM_FI_DEV_XID_ERRORS": 31}),  # counted with the next page only
+        counted(31, 1, last=31),
+        counted(31, 2, last=31),
+        counted(48, 1, last=48),
+    ]
+    codes = [
+        [signal.code for signal in dcgm.understood(one, NOW_MS + 10_000 * at).signals]
+        for at, one in enumerate(pages)
+    ]
+
+    assert codes == [[], [31], [], [31], [48]]
+
+
+@pytest.mark.parametrize("code", ["", "x", "0"])
+def test_a_count_of_no_xid_is_passed_over(code):
+    dcgm = Dcgm("http://x/metrics", "n1")
+    more = f',xid="{code}"'
+    for count in (0, 4):
+        found = dcgm.understood(page({"DCGM_EXP_XID_ERRORS_COUNT": count}, more=more), NOW_MS)
+
+    assert (found.signals, found.columns) == ((), ())
 
 
 def test_who_reads_the_kernels_log_is_not_told_xids_twice():

@@ -141,9 +141,35 @@ def test_parts_of_a_device_have_keys_of_their_own():
     nvml.read(1_000)
     found = values(nvml.read(11_000))
 
-    assert found["gpu_memory_used_percent"] == {"0": 75, "0/0": 50, "1": 75}
-    assert found["gpu_sm_active_percent"]["0/0"] == 50
-    assert "0/0" not in found["gpu_power_w"]
+    assert found["gpu_memory_used_percent"] == {"0": 75, "0/3": 50, "1": 75}
+    assert found["gpu_sm_active_percent"]["0/3"] == 50
+    assert "0/3" not in found["gpu_power_w"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "0/3/1g.10gb"),
+        ("NVIDIA A100-SXM4-40GB MIG 1c.2g.10gb", "0/3/2g.10gb"),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.20gb+me", "0/3/1g.20gb+me"),
+        ("NVIDIA H100 80GB HBM3", "0/3"),
+        (UNSUPPORTED, "0/3"),
+    ],
+)
+def test_a_part_is_named_by_its_instance_and_profile(name, key):
+    memory = (5 << 30, 10 << 30)
+    parts = [
+        {"instance": 3, "name": name, "memory": memory, "gpm": {}} for _ in range(2)
+    ]  # two compute parts
+    found = values(reader(h100(parts=parts)).read(1_000))
+
+    assert list(found["gpu_memory_used_percent"]) == ["0", key]
+
+
+def test_a_part_whose_instance_is_not_told_has_its_place():
+    part = {"instance": UNSUPPORTED, "memory": (5 << 30, 10 << 30), "gpm": {}}
+
+    assert "0/0" in values(reader(h100(parts=[part])).read(1_000))["gpu_memory_used_percent"]
 
 
 def test_devices_that_are_named_have_their_place_as_key():

@@ -1,16 +1,23 @@
 """Live columns: what is sent is what is there; a cut line loses nothing; nobody slows another."""
 
+import asyncio
 import hashlib
 import json
 import socket
 import threading
 import time
 
+import httpx
+import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from madang.api import identity
 from madang.api.live import frames
+from madang.api.live.chronicle import Chronicle
+from madang.api.live.hub import Hub, Watcher
+from madang.api.live.sensors import RingSensors
 from madang.api.settings import Limits
 from madang.core.events import RuleBroken, RuleKept
 from madang.core.model import Node
@@ -106,6 +113,120 @@ def test_a_job_that_breaks_a_rule_or_keeps_it_again_is_named(served):
         watch.until(lambda seen: job in seen.told)
         assert served.client.get(f"/v1/jobs/{job}").json()["broken"] == []
     served.engine.end(f"{job}.1")
+
+
+def token_of(served, name, role="viewer"):
+    return served.client.post("/v1/tokens", json={"name": name, "role": role}).json()["token"]
+
+
+def ended_by(wire):
+    """The close code of a connection that ends; what comes before it is passed over."""
+    until_s = time.monotonic() + 20
+    try:
+        while time.monotonic() < until_s:
+            wire.recv(timeout=20)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd else "cut"
+    except TimeoutError:
+        pass
+    return "it goes on"
+
+
+@pytest.fixture
+def asked_once(monkeypatch):
+    """Nobody looks a second time whether a token still stands: only who revokes it can tell."""
+    monkeypatch.setattr(identity, "KNOWN_LIVES_MS", 3_600_000)
+
+
+@pytest.mark.usefixtures("asked_once")
+def test_who_is_revoked_is_let_go_at_once_and_nobody_else_notices(served):
+    secret = token_of(served, "leaves")
+    headers = {"Authorization": f"Bearer {secret}"}
+    with watching(served.port) as stays, watching(served.port, headers=headers) as leaves:
+        stays.step()
+        leaves.step()
+        assert served.client.delete("/v1/tokens/leaves").status_code == 204
+
+        assert ended_by(leaves.wire) == 1008
+        job = served.submit(name="after", gpus=1)
+        stays.until(lambda seen: job["id"] in seen.holders)
+    served.engine.end(f"{job['id']}.1")
+
+
+@pytest.mark.usefixtures("asked_once")
+def test_a_browser_that_logs_out_or_is_revoked_loses_its_line_at_once(served):
+    for revoke in ("logout", "token"):
+        link = served.client.post("/v1/login-links", json={"user": "eve"}).json()["url"]
+        with httpx.Client() as browser:
+            browser.get(link)
+            cookies = "; ".join(f"{one.name}={one.value}" for one in browser.cookies.jar)
+            headers = {"Cookie": cookies, "Origin": served.url}
+            with watching(served.port, headers=headers) as watch:
+                watch.step()
+                if revoke == "logout":
+                    browser.post(f"{served.url}/v1/logout", headers={"Origin": served.url})
+                else:
+                    served.client.delete("/v1/tokens/eve")
+
+                assert ended_by(watch.wire) == 1008
+
+
+def test_a_token_that_another_program_takes_from_the_ledger_is_noticed(served, monkeypatch):
+    monkeypatch.setattr(identity, "KNOWN_LIVES_MS", 200)
+    headers = {"Authorization": f"Bearer {token_of(served, 'elsewhere')}"}
+    with watching(served.port, headers=headers) as watch:
+        watch.step()
+        served.yard.ledger.drop_token("elsewhere")
+
+        assert ended_by(watch.wire) == 1008
+
+
+@pytest.mark.usefixtures("asked_once")
+def test_a_stream_of_events_ends_with_its_token(served):
+    headers = {"Authorization": f"Bearer {token_of(served, 'streams')}"}
+    with httpx.stream("GET", f"{served.url}/v1/events", headers=headers, timeout=20) as answer:
+        lines = answer.iter_raw()
+        next(lines)
+        served.client.delete("/v1/tokens/streams")
+
+        with pytest.raises(httpx.RemoteProtocolError):  # cut off: it has no end of its own
+            for _ in lines:
+                pass
+
+
+def test_a_client_ahead_of_the_last_look_waits_for_the_next_one(served):
+    """A moment that is kept for replay between two looks is sent to who comes just then."""
+
+    def seen(seq):
+        columns = {number: np.full(2, seq, np.uint8) for number in (0, 3)}
+        return frames.Picture(1, 1_000 * seq, seq, columns, {250: dict, 251: dict})
+
+    async def between_two_looks():
+        hub = Hub(served.yard, RingSensors(served.yard.telemetry.ring), lambda: 0, Chronicle(None))
+
+        def looked(tick):  # as its clock does after each look
+            hub._newest = tick
+            hub._made.clear()
+            hub._stir()
+
+        looked(hub._ring.take(seen(1)))
+        hub._ring.take(seen(2))  # kept for replay; the clock has not looked since
+        watcher = Watcher((0, 3))
+        told = []
+        _, watcher.tick = await hub.next(watcher)
+        told.append(watcher.tick)
+        waiting = asyncio.ensure_future(hub.next(watcher))
+        looked(2)  # nothing has changed since
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        waited = not waiting.done()
+        looked(hub._ring.take(seen(3)))
+        message, tick = await waiting
+        told += [tick, [one.tick for one in frames.frames_in(message) if one.kind == frames.TICK]]
+        hub.close()
+        return waited, told
+
+    assert asyncio.run(between_two_looks()) == (True, [2, 3, [3]])
 
 
 def test_a_cut_line_is_taken_up_again_where_it_broke(served):

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from benchmarks.browser import real
-from benchmarks.soak import soak
+from benchmarks.soak import Result, soak
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -17,7 +17,7 @@ NODES_MAX = 6_000
 
 def test_a_page_in_use_for_two_minutes_loses_no_tick(browser: Browser) -> None:
     with real(256, speed=10) as yard:
-        result = soak(browser, yard, minutes=2, speed=10, gpus=256)
+        result = soak(browser, yard, Result(minutes=2, speed=10, gpus=256))
 
     assert result.errors == []
     assert result.ticks.received > 20

@@ -117,7 +117,7 @@ def test_a_job_file_brings_its_own_directory(double, tmp_path, monkeypatch, here
         ("[1, 2]", "does not hold one job"),
         ("a: [", "is not YAML"),
         ("", "does not hold one job"),
-        ("x" * (2 << 20), "longer than a job file may be"),
+        ("x" * (2 << 20), "is too long"),
     ],
 )
 def test_a_job_file_that_is_none_says_so(double, here, capsys, content, message):

@@ -119,6 +119,31 @@ def test_tempers_are_told_apart_by_what_the_sensors_show():
     assert [gpu for gpu in range(4) if int(why[gpu]) & 0x40] == [slow]
 
 
+def test_clocks_follow_the_work_so_that_devices_and_tempers_are_told_apart_by_them():
+    model = fleet("H100", "H100", "H100", "H100")
+    tempers = ("steady", "bubbly", "faulty", "idle")
+    for node, temper in enumerate(tempers):
+        start(model, temper, temper, Seat(f"n{node}", (0, 1, 2, 3)))
+    watch = Watch(model)
+    shown = [watch.tick() for _ in range(30)]
+
+    def of(temper: str, metric: str) -> np.ndarray:
+        node = f"n{tempers.index(temper)}"
+        return np.array([[value(tick[node], metric, str(gpu)) for gpu in range(4)]
+                         for tick in shown])  # fmt: skip
+
+    clocks = {temper: of(temper, "gpu_sm_clock_mhz") for temper in tempers}
+    for one in clocks.values():
+        assert np.all(one % 15 == 0)
+        assert np.all((one >= 15) & (one <= 1980))
+    assert len(np.unique(clocks["steady"].mean(axis=0))) >= 3  # a dot of its own for each device
+    assert clocks["idle"].max() < 500
+    assert clocks["faulty"].mean(axis=0).min() < 0.8 * np.median(clocks["faulty"].mean(axis=0))
+    # A device that waits draws less, and clocks higher then.
+    power, clock = of("bubbly", "gpu_power_w").ravel(), clocks["bubbly"].ravel()
+    assert clock[power < np.median(power)].mean() > clock[power >= np.median(power)].mean() + 15
+
+
 def test_percents_are_whole_numbers_within_their_range():
     model = fleet()
     start(model, "a", "bubbly", Seat("n0", (0, 1, 2, 3)))

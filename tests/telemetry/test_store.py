@@ -333,17 +333,17 @@ def test_a_watcher_that_fails_stops_no_other(store):
 
 def test_slices_ports_and_nodes_are_series_too(store):
     columns = (
-        column("gpu_util_percent", [7.0, 8.0], Subject.GPU, ["0/1", "0/2"]),
+        column("gpu_util_percent", [7.0, 8.0], Subject.GPU, ["0/1", "0/2/1g.10gb"]),
         column("port_rx_bytes", [5.0], Subject.PORT, ["mlx5_0/1"]),
         column("node_load", [1.5], Subject.NODE, [""]),
     )
     store.take([frame(0, columns=columns)], at(0))
 
-    assert asked(store, ticks=1, keys=(("n1", "0/2"),)) == [8.0]
+    assert asked(store, ticks=1, keys=(("n1", "0/2/1g.10gb"),)) == [8.0]
     port = {"keys": (("n1", "mlx5_0/1"),), "subject": Subject.PORT}
     assert asked(store, "port_rx_bytes", 1, **port) == [5.0]
     assert asked(store, "node_load", 1, (("n1", ""),), subject=Subject.NODE) == [1.5]
-    assert store.ring.keys_of("gpu_util_percent", ["n1"]) == [("n1", "0/1"), ("n1", "0/2")]
+    assert store.ring.keys_of("gpu_util_percent", ["n1"]) == [("n1", "0/1"), ("n1", "0/2/1g.10gb")]
     assert store.ring.units.nodes == ()
     assert store.ring.latest("node_load", store.ring.newest)[0] == [("n1", "")]
 

@@ -1,9 +1,11 @@
 """What a restart finds again, whatever ended the run before."""
 
+import duckdb
 import numpy as np
 import pytest
 
 from madang.telemetry.frames import Subject, pack
+from madang.telemetry.history import DAY_MS, Retention
 from madang.telemetry.queries import Query
 from madang.telemetry.stays import Held
 from madang.telemetry.store import Settings, Store
@@ -168,6 +170,103 @@ def test_an_hour_that_is_over_is_one_file(place):
     assert len(firsts) >= 3
     assert [firsts.count(hour) for hour in sorted(set(firsts))[:-1]] == [1] * (len(set(firsts)) - 1)
     assert asked(store, 0, 360 * 3, 6) == [float(minute % 100) for minute in range(180)]
+
+
+def test_files_of_before_there_were_subjects_are_read_and_merged_with_newer_ones(place):
+    store = Store(place)
+    store.open(at(0))
+    for tick in range(360 * 2 + 180):
+        if tick == 540:  # all that is written by now is as an older version wrote it
+            store.close()
+            for file in place.glob("history/*/*/*.parquet"):
+                duckdb.sql(
+                    f"COPY (SELECT * EXCLUDE (subject) FROM '{file}') TO '{file}' (FORMAT parquet)"
+                )
+            store = Store(place)
+            store.open(at(tick))
+            assert asked(store, 0, 180, 6) == [float(minute) for minute in range(30)]
+        store.take([frame(tick, {"gpu_util_percent": [tick // 6 % 100]})], at(tick))
+        store.advance(at(tick) + 6_000)
+        store.keep(at(tick))
+    with_subject = {
+        "subject" in duckdb.sql(f"SELECT * FROM '{file}'").columns
+        for file in place.glob("history/1m/*/*.parquet")
+    }
+
+    assert with_subject == {True, False}
+    assert asked(store, 0, 900, 6) == [float(minute % 100) for minute in range(150)]
+
+
+def test_who_asks_for_history_again_gets_what_was_written_since(place):
+    store = Store(place)
+    store.open(at(0))
+    found = []
+    for tick in range(360 * 3):
+        store.take([frame(tick, {"gpu_util_percent": [tick // 6 % 100]})], at(tick))
+        store.advance(at(tick) + 6_000)
+        store.keep(at(tick))
+        if tick % 90 == 0:  # files are added and merged between the questions
+            found.append(asked(store, 0, tick + 6, 6))
+
+    assert found == [[float(m % 100) for m in range(len(one))] for one in found]
+    assert [len(one) for one in found] == [15 * n + 1 for n in range(12)]
+
+
+def lived(place, retention, hours):
+    """A store that lives, with a frame a minute."""
+    store = Store(place, Settings(retention=retention))
+    store.open(at(0))
+    for tick in range(0, 360 * hours, 6):
+        store.take([frame(tick, {"gpu_util_percent": [tick // 360 % 100]})], at(tick))
+        store.advance(at(tick) + 6_000)
+        store.keep(at(tick))
+    return store
+
+
+def test_minutes_go_when_they_are_too_old_and_hours_stay_and_answer(place):
+    hours, kept = 12, 4
+    store = lived(place, Retention(minute_ms=kept * HOUR_MS), hours)
+    files = {name: sorted(place.glob(f"history/{name}/*/gpu.*")) for name in ("1m", "1h")}
+    last_s = [int(file.name.split(".")[1].split("-")[1]) for file in files["1m"]]
+
+    # Within an hour of their time; and nothing that is younger.
+    assert min(last_s) * 1000 >= at(360 * hours) - (kept + 1) * HOUR_MS - 60_000
+    assert min(last_s) * 1000 < at(360 * hours) - (kept - 2) * HOUR_MS
+    assert min(int(file.name.split(".")[1].split("-")[0]) for file in files["1h"]) == at(0) // 1000
+    by_hours = asked(store, 0, 360 * hours, 360)
+    by_minutes = asked(store, 0, 360 * hours, 6)
+    assert by_hours == [float(hour) for hour in range(hours)]
+    # A minute of an hour of which only the hour is known has the hour's mean.
+    assert by_minutes == [float(minute // 60) for minute in range(60 * hours)]
+
+
+def test_a_history_that_is_too_large_loses_its_minutes_first(place):
+    hours = 6
+    lived(place, Retention(), hours).close()
+    sizes = [file.stat().st_size for file in place.glob("history/1h/*/*")]
+    store = Store(place, Settings(retention=Retention(bytes_max=sum(sizes))))
+    store.open(at(360 * hours))
+    store.keep(at(360 * hours) + HOUR_MS)
+
+    assert list(place.glob("history/1m/*")) == []
+    assert len(list(place.glob("history/1h/*/*"))) == len(sizes)
+    assert asked(store, 0, 360 * (hours - 2), 360) == [float(hour) for hour in range(hours - 2)]
+
+
+def test_signals_and_quantiles_of_what_ended_are_kept_as_long_as_is_said(place):
+    for name in ("signals/2026-11-01.ndjson", "signals/2026-11-20.ndjson", "quantiles/2026-09/a.q"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(b"")
+    kept = Retention(ended_ms=DAY_MS, signal_ms=3 * DAY_MS)
+    store = Store(place, Settings(retention=kept))
+    store.open(at(0))
+    store.take([frame(0)], at(0))
+    store.advance(at(2))
+    store.keep(at(2))
+
+    assert not (place / "signals/2026-11-01.ndjson").exists()
+    assert (place / "signals/2026-11-20.ndjson").exists()
+    assert not (place / "quantiles/2026-09/a.q").exists()
 
 
 def test_what_comes_late_fills_its_minute_in_history_too(place):

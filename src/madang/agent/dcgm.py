@@ -3,17 +3,22 @@
 What DCGM's names mean to us is in `telemetry/metrics.py`; here are only their units. Ratios of the
 profiling fields (0 to 1) become percent, rates (bytes a second) become bytes since the last read,
 and DCGM's own counters become increases. The label of the host is `Hostname` in newer exporters and
-`hostname` in older ones. DCGM's Xid field holds the last Xid for ever: a signal is made only when
-it changes, and only if nobody reads the kernel's log, which knows the time of each.
+`hostname` in older ones. A MIG slice is named by `GPU_I_ID` and `GPU_I_PROFILE`.
 
-Sources: NVIDIA/dcgm-exporter (etc/default-counters.csv, metric format), DCGM API reference (field
-identifiers, blank values).
+Xids are told from here only if nobody reads the kernel's log, which knows the time of each. DCGM's
+field holds the last Xid for ever: its change is an Xid, and one that comes again cannot be told by
+it. DCGM_EXP_XID_ERRORS_COUNT (exporters since 2024, if their list of counters names it)
+counts each Xid over a sliding window, by which those that come again are told, too.
+
+Sources: NVIDIA/dcgm-exporter (etc/default-counters.csv, metric format, pull request 239), DCGM API
+reference (field identifiers, blank values).
 """
 
 import logging
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from madang.agent._base import Counters, Reading, Row, columns_of
 from madang.agent.exposition import Sample, samples
@@ -30,8 +35,12 @@ BLANK_FROM = 2_147_483_632.0  # DCGM_INT32_BLANK and beyond, where no counter ma
 BLANK64_FROM = 9.2e18  # DCGM_INT64_BLANK; DCGM_FP64_BLANK is far above
 RATIOS = frozenset({"DCGM_FI_DEV_FB_USED_PERCENT"})  # besides DCGM_FI_PROF_*_ACTIVE
 XID = "DCGM_FI_DEV_XID_ERRORS"
+XID_COUNT = "DCGM_EXP_XID_ERRORS_COUNT"
+XID_WINDOW_MS = 300_000  # where the label does not say it; the exporter's own default
 FREE, USED = "DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_FB_USED"
 FAILURE = "DCGM_FI_DEV_ROW_REMAP_FAILURE"
+XIDS_COUNTED_MAX = 10_000
+PROFILE = re.compile(r"[0-9a-z.+-]{1,24}", re.ASCII)
 _BY_DCGM = {name: metric for metric in METRICS.values() for name in metric.dcgm}
 _RATES = frozenset(name for name in _BY_DCGM if "_PROF_" in name and name.endswith("_BYTES"))
 
@@ -42,6 +51,7 @@ class _Gpu:
 
     fields: dict[str, float]
     pci: str = ""
+    xids: dict[int, tuple[int, int]] = field(default_factory=dict)  # code → count, window in ms
 
 
 class Dcgm:
@@ -56,7 +66,8 @@ class Dcgm:
         self._tells_xids = tells_xids
         self._counters = Counters()
         self._last_ms = 0
-        self._xids: dict[str, int] = {}
+        self._xids: dict[str, int] = {}  # the last one
+        self._seen_ms: dict[tuple[str, int], list[int]] = {}  # those within their window
         self._at: dict[str, str] = {}  # PCI address → key
         self._is_down = False
 
@@ -108,10 +119,28 @@ class Dcgm:
             code = int(gpu.fields.get(XID, 0))
             before = self._xids.get(key)
             self._xids[key] = code
-            if code and before is not None and code != before and self._tells_xids():
-                where = f" (PCI:{gpu.pci})" if gpu.pci else ""
-                text = f"Xid{where}: {code}, by DCGM; when it happened is not known to it"
-                yield Signal(now_ms, "xid", code, Subject.GPU, key, text)
+            found = {code: 1} if code and before is not None and code != before else {}
+            for counted, (count, window_ms) in gpu.xids.items():
+                new = self._new((key, counted), count, now_ms, window_ms)
+                found[counted] = new if before is not None else 0
+            for told, times in found.items():
+                if told not in gpu.xids:  # if it is counted from now on, this one is known
+                    self._seen_ms[key, told] = [now_ms]
+                if times and self._tells_xids():
+                    where = f" (PCI:{gpu.pci})" if gpu.pci else ""
+                    again = f", {times} times" if times > 1 else ""
+                    text = f"Xid{where}: {told}{again}, by DCGM; when is not known to it"
+                    yield Signal(now_ms, "xid", told, Subject.GPU, key, text)
+
+    def _new(self, which: tuple[str, int], count: int, now_ms: int, window_ms: int) -> int:
+        """How many of the window's Xids were not seen before; never too many. One that comes as
+        another leaves the window is seen once that one has left it here, too.
+        """
+        seen = [at for at in self._seen_ms.get(which, []) if at > now_ms - window_ms]
+        seen = seen[max(0, len(seen) - count) :]  # fewer than seen: the oldest have left already
+        new = min(count - len(seen), XIDS_COUNTED_MAX)
+        self._seen_ms[which] = [*seen, *[now_ms] * new]
+        return new
 
     def gpu_at(self, pci: str) -> str | None:
         """The key of the device at this PCI address, as far as the page tells it."""
@@ -140,13 +169,30 @@ def _gpus(found: Iterable[Sample]) -> dict[str, _Gpu]:
         gpu = one.labels.get("gpu", "")
         if not gpu.isdecimal() or not _is_told(one):
             continue
-        instance = one.labels.get("GPU_I_ID", "")
-        key = f"{gpu}/{instance}" if instance else gpu
+        key = _key(one.labels)
         row = gpus.setdefault(key, _Gpu({}))
-        row.fields[one.name] = one.value
         row.pci = row.pci or _address(one.labels.get("pci_bus_id", ""))
-    by_number = sorted(gpus.items(), key=lambda pair: [int(n) for n in pair[0].split("/") if n])
+        if one.name == XID_COUNT:
+            _add_xids(row, one)
+        else:
+            row.fields[one.name] = one.value
+    by_number = sorted(gpus.items(), key=lambda pair: [int(n) for n in pair[0].split("/")[:2]])
     return dict(by_number)
+
+
+def _key(labels: Mapping[str, str]) -> str:
+    gpu, instance = labels["gpu"], labels.get("GPU_I_ID", "")
+    profile = labels.get("GPU_I_PROFILE", "")
+    if not instance.isdecimal():
+        return gpu
+    return f"{gpu}/{instance}/{profile}" if PROFILE.fullmatch(profile) else f"{gpu}/{instance}"
+
+
+def _add_xids(gpu: _Gpu, one: Sample) -> None:
+    code, window = one.labels.get("xid", ""), one.labels.get("window_size_in_ms", "")
+    if code.isdecimal() and int(code) and one.value >= 0:
+        window_ms = int(window) if window.isdecimal() else XID_WINDOW_MS
+        gpu.xids[int(code)] = int(one.value), window_ms
 
 
 def _address(pci: str) -> str:

@@ -10,6 +10,7 @@ Source: NVML API reference (nvidia-ml-py): field values, GPM, device queries.
 
 import importlib
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -23,6 +24,7 @@ from madang.telemetry.frames import Subject
 _log = logging.getLogger(__name__)
 
 MIB = 1 << 20
+PROFILE = re.compile(r"\bMIG (?:\d+c\.)?(\d+g\.\d+gb[0-9a-z.+-]{0,12})$", re.ASCII)
 OPEN_AGAIN_MS = 60_000  # a driver may be loaded later
 ALL_LINKS = 0xFFFFFFFF  # a field's scope: the sum over all links
 KIB = 1024
@@ -121,12 +123,20 @@ class Nvml:
         if mode is None or mode[0] != nvml.NVML_DEVICE_MIG_ENABLE:
             return []
         count = self._call(nvml.nvmlDeviceGetMaxMigDeviceCount, whole.handle) or 0
-        parts = []
+        parts: dict[str, Device] = {}
         for part in range(count):
             handle = self._call(nvml.nvmlDeviceGetMigDeviceHandleByIndex, whole.handle, part)
-            if handle is not None:
-                parts.append(Device(f"{whole.key}/{part}", handle, parent=whole.handle))
-        return parts
+            if handle is None:
+                continue
+            # By GPU instance, as DCGM and the kernel's log name it; two compute instances of one
+            # have their memory and sensors in common.
+            instance = self._call(nvml.nvmlDeviceGetGpuInstanceId, handle)
+            key = f"{whole.key}/{part if instance is None else instance}"
+            if key not in parts:
+                profile = _profile(self._call(nvml.nvmlDeviceGetName, handle))
+                named = f"{key}/{profile}" if profile else key
+                parts[key] = Device(named, handle, parent=whole.handle)
+        return list(parts.values())
 
     def _device(self, key: str, handle: Any) -> Device:
         pci = self._call(self._nvml_().nvmlDeviceGetPciInfo, handle)
@@ -309,6 +319,13 @@ class Nvml:
                 device.gpm.close()
         self._devices = []
         self._call(self._nvml_().nvmlShutdown)
+
+
+def _profile(name: Any) -> str:
+    """`1g.10gb` of "NVIDIA H100 80GB HBM3 MIG 1g.10gb"; also of a part of such a slice."""
+    text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name or "")
+    found = PROFILE.search(text)
+    return found[1] if found else ""
 
 
 def _never(nvml: ModuleType) -> tuple[int, ...]:

@@ -2,12 +2,14 @@
 
 In this order: the Host is ours (421: DNS rebinding), the page that asks is ours (403: cross-site),
 the caller is known (401; open are only the health check, the login and the static pages), the body
-is within bounds (413, 415, 408). Whatever a handler raises leaves as a problem.
+is within bounds (413, 415, 408). Whatever a handler raises leaves as a problem. A WebSocket ends
+(1008) when what opened it is revoked; who answers without an end asks `scope[VOID]` for that.
 """
 
 import asyncio
 import ipaddress
 from collections.abc import Iterable
+from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
@@ -20,7 +22,10 @@ from madang.api.scraping import ScrapeDoor
 from madang.api.settings import ApiSettings, Limits
 
 WHO = "madang.who"  # the scope's key for the Identity
+VOID = "madang.void"  # the scope's key for a coroutine that returns when the caller is revoked
 CUT = "madang.cut"  # the scope's key for a function that cuts the connection off
+REVOKED = 1008  # close code: policy
+CLOSE_WAIT_S = 1.0
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 WILDCARDS = frozenset({"0.0.0.0", "::", ""})
@@ -106,7 +111,9 @@ class Gate:
             await self._admit(scope, headers, is_api)
             if scope["type"] == "http":
                 receive = self._bounded(scope, headers, receive)
-            await self.app(scope, receive, answering.send)
+                await self.app(scope, receive, answering.send)
+            else:
+                await _while_known(self.app, scope, receive, answering.send)
         except Exception as error:
             problem = from_exception(error)
             if answering.started:
@@ -132,7 +139,8 @@ class Gate:
             return
         if scope["path"] == SCRAPE_PATH and self._may_scrape(scope, headers):
             return
-        scope[WHO] = await self._who(scope, headers)
+        who = scope[WHO] = await self._who(scope, headers)
+        scope[VOID] = partial(self._identities.until_void, who)
 
     def _may_scrape(self, scope: Scope, headers: "_Headers") -> bool:
         """Whether /metrics is open to this request without a token of ours."""
@@ -210,6 +218,34 @@ class _Answering:
         elif message["type"] == "websocket.accept":
             self.started = True
         await self._send(message)
+
+
+async def _while_known(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """A WebSocket that ends when its caller is revoked: the handler hears that the client left."""
+    if VOID not in scope:
+        await app(scope, receive, send)
+        return
+    void = asyncio.create_task(scope[VOID]())
+
+    async def heard() -> Message:
+        taking = asyncio.ensure_future(receive())
+        try:
+            await asyncio.wait((taking, void), return_when=asyncio.FIRST_COMPLETED)
+            if taking.done():
+                return taking.result()
+        finally:
+            taking.cancel()
+        try:
+            async with asyncio.timeout(CLOSE_WAIT_S):  # one that stalls would not take this either
+                await send({"type": "websocket.close", "code": REVOKED, "reason": "revoked"})
+        except (OSError, RuntimeError, TimeoutError):
+            pass
+        return {"type": "websocket.disconnect", "code": REVOKED}
+
+    try:
+        await app(scope, heard, send)
+    finally:
+        void.cancel()
 
 
 def _cut(scope: Scope) -> None:

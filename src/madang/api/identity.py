@@ -6,19 +6,22 @@
   as a cookie, a token only as a Bearer: neither does in the other's place.
 - Both have a role, which stays: another role is another token. A name that is revoked takes its
   browsers and its unused links with it.
+- What lasts (a WebSocket, a stream) ends as soon as what opened it opens nothing any more.
 - A login link lives for a minute, in memory, and works once.
 """
 
+import asyncio
 import hashlib
 import secrets
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import quote
 
+from madang.api.problems import Problem
 from madang.api.readers import Readers
-from madang.ledger import Ledger, Token
+from madang.ledger import Ledger, LedgerError, Token
 from madang.wire.access import Role
 
 SECRET_BYTES = 32
@@ -32,11 +35,14 @@ SESSION_PREFIX = "browser:"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`name` becomes the owner of what is submitted. `via` is `token` or `cookie`."""
+    """`name` becomes the owner of what is submitted. `via` is `token` or `cookie`; `digest` is what
+    the ledger keeps of it.
+    """
 
     name: str
     role: Role
     via: Literal["token", "cookie"]
+    digest: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +83,47 @@ class Identities:
         self._links: OrderedDict[str, Guest] = OrderedDict()
         self._known: OrderedDict[str, tuple[Token, int]] = OrderedDict()
         self._drops = 0
+        self._dropped = asyncio.Event()  # set, and another in its place, with each
 
     async def of_token(self, secret: str) -> Identity | None:
         """The owner of a Bearer token, or None for a wrong one."""
-        token = await self._token(digest_of(secret))
+        return await self._of_token(digest_of(secret))
+
+    async def _of_token(self, digest: str) -> Identity | None:
+        token = await self._token(digest)
         role = role_of(token)
         if role is None or token.name.startswith(SESSION_PREFIX):
             return None
-        return Identity(token.name, role, "token")
+        return Identity(token.name, role, "token", digest)
 
     async def of_cookie(self, secret: str) -> Identity | None:
         """The owner of a browser's session, or None for a wrong or an old one."""
-        token = await self._token(digest_of(secret))
+        return await self._of_cookie(digest_of(secret))
+
+    async def _of_cookie(self, digest: str) -> Identity | None:
+        token = await self._token(digest)
         session, role = parsed_session(token.name), role_of(token)
         if session is None or role is None or session[1] <= now_ms():
             return None
-        return Identity(session[0], role, "cookie")
+        return Identity(session[0], role, "cookie", digest)
+
+    async def until_void(self, who: Identity) -> None:
+        """Until what this caller came with is revoked or has expired: at once where it is revoked
+        here, within KNOWN_LIVES_MS else.
+        """
+        look = self._of_token if who.via == "token" else self._of_cookie
+        while True:
+            dropped = self._dropped
+            try:
+                if await look(who.digest) != who:
+                    return
+            except (LedgerError, Problem):
+                pass  # the ledger is away, or the line before it is full: nobody said no
+            try:
+                async with asyncio.timeout(KNOWN_LIVES_MS / 1000):
+                    await dropped.wait()
+            except TimeoutError:
+                pass
 
     async def _token(self, digest: str) -> Token:
         now = now_ms()
@@ -158,6 +189,8 @@ class Identities:
         count = await self._readers.read(self._drop_all, name)
         self._drops += 1
         self._known.clear()
+        dropped, self._dropped = self._dropped, asyncio.Event()
+        dropped.set()
         return count > 0 or bool(void)
 
     def _drop_all(self, name: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from madang.api.gate import CUT
+from madang.api.gate import CUT, VOID
 
 CUT_WAIT_S = 1.0
 
@@ -14,7 +14,8 @@ CUT_WAIT_S = 1.0
 class Stream(Response):
     """Blocks of bytes from an iterator.
 
-    The stream is cut off, to be resumed elsewhere or later, when the server is leaving.
+    The stream is cut off, to be resumed elsewhere or later, when the server is leaving; and when
+    its caller is revoked.
     A client that takes nothing for `stall_wait_s` is cut off, so what is kept for it is one block
     and the socket's buffers. The iterator is closed when the client leaves or the stream ends.
     """
@@ -39,10 +40,11 @@ class Stream(Response):
         pump = asyncio.create_task(self._pump(send))
         gone = asyncio.create_task(_left(receive))
         leaving = asyncio.create_task(self._leaving.wait())
-        tasks = (pump, gone, leaving)
+        void = asyncio.create_task(scope.get(VOID, _never)())
+        tasks = (pump, gone, leaving, void)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if leaving.done() or (pump.done() and not pump.result()):
+            if leaving.done() or void.done() or (pump.done() and not pump.result()):
                 scope.get(CUT, _nothing)()
                 # Until the server has seen it too: else it complains of an unfinished answer.
                 await asyncio.wait({gone}, timeout=CUT_WAIT_S)
@@ -82,3 +84,7 @@ async def _left(receive: Receive) -> None:
 
 def _nothing() -> None:
     pass
+
+
+async def _never() -> None:
+    await asyncio.Event().wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from madang.cli.desk import Desk
+from madang.cli.files import text_of
 from madang.cli.kept import Kept
 from madang.cli.parse import Given, UsageError
 from madang.cli.show import Column, clean, coloured, duration, gpus, moment, pairs, table
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     Document = dict[str, Any]
 
-RULES_BYTES_MAX = 1 << 20
 RUNS_SHOWN = 20
 MARKS = {"critical": ("‼", "31"), "warning": ("!", "33"), "info": ("·", "36")}
 
@@ -158,11 +158,7 @@ def rules_file(path: str) -> list[NamedRuleFile]:
     from madang.wire.rules import RulesError, read_rules
 
     try:
-        with open(path, encoding="utf-8") as file:
-            return read_rules(file.read(RULES_BYTES_MAX + 1))
-    except (OSError, UnicodeDecodeError) as failure:
-        why = getattr(failure, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"{path} cannot be read: {why}", code="usage", given=path) from None
+        return read_rules(text_of(path))
     except RulesError as wrong:
         raise UsageError(
             f"{path} is not rules:\n{wrong}",

@@ -7,9 +7,9 @@ durations are judged in one place, by the daemon.
 from __future__ import annotations
 
 import os
-import sys
 
 from madang.cli.desk import Desk
+from madang.cli.files import text_of
 from madang.cli.parse import Given, UsageError
 
 TYPE_CHECKING = False  # typing's own constant costs an import of 10 ms
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 # What lets the job find the interpreter and the packages that its owner has at hand.
 KEPT_ENV = ("PATH", "VIRTUAL_ENV", "PYTHONPATH")
 KEPT_ENV_PREFIX = "CONDA_"
-FILE_BYTES_MAX = 1 << 20
 NAME_CHARS_MAX = 48
 # Programs that run another: the job is better called by what they run.
 _RUNNERS = ("python", "bash", "sh", "zsh", "torchrun", "accelerate", "deepspeed", "uv", "env")
@@ -188,21 +187,7 @@ def job_file(path: str) -> Document:
     Raises:
         UsageError: not there, too large, or not a mapping.
     """
-    try:
-        if path == "-":
-            text = sys.stdin.read(FILE_BYTES_MAX + 1)
-        else:
-            with open(path, encoding="utf-8") as file:
-                text = file.read(FILE_BYTES_MAX + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}",
-            code="usage",
-            given=path,
-        ) from None
-    if len(text) > FILE_BYTES_MAX:
-        raise UsageError(f"{path} is longer than a job file may be", code="usage", allowed="1 MiB")
-    found = _loaded(path, text)
+    found = _loaded(path, text_of(path, stdin=True))
     if not isinstance(found, dict):
         raise UsageError(
             f"{path} does not hold one job: a mapping of fields",

@@ -249,6 +249,7 @@ DAEMON = (
             Option("--fleet", "a simulated fleet instead of this machine", complete="file"),
             Option("--policy", "rules of the yard, in TOML", meta="FILE", complete="file"),
             Option("--topology", "the network tree, in YAML", meta="FILE", complete="file"),
+            Option("--telemetry", "what of it is kept, in TOML", meta="FILE", complete="file"),
             Option("--telemetry-out", "where metrics go, in TOML", meta="FILE", complete="file"),
             Option("--database", "postgresql+psycopg://… instead of SQLite", meta="URL"),
             Option("-d --detach", "in the background; returns when it is ready", kind="flag"),

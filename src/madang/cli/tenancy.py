@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from madang.cli.desk import Desk
+from madang.cli.files import text_of
 from madang.cli.kept import Kept
 from madang.cli.parse import Given, UsageError
 from madang.cli.show import DIM, Column, clean, coloured, gpus, table
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from madang.wire.policy import PolicyFile
 
     Document = dict[str, Any]
-
-POLICY_BYTES_MAX = 1 << 20
 
 
 def policy_show_verb(given: Given, desk: Desk) -> int:
@@ -76,11 +75,7 @@ def policy_file(path: str) -> PolicyFile:
     from madang.wire.policy import PolicyError, read_policy
 
     try:
-        with open(path, encoding="utf-8") as file:
-            return read_policy(file.read(POLICY_BYTES_MAX + 1))
-    except (OSError, UnicodeDecodeError) as failure:
-        why = getattr(failure, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"{path} cannot be read: {why}", code="usage", given=path) from None
+        return read_policy(text_of(path))
     except PolicyError as wrong:
         raise UsageError(
             f"{path} is not a policy:\n{wrong}", code="usage", tries=["madang policy show"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from madang.cli.desk import Desk
+from madang.cli.files import text_of
 from madang.cli.parse import Given, UsageError
 from madang.cli.show import Column, clean, table
 
@@ -89,19 +90,7 @@ def _topology(path: str) -> Document:
     from madang.wire.topology import TOPOLOGY_BYTES_MAX, TopologyError, topology_of
 
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(TOPOLOGY_BYTES_MAX + 1)
-        if len(text) > TOPOLOGY_BYTES_MAX:
-            raise UsageError(
-                f"{path} is too long",
-                code="usage",
-                given=path,
-                allowed=f"{TOPOLOGY_BYTES_MAX} bytes",
-            )
-        read = topology_of(list(yaml.safe_load_all(text)))
-    except (OSError, UnicodeDecodeError) as failure:
-        why = getattr(failure, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"{path} cannot be read: {why}", code="usage", given=path) from None
+        read = topology_of(list(yaml.safe_load_all(text_of(path, TOPOLOGY_BYTES_MAX))))
     except (yaml.YAMLError, TopologyError) as wrong:
         raise UsageError(f"{path} is not a topology:\n{wrong}", code="usage") from None
     return read.model_dump(mode="json", exclude_defaults=True)

@@ -41,6 +41,7 @@ class UpOptions:
     database: str = ""
     policy: str = ""
     topology: str = ""
+    telemetry: str = ""
     telemetry_out: str = ""
 
 
@@ -81,6 +82,9 @@ def _options(given: Given) -> UpOptions:
     topology = given.text("topology")
     if topology and not os.path.isfile(topology):
         raise UsageError(f"--topology: there is no file {topology}", code="usage", given=topology)
+    kept = given.text("telemetry")
+    if kept and not os.path.isfile(kept):
+        raise UsageError(f"--telemetry: there is no file {kept}", code="usage", given=kept)
     out = given.text("telemetry_out")
     if out and not os.path.isfile(out):
         raise UsageError(f"--telemetry-out: there is no file {out}", code="usage", given=out)
@@ -93,6 +97,7 @@ def _options(given: Given) -> UpOptions:
         database=given.text("database"),
         policy=os.path.abspath(policy) if policy else "",
         topology=os.path.abspath(topology) if topology else "",
+        telemetry=os.path.abspath(kept) if kept else "",
         telemetry_out=os.path.abspath(out) if out else "",
     )
 
@@ -162,6 +167,8 @@ def _words(options: UpOptions) -> list[str]:
         words += ["--database", options.database]
     if options.policy:
         words += ["--policy", options.policy]
+    if options.telemetry:
+        words += ["--telemetry", options.telemetry]
     if options.telemetry_out:
         words += ["--telemetry-out", options.telemetry_out]
     if options.topology:

@@ -31,13 +31,12 @@ from madang.daemon.loop import TurnLoop
 from madang.daemon.measuring import Measurer
 from madang.daemon.rules import Wardens
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
-from madang.daemon.telemetry import Watch, tick_ms_of
+from madang.daemon.telemetry import Watch, store_settings
 from madang.daemon.telemetry_out import Out, read_settings
 from madang.daemon.yard import DaemonYard
 from madang.engines.base import Engine, EngineError
 from madang.engines.code_store import CodeStore
 from madang.ledger import Ledger, LedgerError, open_ledger
-from madang.telemetry.store import Settings as StoreSettings
 from madang.telemetry.store import Store
 from madang.wire.access import Role
 
@@ -71,6 +70,8 @@ class Options(Protocol):
     def policy(self) -> str: ...
     @property
     def topology(self) -> str: ...
+    @property
+    def telemetry(self) -> str: ...
     @property
     def telemetry_out(self) -> str: ...
 
@@ -122,7 +123,7 @@ def _run(options: Options) -> int:
                 on_failure=lambda: os.kill(os.getpid(), signal.SIGTERM),
             )
             telemetry = state_dir.path / "telemetry"
-            store = Store(telemetry, StoreSettings(tick_ms_of(engine)))
+            store = Store(telemetry, store_settings(options.telemetry, state_dir, engine))
             out = _out(options, state_dir, loop, store)
             keep = partial(state_dir.write_text, POLICY_FILE)
             yard = DaemonYard(loop, code, url, store, keep, out)

@@ -2,7 +2,8 @@
 
 In a thread of its own: no tick waits for it. It takes at most a twentieth of the time; ticks that
 end meanwhile are looked at with the next. What it tells is news or nothing: what is broken already
-is in the rows, so that a restart neither forgets nor repeats.
+is in the rows, and what will be once its time is over is in a file beside the telemetry, once a
+minute and at the end, so that a restart neither forgets nor repeats.
 """
 
 import logging
@@ -16,13 +17,13 @@ from madang.core.model import AllocationState
 from madang.core.rules import Rule, measured_words, rules_of
 from madang.core.snapshot import Snapshot
 from madang.daemon.loop import TurnLoop
-from madang.telemetry.rules.judge import Judge, Run, Turned
+from madang.telemetry.rules import times
+from madang.telemetry.rules.judge import GAP_TICKS_MAX, Judge, Run, Turned
 from madang.telemetry.store import Store
 
 log = logging.getLogger("madang.daemon")
 
 SHARE = 20  # a look that takes a second is followed by a pause of as many
-FACTS_AT_ONCE_MAX = 1_000  # the rest with the next tick
 
 
 class Wardens:
@@ -31,7 +32,10 @@ class Wardens:
     def __init__(self, loop: TurnLoop, store: Store) -> None:
         self._loop = loop
         self._store = store
-        self._judge = Judge(store)
+        self._file = store.path / "rules.json"
+        self._judge = Judge(store, times.read(self._file))
+        self._kept_tick = -1
+        self._was_kept = self._file.exists()
         self._ticked = threading.Event()
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rules", daemon=True)
@@ -47,6 +51,8 @@ class Wardens:
         self._ticked.set()
         if self._thread.is_alive():
             self._thread.join(timeout=10)
+            if not self._thread.is_alive():
+                self._keep()
 
     def _tick(self, tick: int) -> None:
         self._ticked.set()
@@ -63,9 +69,23 @@ class Wardens:
                 facts = self.look()
                 if facts:
                     self._loop.tell(facts)
+                if self._store.ring.tick - self._kept_tick >= GAP_TICKS_MAX:
+                    self._keep()
             except Exception:
                 log.exception("rules could not be judged; they are with the next tick")
             pause_s = (time.monotonic() - began_s) * SHARE
+
+    def _keep(self) -> None:
+        """Write the times that go on; nothing where there are none and were none."""
+        found = self._judge.times
+        self._kept_tick = self._store.ring.tick
+        if not found.going and not self._was_kept:
+            return
+        try:
+            times.write(self._file, found)
+            self._was_kept = bool(found.going)
+        except OSError as error:
+            log.warning("times of rules cannot be kept; a restart begins them anew: %s", error)
 
     def look(self) -> list[Fact]:
         """What has turned by the newest tick."""
@@ -77,7 +97,7 @@ class Wardens:
             for one in row.broken
         }
         turned = self._judge.look(rules, runs_of(snapshot), broken)
-        return [_fact(one, self._loop.clock()) for one in turned[:FACTS_AT_ONCE_MAX]]
+        return [_fact(one, self._loop.clock()) for one in turned]
 
 
 def _fact(one: Turned, now_ms: int) -> Fact:

@@ -17,6 +17,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ import numpy as np
 from madang.core.model import Allocation, AllocationState
 from madang.core.snapshot import Snapshot
 from madang.daemon.loop import TurnLoop
+from madang.daemon.state_dir import StateDir, StateDirError
 from madang.engines.base import Engine, EngineError, Readings
 from madang.telemetry.frames import (
     COLUMNS_MAX,
@@ -35,16 +37,18 @@ from madang.telemetry.frames import (
     Signal,
     Subject,
 )
+from madang.telemetry.history import Retention
 from madang.telemetry.metrics import REPORT
 from madang.telemetry.ring import TICK_MS
 from madang.telemetry.stays import Held
-from madang.telemetry.store import Store
+from madang.telemetry.store import Settings, Store
 
 if TYPE_CHECKING:
     from madang.agent.gather import Gather
 
 log = logging.getLogger("madang.daemon")
 
+KEEP_FILE = "telemetry.toml"  # in the state directory
 TICK_MS_MIN = 1_000
 ADVANCE_S = 0.5  # how soon a tick is found complete
 KEEP_PAUSE_S = 1.0
@@ -60,6 +64,31 @@ def tick_ms_of(engine: Engine) -> int:
     fleet = getattr(getattr(engine, "model", None), "fleet", None)
     speed = float(getattr(fleet, "speed", 1.0))
     return int(min(max(TICK_MS / max(speed, 1.0), TICK_MS_MIN), TICK_MS))
+
+
+def store_settings(given: str, state_dir: StateDir, engine: Engine) -> Settings:
+    """What --telemetry says, which is kept for the next start; else what was kept.
+
+    Raises:
+        StateDirError: the file cannot be read or used.
+    """
+    path = Path(given) if given else state_dir.path / KEEP_FILE
+    if not given and not path.exists():
+        return Settings(tick_ms_of(engine))
+    from madang.wire.telemetry import TelemetryError, read_telemetry
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        stated = read_telemetry(text)
+    except (OSError, UnicodeDecodeError) as failure:
+        raise StateDirError(f"{path} cannot be read: {failure}") from failure
+    except TelemetryError as failure:
+        raise StateDirError(f"{path} does not say how much telemetry is kept:\n{failure}") from None
+    if given:
+        state_dir.write_text(KEEP_FILE, text)
+    keep = stated.keep
+    retention = Retention(keep.minutes, keep.hours, keep.ended, keep.signals, keep.size_max)
+    return Settings(tick_ms_of(engine), retention, stated.ring.size_max)
 
 
 class Watch:

@@ -72,8 +72,9 @@ class Subject(StrEnum):
 class Column:
     """One metric of some subjects of the node. `values` (len(keys),) float32; NaN: not known.
 
-    Keys: of a GPU its index on the node ("0"; a MIG slice "0/1"), of a node "", of a member
-    "ALLOCATION/RANK", of a port "mlx5_0/1" or "eth0".
+    Keys: of a GPU its index on the node ("0"; of a MIG slice with its GPU instance, and its profile
+    where that is known: "0/1", "0/1/1g.10gb"), of a node "", of a member "ALLOCATION/RANK", of a
+    port "mlx5_0/1" or "eth0".
     """
 
     metric: str

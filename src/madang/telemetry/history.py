@@ -5,32 +5,35 @@
             │  day (UTC)  table
             minutes or hours
 
-A file has `node`, `key`, `name` (a report's, else empty) and `time_ms`, and per metric four
-columns: the mean by the metric's name, `_low`, `_high` and `_count`; NULL where nothing is known.
+A file has `node`, `key`, `name` (a report's, else empty), `subject` (one number for these three: to
+look for it takes half as long as for three words) and `time_ms`, and per metric four columns: the
+mean by the metric's name, `_low`, `_high` and `_count`; NULL where nothing is known.
 Rows of different files may be of the same subject and time, because something came late: means are
 weighted by counts. A file is complete or not there: it is written beside, made durable and renamed.
 One that replaces others names all their generations, so that after a crash in between the others
 are known to be void. Anyone may read the files; nothing but `History` may write them.
 """
 
+import hashlib
 import itertools
 import logging
 import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from madang.telemetry.metrics import REPORT
 from madang.telemetry.queries import Points, Query
-from madang.telemetry.ring import VALUE, table_of
+from madang.telemetry.ring import VALUE, Key, table_of
 from madang.telemetry.rollups import HOUR_MS, MINUTE_MS, Rows, by_day
+from madang.telemetry.sessions import Sessions
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -39,8 +42,6 @@ log = logging.getLogger("madang.telemetry")
 
 DAY_MS = 86_400_000
 RESOLUTIONS = {"1m": MINUTE_MS, "1h": HOUR_MS}
-MEMORY = "512MB"  # of DuckDB; beyond it spills to disk
-QUERY_THREADS = 2
 ROW_GROUP = 122_880  # rows; smaller ones make questions slower, of which each opens every group
 FILES_PER_SPAN_MAX = 6  # of one table and hour (of minutes) or day (of hours); more are merged
 SPAN_MS = {"1m": HOUR_MS, "1h": DAY_MS}
@@ -61,10 +62,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long history is kept; whatever ends first."""
+    """How long what is on disk is kept; `bytes_max` is of history, whatever ends first."""
 
     minute_ms: int = 14 * DAY_MS
     hour_ms: int = 400 * DAY_MS
+    ended_ms: int = 90 * DAY_MS  # quantiles of ended allocations
+    signal_ms: int = 90 * DAY_MS
     bytes_max: int = 20 << 30
 
 
@@ -76,6 +79,8 @@ class History:
         self.retention = retention
         self._lock = threading.Lock()  # of the list of parts
         self._parts: dict[str, list[Part]] = {}
+        self._sessions = Sessions(path / "spill")
+        self._marked: dict[Path, bool] = {}  # files that were looked at for `subject`
 
     # -- files -------------------------------------------------------------------------------------
 
@@ -131,9 +136,10 @@ class History:
                 resolution, day_ms, rows.table, (first_ms, last_ms), (generation, generation)
             )
             columns, select = _columns(of_day)
-            with self._session() as session:
+            with self._sessions.errand() as session:
                 session.register("rows_here", columns)
                 self._copy(session, f"SELECT {select} FROM rows_here", part.path)
+            self._marked[part.path] = True
             with self._lock:
                 self._parts.setdefault(resolution, []).append(part)
 
@@ -212,25 +218,30 @@ class History:
         times_ms = min(one.first_ms for one in group), max(one.last_ms for one in group)
         generations = min(one.begin for one in group), max(one.end for one in group)
         part = self._part(resolution, day_ms, group[0].table, times_ms, generations)
-        files = ", ".join(f"'{_quoted(one.path)}'" for one in group)
-        source = f"read_parquet([{files}], union_by_name=true)"
-        with self._session() as session:
-            select = f"SELECT * FROM {source}"
+        source = _files(group)
+        with self._sessions.errand() as session:
+            # Files of before there were subjects are merged to one without them, too.
+            is_marked = all(self._are_marked(session, group))
+            columns = "*" if is_marked else "COLUMNS(c -> c <> 'subject')"
+            select = f"SELECT {columns} FROM {source}"
+            subject = ", any_value(subject) AS subject" if is_marked else ""
             if not _is_disjoint(group):
                 described = session.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
                 counts = [row[0] for row in described if row[0].endswith("_count")]
                 merged = "".join(f", {_merged(name.removesuffix('_count'))}" for name in counts)
                 select = (
-                    f"SELECT node, key, name, time_ms{merged} FROM {source} "
+                    f"SELECT node, key, name{subject}, time_ms{merged} FROM {source} "
                     "GROUP BY node, key, name, time_ms ORDER BY node, key, name, time_ms"
                 )
             self._copy(session, select, part.path)
+        self._marked[part.path] = is_marked
         with self._lock:
             kept = [one for one in self._parts[resolution] if one not in group]
             self._parts[resolution] = [*kept, part]
         for one in group:
             if one.path != part.path:
                 one.path.unlink(missing_ok=True)
+                self._marked.pop(one.path, None)
 
     def retain(self, now_ms: int) -> int:
         """Delete what is too old, and the oldest of what is too much; how many files it was."""
@@ -267,6 +278,7 @@ class History:
         for resolution, one in dropped:
             with self._lock:
                 self._parts[resolution].remove(one)
+            self._marked.pop(one.path, None)
             one.path.unlink(missing_ok=True)
             try:
                 one.path.parent.rmdir()
@@ -283,70 +295,83 @@ class History:
         for day_ms in range(query.from_ms // DAY_MS * DAY_MS, to_ms, DAY_MS):
             begin_ms, end_ms = max(day_ms, query.from_ms), min(day_ms + DAY_MS, to_ms)
             for resolution in dict.fromkeys((enough, "1m", "1h")):
-                parts = [
-                    part
-                    for table in self._tables(query)
-                    for part in self.parts(resolution, table, begin_ms, end_ms)
-                ]
+                parts = self._parts_of(query, resolution, begin_ms, end_ms)
                 if parts:
                     length_ms = RESOLUTIONS[resolution]
                     yield length_ms, self._points(query, parts, (begin_ms, end_ms))
+                    # The day's first minutes may be gone already.
+                    end_ms = min(one.first_ms for one in parts) // HOUR_MS * HOUR_MS
+                if begin_ms >= end_ms:
                     break
+
+    def _parts_of(self, query: Query, resolution: str, begin_ms: int, end_ms: int) -> list[Part]:
+        tables = self._tables(query)
+        return [one for t in tables for one in self.parts(resolution, t, begin_ms, end_ms)]
 
     @staticmethod
     def _tables(query: Query) -> list[str]:
         return sorted({table_of(query.subject, query.metric, key) for _, key in query.keys})
 
+    def rest(self) -> None:
+        """Give back what is kept for those who ask, when nobody does."""
+        self._sessions.rest()
+
     def _points(self, query: Query, parts: Sequence[Part], window_ms: tuple[int, int]) -> Points:
         import duckdb
 
         is_report = query.metric.startswith(REPORT)
-        metric = VALUE if is_report else query.metric
+        name = query.metric.removeprefix(REPORT) if is_report else ""
         wanted = {
             "node": np.array([node for node, _ in query.keys], dtype=object),
             "key": np.array([key for _, key in query.keys], dtype=object),
+            "name": np.array([name] * len(query.keys), dtype=object),
+            "subject": np.array([subject_of((*key, name)) for key in query.keys], np.int64),
             "row": np.arange(len(query.keys), dtype=np.int64),
         }
-        files = ", ".join(f"'{_quoted(part.path)}'" for part in parts)
-        named = {"min": "low", "max": "high"}.get(query.how, "mean")
-        column = f'"{metric}"' if named == "mean" else f'"{metric}_{named}"'
-        name = query.metric.removeprefix(REPORT) if is_report else ""
-        sql = (
-            f'SELECT row, time_ms, {column} AS value, "{metric}_count" AS count '
-            f"FROM read_parquet([{files}], union_by_name=true) AS rows_there "
-            "JOIN wanted_here USING (node, key) "
-            "WHERE name = ? AND time_ms >= ? AND time_ms < ?"
-        )
-        with self._session(QUERY_THREADS) as session:
+        metric = VALUE if is_report else query.metric
+        named = {"min": "_low", "max": "_high"}.get(query.how, "")
+        found = []
+        with self._sessions.asking() as session:
             session.register("wanted_here", wanted)
             try:
-                found = session.execute(sql, [name, *window_ms]).fetchnumpy()
-            except duckdb.BinderException:  # no file has the metric
-                found = {}
+                marked = self._are_marked(session, parts)
+                for by, is_marked in (("subject", True), ("node, key, name", False)):
+                    chosen = [
+                        one for one, has in zip(parts, marked, strict=True) if has == is_marked
+                    ]
+                    if not chosen:
+                        continue
+                    sql = (
+                        f'SELECT row, time_ms, "{metric}{named}" AS value, "{metric}_count" AS '
+                        f"count FROM {_files(chosen)} AS rows_there JOIN wanted_here USING ({by}) "
+                        "WHERE time_ms >= ? AND time_ms < ?"
+                    )
+                    found.append(session.execute(sql, window_ms).fetchnumpy())
+            except duckdb.BinderException:
+                pass  # no file has the metric
             except duckdb.IOException:
                 log.warning("a file of history went while it was read", exc_info=True)
-                found = {}
         return _points_of(found)
 
-    @contextmanager
-    def _session(self, threads: int = 1) -> Iterator["DuckDBPyConnection"]:
-        """DuckDB for one errand: 10 ms to open, and all its memory is given back at the end."""
-        import duckdb
+    def _are_marked(self, session: "DuckDBPyConnection", parts: Sequence[Part]) -> list[bool]:
+        """Which of the files have `subject`: those that this version wrote."""
+        unseen = [one for one in parts if one.path not in self._marked]
+        if unseen:
+            files = ", ".join(f"'{_quoted(one.path)}'" for one in unseen)
+            rows = session.execute(
+                f"SELECT file_name FROM parquet_schema([{files}]) WHERE name = 'subject'"
+            ).fetchall()
+            with_it = {row[0] for row in rows}
+            self._marked.update((one.path, str(one.path) in with_it) for one in unseen)
+        return [self._marked.get(one.path, False) for one in parts]
 
-        spill = self.path / "spill"
-        spill.mkdir(mode=0o700, parents=True, exist_ok=True)
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "threads": threads,
-            "memory_limit": MEMORY,
-            "temp_directory": str(spill),
-            "autoinstall_known_extensions": "false",  # nothing from the network
-            "autoload_known_extensions": "false",
-        }
-        connection = duckdb.connect(":memory:", config=config)
-        try:
-            yield connection
-        finally:
-            connection.close()
+
+def subject_of(key: Key) -> int:
+    """A number for node, key and name, the same for ever. That two of a million are alike happens
+    in one yard of ten million.
+    """
+    digest = hashlib.blake2b("\0".join(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def _is_disjoint(group: Sequence[Part]) -> bool:
@@ -383,8 +408,10 @@ def _columns(rows: Rows) -> tuple[dict[str, Any], str]:
         name: place[rows.subject]
         for name, place in zip(("node", "key", "name"), places, strict=True)
     }
+    subjects = np.array([subject_of(key) for key in rows.keys], np.int64)
+    arrays["subject"] = subjects[rows.subject]
     arrays["time_ms"] = rows.time_ms
-    selected = ["node", "key", "name", "time_ms"]
+    selected = ["node", "key", "name", "subject", "time_ms"]
     for metric, stat in rows.stats.items():
         named = {"": stat.mean, "_low": stat.low, "_high": stat.high}
         for suffix, values in named.items():
@@ -404,14 +431,24 @@ def _merged(name: str) -> str:
     )
 
 
-def _points_of(found: dict[str, Any]) -> Points:
+def _points_of(found: Sequence[dict[str, Any]]) -> Points:
+    def column(name: str, dtype: type, missing: float) -> NDArray[Any]:
+        arrays: list[NDArray[Any]] = [
+            np.asarray(np.ma.filled(one[name], missing), dtype) for one in found
+        ]
+        return np.concatenate(arrays) if len(arrays) != 1 else arrays[0]
+
     if not found:
         none = np.zeros(0, np.float32)
         return Points(np.zeros(0, np.int64), np.zeros(0, np.int64), none, none, none, np.zeros(0))
-    values = np.ma.filled(found["value"].astype(np.float32), np.nan)
-    count = np.ma.filled(found["count"], 0).astype(np.float64)
-    row, at_ms = (np.asarray(found[name], np.int64) for name in ("row", "time_ms"))
-    return Points(row, at_ms, values, values, values, count)
+    values = column("value", np.float32, np.nan)
+    row, at_ms = column("row", np.int64, 0), column("time_ms", np.int64, 0)
+    return Points(row, at_ms, values, values, values, column("count", np.float64, 0))
+
+
+def _files(parts: Sequence[Part]) -> str:
+    files = ", ".join(f"'{_quoted(one.path)}'" for one in parts)
+    return f"read_parquet([{files}], union_by_name=true)"
 
 
 def _quoted(path: Path) -> str:

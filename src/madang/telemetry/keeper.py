@@ -105,7 +105,7 @@ class Keeper:
             self._tick_files = {int(tick): gen for tick, gen in state["ticks"].items()}
         else:
             # Ticks of another length: what is not in history yet goes there, and the ring begins.
-            old = Ring(int(state["tick_ms"]))
+            old = Ring(int(state["tick_ms"]), ring.bytes_max)
             self._load_ring(old, state)
             begin_ms = int(state["written_ms"])
             slabs = [*slabs_of(old, _ticks_between(old, begin_ms, (old.newest + 1) * old.tick_ms))]
@@ -323,12 +323,14 @@ class Keeper:
                     file.unlink(missing_ok=True)
         if one.written_ms > one.before_ms or one.late:
             self._history.merge()
+        self._history.rest()
         if now_ms - self._retained_ms >= HOUR_MS:
             self._retained_ms = now_ms
             self._history.retain(now_ms)
-            before = keeping.day_of(now_ms - keeping.ENDED_DAYS_MAX * DAY_MS)
+            keep = self._history.retention
+            before = keeping.day_of(now_ms - keep.ended_ms)
             keeping.drop_old(self.path / "quantiles", "????-??", before[:7])
-            before = keeping.day_of(now_ms - keeping.SIGNAL_DAYS_MAX * DAY_MS)
+            before = keeping.day_of(now_ms - keep.signal_ms)
             keeping.drop_old(self.path / "signals", "*.ndjson", before)
 
 

@@ -41,8 +41,6 @@ log = logging.getLogger("madang.telemetry")
 
 STATE_VERSION = 1
 BODY_BYTES_MAX = 16 << 20
-ENDED_DAYS_MAX = 90
-SIGNAL_DAYS_MAX = 90
 _ID = re.compile(r"[\w-][\w.-]{0,199}", re.ASCII)  # an allocation's, as the name of a file
 _TICK_MAGIC = b"MDTK"
 _TICK_HEAD = struct.Struct("<4sII")  # magic, crc32 of the rest, bytes of the JSON text

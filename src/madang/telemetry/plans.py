@@ -16,7 +16,7 @@ from madang.telemetry.metrics import REPORT, Metric, metric_of
 from madang.telemetry.ring import TICKS, VALUE, Floats, Ints, Plane, Ring, RingFull, Table, table_of
 
 NAMES_SHOWN_MAX = 5
-_GPU_KEY = re.compile(r"\d{1,4}(/\d{1,3})?", re.ASCII)
+_GPU_KEY = re.compile(r"\d{1,4}(/\d{1,3}(/[0-9a-z.+-]{1,24})?)?", re.ASCII)
 _MEMBER_KEY = re.compile(r"[^/]+/\d{1,6}", re.ASCII)
 _NAN_BITS = np.uint32(0x7FC00000)
 

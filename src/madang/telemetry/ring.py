@@ -302,13 +302,21 @@ class Ring:
     def latest(self, metric: str, tick: int | None = None) -> tuple[list[tuple[str, str]], Floats]:
         """Any metric at a tick: (node, key) of those of whom something is known, and the values."""
         at = self.tick if tick is None else tick
+        if not self.holds(at):
+            return [], np.zeros(0, np.float32)
         table, named = self._where(metric, all_tables=False)[0]
+        name = metric.removeprefix(REPORT) if table.name == "report" else ""
+        return self._latest(table, named, name, at)
+
+    @staticmethod
+    def _latest(
+        table: Table, named: str, name: str, at: int
+    ) -> tuple[list[tuple[str, str]], Floats]:
         plane = table.planes.get(named)
-        if plane is None or at < 0 or not self.holds(at):
+        if plane is None or at < 0:
             return [], np.zeros(0, np.float32)
         used = len(table.keys)
         values = plane.decoded(plane.array[at % TICKS, :used])
-        name = metric.removeprefix(REPORT) if table.name == "report" else ""
         found = [
             (column, key)
             for column in np.flatnonzero(~np.isnan(values)).tolist()
@@ -316,6 +324,10 @@ class Ring:
         ]
         keys = [(key[0], key[1]) for _, key in found]
         return keys, values[[column for column, _ in found]]
+
+    def slices(self, metric: str) -> tuple[list[tuple[str, str]], Floats]:
+        """As `latest`, of MIG slices."""
+        return self._latest(self.tables["slice"], metric, "", self.tick)
 
     def report_names(self) -> list[str]:
         """The names that jobs report by, `report_…`."""

@@ -27,7 +27,7 @@ from madang.telemetry.keeper import Keeper
 from madang.telemetry.quantiles import Quantiles
 from madang.telemetry.queries import HistoryAway, Points, Query, Series, spread, stepped
 from madang.telemetry.reporters import Reporter
-from madang.telemetry.ring import TICK_MS, Floats, Ring
+from madang.telemetry.ring import BYTES_MAX, TICK_MS, Floats, Ring
 from madang.telemetry.rollups import MINUTE_MS
 from madang.telemetry.signals import SignalRecord
 from madang.telemetry.stays import FOLD_TICKS, Held, Stay, Stays
@@ -79,10 +79,13 @@ class NodeHealth:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`tick_ms` is the length of a tick; a fleet of `speed` 10 has ticks of a second."""
+    """`tick_ms` is the length of a tick; a fleet of `speed` 10 has ticks of a second. The ring is
+    laid out for `ring_bytes_max` at most.
+    """
 
     tick_ms: int = TICK_MS
     retention: Retention = field(default_factory=Retention)
+    ring_bytes_max: int = BYTES_MAX
 
 
 class Store:
@@ -99,7 +102,7 @@ class Store:
         self.path = path
         self.settings = settings
         self.remote = remote
-        self.ring = Ring(settings.tick_ms)
+        self.ring = Ring(settings.tick_ms, settings.ring_bytes_max)
         self.watchers: list[Watcher] = []
         self.taps: list[Tap] = []
         self._lock = threading.RLock()

@@ -26,6 +26,7 @@ errors. Secrets are in files of their own and named here; none can be written he
 
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -55,7 +56,8 @@ _SECONDS = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
-def _bytes(value: Any) -> Any:
+def bytes_of(value: Any) -> Any:
+    """A size as people write it, in bytes."""
     found = _SIZE.fullmatch(str(value).strip())
     if found is None:
         raise ValueError(f"{value!r} is not a size; write 512MiB, 4GiB or 10GB")
@@ -90,7 +92,7 @@ def _absolute(value: str) -> str:
     return value
 
 
-Size = Annotated[int, BeforeValidator(_bytes), Field(ge=16 << 20, le=64 << 40)]
+Size = Annotated[int, BeforeValidator(bytes_of), Field(ge=16 << 20, le=64 << 40)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0.1, le=600)]
 Address = Annotated[str, Field(max_length=2_000), AfterValidator(_address)]
 File = Annotated[str, Field(max_length=4_000), AfterValidator(_absolute)]
@@ -212,10 +214,11 @@ def read_telemetry_out(text: str) -> TelemetryOutFile:
     except tomllib.TOMLDecodeError as failure:
         raise TelemetryOutError(f"not TOML: {failure}") from failure
     except ValidationError as failure:
-        raise TelemetryOutError("\n".join(map(_line, failure.errors()))) from None
+        lines = [worded(error, TelemetryOutFile, _TABLES) for error in failure.errors()]
+        raise TelemetryOutError("\n".join(lines)) from None
 
 
-def _line(error: Any) -> str:
+def worded(error: Any, whole: type[BaseModel], tables: Mapping[str, type[BaseModel]]) -> str:
     """`destination 2, url: 'vm:8428' is not an address; write http://HOST:PORT/PATH`."""
     words: list[str] = []
     for step in error["loc"]:
@@ -226,7 +229,7 @@ def _line(error: Any) -> str:
     where = ", ".join(words)
     text = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        table = _TABLES.get(words[0].partition(" ")[0] if len(words) > 1 else "", TelemetryOutFile)
+        table = tables.get(words[0].partition(" ")[0] if len(words) > 1 else "", whole)
         text = f"there is no such key; there are: {', '.join(sorted(table.model_fields))}"
     return f"{where}: {text}" if where else text
 

@@ -106,6 +106,42 @@ def test_strict_readers_of_both_forms_read_the_same_values(
     assert (b"# UNIT madang_gpu_util_percent percent\n" in text) == open_metrics
 
 
+@pytest.mark.parametrize("open_metrics", [True, False])
+def test_slices_of_gpus_are_scraped_with_the_labels_that_dcgm_exporter_has(
+    tmp_path: Path, open_metrics: bool
+) -> None:
+    keys = ("0", "0/1", "0/2/1g.10gb")
+    values = {
+        "gpu_memory_used_mib": [10.0, 3.0, 4.0],
+        "gpu_nvlink_errors": [math.nan, 5.0, 1.0],
+        "gpu_sm_active_percent": [math.nan, 50.5, math.nan],
+    }
+    frames = [
+        frame("n1", seq, BEGIN_MS + 10_000 * seq, values, dict.fromkeys(values, keys))
+        for seq in range(2)
+    ]
+    store, totals = fleet(tmp_path, frames)
+
+    found = (of_open_metrics if open_metrics else of_classic)(
+        scraped(store, totals, 100, open_metrics=open_metrics)
+    )
+    crowded = of_open_metrics(scraped(store, totals, 0))
+
+    of_slices = {
+        labels: (("GPU_I_ID", labels[0]), *profile, ("gpu", "0"), ("node", "n1"))
+        for labels, profile in (("1", ()), ("2", (("GPU_I_PROFILE", "1g.10gb"),)))
+    }
+    assert found == {
+        ("madang_gpu_memory_used_mib", (("gpu", "0"), ("node", "n1"))): 10.0,
+        ("madang_gpu_memory_used_mib", of_slices["1"]): 3.0,
+        ("madang_gpu_memory_used_mib", of_slices["2"]): 4.0,
+        ("madang_gpu_nvlink_errors_total", of_slices["1"]): 10.0,
+        ("madang_gpu_nvlink_errors_total", of_slices["2"]): 2.0,
+        ("madang_gpu_sm_active_percent", of_slices["1"]): 50.5,
+    }
+    assert not any("GPU_I_ID" in dict(labels) for _, labels in crowded)
+
+
 def test_types_units_and_help_are_said_of_every_family(tmp_path: Path) -> None:
     store, totals = fleet(tmp_path, [frame("n1", 0, BEGIN_MS, EVERYTHING, KEYS)])
 

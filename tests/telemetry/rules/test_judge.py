@@ -1,6 +1,7 @@
 """When a rule is broken and kept: little histories, and the judge against plain numpy."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from madang.core.rules import SHIPPED, Rule
 from madang.telemetry.frames import Subject
-from madang.telemetry.rules.judge import Judge, Run, is_for, scopes
+from madang.telemetry.rules import judge, times
+from madang.telemetry.rules.judge import LATE_TICKS, Judge, Run, is_for, scopes
 from madang.telemetry.rules.measures import Measure, Measurer
 from madang.telemetry.rules.preview import flags
 from madang.telemetry.stays import Held
@@ -158,6 +160,128 @@ def test_nobody_looked_for_long_so_the_time_begins_anew(tmp_path):
     assert told == [[]] * 6 + [[(True, 0.0)]]
 
 
+# -- over a restart -------------------------------------------------------------------------------
+
+
+HOUR = rule("max", 60, below=5, hold_ms=600_000)  # 60 ticks
+
+
+def restarted(history, path):
+    """As the daemon does it: the times go through a file."""
+    times.write(path / "rules.json", history.judge.times)
+    history.judge = Judge(history.store, times.read(path / "rules.json"))
+
+
+def first_told(history, value=0.0, ticks=80, rules=(HOUR,)):
+    """At which tick of the history a rule turns."""
+    for _ in range(ticks):
+        if history.live([value], rules=list(rules)):
+            return history.tick - 1
+    return None
+
+
+@pytest.mark.parametrize("at", [20, 50, 64])
+def test_a_time_goes_on_over_a_restart(tmp_path, at):
+    history = History(tmp_path)
+    for _ in range(at):
+        assert history.live([0.0], rules=[HOUR]) == []
+    restarted(history, tmp_path)
+
+    assert first_told(history) == max(65, at + LATE_TICKS)
+
+
+@pytest.mark.parametrize(
+    ("in_the_pause", "told"),
+    # A window of six ticks is known with three of them, and busy with one; every other tick is
+    # looked back at.
+    [(0.0, 65), (90.0, 49 + 6 + 1 + 60), (None, 49 + 3 + 60)],
+    ids=["idle in it", "busy in it", "not known in it"],
+)
+def test_what_was_in_the_pause_is_looked_at_when_agents_have_sent_it(tmp_path, in_the_pause, told):
+    history = History(tmp_path)
+    for _ in range(20):
+        history.live([0.0], rules=[HOUR])
+    times.write(tmp_path / "rules.json", history.judge.times)
+    pause = range(20, 50)
+    history.tick = pause.stop
+    history.judge = Judge(history.store, times.read(tmp_path / "rules.json"))
+    for _ in range(6):
+        assert history.live([0.0], rules=[HOUR]) == []
+    if in_the_pause is not None:  # what an agent kept on its disk comes late, and in order
+        for seq in pause:
+            values = {"gpu_util_percent": [in_the_pause]}
+            now_ms = BEGIN_MS + history.tick * TICK_MS
+            (verdict,) = history.store.take([frame(seq, values)], now_ms, now_ms)
+            assert verdict.taken, verdict
+
+    assert first_told(history, ticks=120) == told
+
+
+def test_a_time_of_another_rule_run_or_direction_does_not_go_on(tmp_path):
+    history = History(tmp_path)
+    for _ in range(30):
+        history.live([0.0], rules=[HOUR])
+    times.write(tmp_path / "rules.json", history.judge.times)
+    kept = times.read(tmp_path / "rules.json")
+    assert len(kept.going) == 1
+    other = replace(HOUR, threshold="6")
+
+    history.judge = Judge(history.store, kept)
+    assert history.live([0.0], rules=[other]) == []
+    assert history.judge.times.going[0].since == BEGIN_MS // TICK_MS + 30
+    history.judge = Judge(history.store, kept)
+    history.broken = {("r", "train-1.1")}
+    assert history.live([0.0], rules=[HOUR]) == []
+    assert history.judge.times.going == ()
+    history.judge = Judge(history.store, kept)
+    assert history.live([0.0], [run("train-2.1")], [HOUR]) == []
+    assert history.judge.times.going == ()
+
+
+def test_a_second_restart_before_the_first_was_looked_back_at_loses_nothing(tmp_path):
+    history = History(tmp_path)
+    for _ in range(30):
+        history.live([0.0], rules=[HOUR])
+    for _ in range(2):
+        restarted(history, tmp_path)
+        restarted(history, tmp_path)  # one that had no time to look
+        for _ in range(3):
+            history.live([0.0], rules=[HOUR])
+
+    assert first_told(history) == 65
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"version": 2}', '{"version": 1, "tick": "x"}'])
+def test_times_that_cannot_be_read_begin_anew(tmp_path, text):
+    (tmp_path / "rules.json").write_text(text)
+
+    assert times.read(tmp_path / "rules.json") is None
+    assert times.read(tmp_path / "none.json") is None
+
+
+def test_of_too_many_at_once_the_gravest_turn_first_and_the_rest_with_the_next_tick(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(judge, "TURNED_MAX", 3)
+    stays = [held(f"j-{n}.1", [("n1", n)]) for n in range(4)]
+    history = History(tmp_path, stays)
+    mild = rule("max", 10, below=5)
+    grave = replace(mild, id="grave", severity="critical")
+    runs = [run(one.allocation) for one in stays]
+    told = []
+    for _ in range(4):
+        before = history.broken
+        history.live([0.0] * 4, runs, [mild, grave])
+        told.append(sorted(history.broken - before))
+
+    assert told == [
+        [("grave", "j-0.1"), ("grave", "j-1.1"), ("grave", "j-2.1")],
+        [("grave", "j-3.1"), ("r", "j-0.1"), ("r", "j-1.1")],
+        [("r", "j-2.1"), ("r", "j-3.1")],
+        [],
+    ]
+
+
 # -- the numbers, against numpy -------------------------------------------------------------------
 
 percents = st.one_of(st.none(), st.integers(0, 100))
@@ -186,6 +310,12 @@ def test_what_is_measured_is_what_numpy_says(tmp_path_factory, ticks, how, windo
     table = np.array([[NAN if one is None else one for one in row] for row in ticks], float)
     for value, devices in zip(found[measure], ([0, 2], [1]), strict=True):
         assert_same(value, expected(table[-window:, devices], how, window, len(ticks)))
+    # As of a tick that is over, whatever was folded since.
+    then = 1 + fold_at * 7 % len(ticks)
+    past = Measurer(history.store, ["a-1.1", "b-2.1"], history.store.ring.tick - len(ticks) + then)
+    again = past.values({measure: np.array([True, True])})[measure]
+    for value, devices in zip(again, ([0, 2], [1]), strict=True):
+        assert_same(value, expected(table[:then][-window:, devices], how, window, then))
 
 
 def assert_same(value, wanted):

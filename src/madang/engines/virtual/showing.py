@@ -78,6 +78,8 @@ PORT = (
 PORT_KEYS = ("mlx5_0/1",)  # one stands for the rails of its node: they would all say the same
 
 IDLE_W, IDLE_C, IDLE_MIB = 72.0, 31.0, 4.0
+IDLE_BUSY = 0.025  # who holds a device and does nothing lets it sleep
+STEP_MHZ = 15.0  # clocks of these devices
 IDLE_BIT, POWER_CAP_BIT, HOT_BITS = 0x1, 0x4, 0x20 | 0x40  # nvmlClocksEventReason*
 PCIE_BYTES_S, PORT_BYTES_S = 50e9, 25e9
 PACKET_BYTES = 4_096  # the usual MTU of InfiniBand
@@ -114,10 +116,13 @@ def _gpus(ground: Ground, loads: Loads, now_ms: int, passed_s: float) -> Matrix:
     power_w = idle_w + (ground.most_w - idle_w) * busy * (0.82 + 0.1 * own)
     heat_c = IDLE_C + 38.0 * power_w / ground.most_w * (0.9 + 0.2 * own) + 16.0 * slow
     used_mib = np.maximum(IDLE_MIB, np.floor(loads.memory * ground.gpu_memory_mib))
-    idle = busy < 0.005
+    idle = busy < IDLE_BUSY
     capped = power_w > 0.88 * ground.most_w
     bits = IDLE_BIT * idle + POWER_CAP_BIT * capped + HOT_BITS * slow
-    clock = np.where(idle, 0.18, 1.0) * np.where(capped, 0.93, 1.0) * np.where(slow, 0.72, 1.0)
+    # A device takes back its clock as it draws more, each a little differently; then the cap.
+    load = np.clip((power_w / ground.most_w - 0.45) / 0.45, 0.0, 1.0)
+    clock = 1.0 - load * (0.03 + 0.05 * own) - 0.04 * capped
+    clock = np.where(idle, 0.18, clock * np.where(slow, 0.72, 1.0))
     minute = np.uint64(now_ms // FLICKER_MS)
     draw = scrambled(ground.numbers ^ (minute << np.uint64(20)))
     nvlink = loads.link * ground.nvlink_bytes_s * passed_s
@@ -135,7 +140,7 @@ def _gpus(ground: Ground, loads: Loads, now_ms: int, passed_s: float) -> Matrix:
         "gpu_power_limit_w": ground.most_w,
         "gpu_temperature_c": np.rint(heat_c),
         "gpu_memory_temperature_c": np.rint(heat_c + 6 + 8 * loads.dram),
-        "gpu_sm_clock_mhz": np.rint(ground.sm_mhz * clock),
+        "gpu_sm_clock_mhz": STEP_MHZ * np.rint(ground.sm_mhz * clock / STEP_MHZ),
         "gpu_memory_clock_mhz": ground.memory_mhz,
         "gpu_throttle_bits": bits,
         "gpu_pcie_rx_bytes": pcie,

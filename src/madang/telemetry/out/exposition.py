@@ -155,9 +155,10 @@ class Sensors:
         text.figures([gauge("metrics_left_out", words, rows_of)])
 
     def _write_gpus(self, text: Text, left_out: dict[str, int]) -> None:
-        """GPUs one by one, or a few values a node. MIG slices are in remote write only."""
+        """GPUs one by one, and their MIG slices; or a few values a node."""
         units, tick = self._ring.units, self._ring.tick
         totals = self._totals.of_gpus(units)
+        counted: dict[str, dict[tuple[str, str, str], float]] = {}
         each = len(units.index) <= self._subjects_max
         if each and self._units[0] != units.version:
             keys = zip(units.node_of.tolist(), units.index.tolist(), strict=True)
@@ -177,11 +178,12 @@ class Sensors:
                 values = np.where(known, totals.get(metric.name, np.nan), np.nan)
                 known = np.isfinite(values)
             rows = np.flatnonzero(known)
-            if not len(rows):
+            slices, sliced = self._of_slices(metric, counted) if each else ([], values[:0])
+            if not len(rows) and not slices:
                 continue
             if each:
                 labels = [self._units[1][row] for row in rows.tolist()]
-                _write(text, metric, labels, values[rows])
+                _write(text, metric, labels + slices, np.concatenate((values[rows], sliced)))
             else:
                 left_out["gpu"] = len(units.index)
                 nodes = [self._of_node(node) for node in units.nodes]
@@ -198,7 +200,25 @@ class Sensors:
         if len(keys) > self._subjects_max:
             left_out[metric.subject.value] = len(keys)
             return
-        subject, values = metric.subject.value, stored.astype(np.float64)
+        labels, values = self._labelled(metric, keys, stored, counted)
+        if labels:
+            _write(text, metric, labels, values)
+
+    def _of_slices(
+        self, metric: Metric, counted: dict[str, dict[tuple[str, str, str], float]]
+    ) -> tuple[list[str], Floats64]:
+        keys, stored = self._ring.slices(metric.name)
+        return self._labelled(metric, keys[: self._subjects_max], stored, counted)
+
+    def _labelled(
+        self,
+        metric: Metric,
+        keys: Sequence[tuple[str, str]],
+        stored: NDArray[np.float32],
+        counted: dict[str, dict[tuple[str, str, str], float]],
+    ) -> tuple[list[str], Floats64]:
+        """Labels of subjects, and their values or totals. `counted` has totals by node."""
+        subject, values = metric.subject.value, stored[: len(keys)].astype(np.float64)
         if metric.form == "count":
             for node, _ in keys:
                 if node not in counted:
@@ -206,8 +226,7 @@ class Sensors:
             totals = [counted[node].get((metric.name, subject, key)) for node, key in keys]
             keys = [pair for pair, one in zip(keys, totals, strict=True) if one is not None]
             values = np.array([one for one in totals if one is not None], np.float64)
-        if keys:
-            _write(text, metric, [self._label(metric.name, subject, one) for one in keys], values)
+        return [self._label(metric.name, subject, one) for one in keys], values
 
     def _label(self, metric: str, subject: str, pair: tuple[str, str]) -> str:
         known = self._labels.get((subject, pair))

@@ -16,6 +16,9 @@ REPORTS = "madang_report"  # one family for whatever jobs report; the label says
 UNITS = ("percent", "mib", "w", "c", "mhz", "bytes")  # the last word of a name, where it is a unit
 
 
+# A device, and of a MIG slice its GPU instance and profile: as dcgm-exporter names them.
+GPU_LABELS = ("gpu", "GPU_I_ID", "GPU_I_PROFILE")
+
 GroupOf = Callable[[str], str]  # a node's machine group; "" if it is not known
 
 
@@ -69,7 +72,7 @@ def labels_of(metric: str, subject: str, key: str) -> Mapping[str, str]:
     """The labels besides `node` that name one series of a metric on a node."""
     match subject:
         case "gpu":
-            return {"gpu": key}
+            return dict(zip(GPU_LABELS, key.split("/"), strict=False))
         case "member":
             allocation, _, rank = key.rpartition("/")
             job = allocation.rpartition(".")[0]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from madang.telemetry.frames import Subject
 from madang.telemetry.metrics import REPORT, metric_of
-from madang.telemetry.out.names import exposed
+from madang.telemetry.out.names import GPU_LABELS, exposed
 from madang.telemetry.out.post import Away, Line
 from madang.telemetry.out.settings import History
 from madang.telemetry.queries import BadQuery, HistoryAway, Points, Query
@@ -247,7 +247,9 @@ def _selector(query: Query, pairs: Sequence[Pair], labels: Sequence[Pair]) -> st
     keys = [key for _, key in pairs]
     match query.subject:
         case Subject.GPU:
-            matchers.append(_one_of("gpu", keys))
+            matchers.append(_one_of("gpu", [key.partition("/")[0] for key in keys]))
+            if not any("/" in key for key in keys):
+                matchers.append('GPU_I_ID=""')  # whole devices, without the slices of them
         case Subject.PORT:
             matchers.append(_one_of("port", keys))
         case Subject.MEMBER:
@@ -271,7 +273,7 @@ def _pair(query: Query, labels: Mapping[str, str]) -> Pair:
     node = labels.get("node", "")
     match query.subject:
         case Subject.GPU:
-            return node, labels.get("gpu", "")
+            return node, "/".join(labels[name] for name in GPU_LABELS if labels.get(name))
         case Subject.PORT:
             return node, labels.get("port", "")
         case Subject.MEMBER:

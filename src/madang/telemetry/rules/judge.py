@@ -5,6 +5,12 @@ kept once it has been on the right side for as long. An unknown number begins th
 directions, and so does a pause of more than a minute in which nobody looked: from what is missing
 nothing follows. What is broken already is the caller's to know (it outlives a restart here).
 
+Times that go on outlive a restart, too: the caller keeps `times` and gives them to the next judge.
+Nothing falls due by them for two minutes; agents have sent by then what they kept while there was
+nobody to take it. Then the ring is looked at from the last look before the restart, up to thirty
+times: who was right at one of these, or is not known there, begins anew after it. A pause that has
+left the ring, or nearly, begins all anew.
+
 Letters: R rules, A running allocations.
 """
 
@@ -15,10 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang.core.rules import SEVERITIES, Rule
+from madang.telemetry.ring import TICKS
 from madang.telemetry.rules.measures import Measure, Measurer, measure_of, ticks_of
+from madang.telemetry.rules.times import Time, Times, mark_of
 from madang.telemetry.store import Store
 
 GAP_TICKS_MAX = 6
+LATE_TICKS = 12  # what agents kept during a pause is here by then
+LOOKS_BACK_MAX = 30
+TURNED_MAX = 1_000  # at once
 NEVER = -1
 
 Flags = NDArray[np.bool_]
@@ -65,16 +76,21 @@ def is_for(rule: Rule, run: Run) -> bool:
 
 
 class Judge:
-    """Looks at all running allocations, once a tick. One thread."""
+    """Looks at all running allocations, once a tick. One thread. `kept` are the times of a judge
+    before it.
+    """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, kept: Times | None = None) -> None:
         self._store = store
+        self._kept = kept
         self._tick = NEVER
         self._rules: tuple[Rule, ...] = ()
         self._runs: tuple[Run, ...] = ()
         self._scope: Flags = np.zeros((0, 0), np.bool_)
         self._since = np.zeros((0, 0), np.int64)  # (R, A) since when it is not as it was told
         self._was_told: Flags = np.zeros((0, 0), np.bool_)
+        self._unsure: Flags = np.zeros((0, 0), np.bool_)  # (R, A) to be looked back at
+        self._pause = (0, 0)  # ticks: the last look before a restart, and the first after it
 
     def look(
         self,
@@ -82,7 +98,9 @@ class Judge:
         runs: Sequence[Run],
         broken: Collection[tuple[str, str]],
     ) -> list[Turned]:
-        """What has turned by the newest tick, gravest first. `broken`: (rule, allocation)."""
+        """What has turned by the newest tick, gravest first, TURNED_MAX at most: the rest turns
+        with the next. `broken`: (rule, allocation).
+        """
         measurer = Measurer(self._store, [one.allocation for one in runs])
         if measurer.tick <= self._tick and self._tick != NEVER:
             return []
@@ -93,29 +111,103 @@ class Judge:
         if not self._rules or not self._runs or self._tick < 0:
             return []
         told = self._told(broken)
-        self._since[told != self._was_told] = NEVER  # another time begins, in the other direction
+        if self._kept is not None:
+            self._take_up(self._kept)
+            self._kept = None
+        turned = told != self._was_told
+        self._since[turned] = NEVER  # another time begins, in the other direction
+        self._unsure &= ~turned & (self._since != NEVER)
         self._was_told = told
-        values = self._values(measurer)
-        limit = np.array([float(one.threshold) for one in self._rules])[:, None]
-        is_above = np.array([one.is_above for one in self._rules])[:, None]
-        with np.errstate(invalid="ignore"):
-            is_wrong = np.where(is_above, values > limit, values < limit)
-        differs = ~np.isnan(values) & (is_wrong != told)
-        self._since = np.where(
-            differs, np.where(self._since == NEVER, self._tick, self._since), NEVER
-        )
+        if self._unsure.any() and self._tick >= self._pause[1] + LATE_TICKS:
+            self._look_back()
+        values = self._values(measurer, self._scope)
+        is_wrong = self._is_wrong(values)
+        differs = self._timed(values, is_wrong, ~self._unsure, self._tick)
         hold = np.array([ticks_of(one.hold_ms) for one in self._rules])[:, None]
-        due = differs & (self._tick - self._since >= hold)
-        found = [
+        due = differs & (self._tick - self._since >= hold) & ~self._unsure
+        return self._turned(due, is_wrong, values)
+
+    def _turned(self, due: Flags, is_wrong: Flags, values: NDArray[np.float64]) -> list[Turned]:
+        rows, columns = np.nonzero(due)
+        severity = np.array([SEVERITIES.index(one.severity) for one in self._rules])
+        order = np.argsort(-severity[rows], kind="stable")[:TURNED_MAX]
+        return [
             Turned(
                 self._rules[rule],
                 self._runs[run].allocation,
                 bool(is_wrong[rule, run]),
                 float(values[rule, run]),
             )
-            for rule, run in np.argwhere(due).tolist()
+            for rule, run in zip(rows[order].tolist(), columns[order].tolist(), strict=True)
         ]
-        return sorted(found, key=lambda one: -SEVERITIES.index(one.rule.severity))
+
+    def _timed(
+        self, values: NDArray[np.float64], is_wrong: Flags, where: Flags, tick: int
+    ) -> Flags:
+        """(R, A) what is not as it was told at this tick; `where` times begin, go on and end."""
+        differs = ~np.isnan(values) & (is_wrong != self._was_told)
+        going = np.where(differs, np.where(self._since == NEVER, tick, self._since), NEVER)
+        self._since = np.where(where, going, self._since)
+        return np.asarray(differs, np.bool_)
+
+    def _is_wrong(self, values: NDArray[np.float64]) -> Flags:
+        limit = np.array([float(one.threshold) for one in self._rules])[:, None]
+        is_above = np.array([one.is_above for one in self._rules])[:, None]
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.where(is_above, values > limit, values < limit), np.bool_)
+
+    # -- over a restart ----------------------------------------------------------------------------
+
+    @property
+    def times(self) -> Times:
+        """What goes on: to be kept, and given to the judge after a restart."""
+        if self._kept is not None:  # it has not looked yet
+            return self._kept
+        if self._tick < 0 or not self._rules:
+            return Times(self._store.ring.tick_ms, self._tick, ())
+        last = self._pause[0] if self._unsure.any() else self._tick
+        marks = [mark_of(one) for one in self._rules]
+        going = np.argwhere(self._since != NEVER).tolist()
+        return Times(
+            self._store.ring.tick_ms,
+            last,
+            tuple(
+                Time(
+                    marks[rule],
+                    self._runs[run].allocation,
+                    int(self._since[rule, run]),
+                    bool(self._was_told[rule, run]),
+                )
+                for rule, run in going
+            ),
+        )
+
+    def _take_up(self, kept: Times) -> None:
+        """Times of the judge before, as far as rules and runs are the same."""
+        pause = self._tick - kept.tick
+        if kept.tick_ms != self._store.ring.tick_ms or not 0 <= pause <= TICKS - LATE_TICKS:
+            return
+        row = {mark_of(one): at for at, one in enumerate(self._rules)}
+        column = {one.allocation: at for at, one in enumerate(self._runs)}
+        for one in kept.going:
+            if one.rule in row and one.allocation in column and one.since <= self._tick:
+                at = row[one.rule], column[one.allocation]
+                self._since[at] = one.since
+                self._was_told[at] = one.is_broken
+                self._unsure[at] = True
+        self._pause = kept.tick, self._tick
+
+    def _look_back(self) -> None:
+        """What is unsure, from the last look before the restart to now."""
+        before = self._pause[0]
+        step = -(-(self._tick - before) // LOOKS_BACK_MAX)
+        for tick in range(before + 1, self._tick, step):
+            measurer = Measurer(self._store, [one.allocation for one in self._runs], tick)
+            values = self._values(measurer, self._unsure)
+            self._timed(values, self._is_wrong(values), self._unsure, tick)
+        self._unsure = np.zeros_like(self._unsure)
+
+    # -- what is looked at -------------------------------------------------------------------------
 
     def _take_in(self, rules: tuple[Rule, ...], runs: tuple[Run, ...]) -> None:
         """Scopes anew if rules or runs are others; what goes on of both keeps its time."""
@@ -125,6 +217,7 @@ class Judge:
         old_run = {one.allocation: at for at, one in enumerate(self._runs)}
         since = np.full((len(rules), len(runs)), NEVER, np.int64)
         told = np.zeros((len(rules), len(runs)), np.bool_)
+        unsure = np.zeros((len(rules), len(runs)), np.bool_)
         kept_rules = [(at, old_rule[one]) for at, one in enumerate(rules) if one in old_rule]
         kept_runs = [
             (at, old_run[one.allocation])
@@ -135,7 +228,9 @@ class Judge:
             to = np.ix_([one for one, _ in kept_rules], [one for one, _ in kept_runs])
             of = np.ix_([one for _, one in kept_rules], [one for _, one in kept_runs])
             since[to], told[to] = self._since[of], self._was_told[of]
+            unsure[to] = self._unsure[of]
         self._rules, self._runs, self._since, self._was_told = rules, runs, since, told
+        self._unsure = unsure
         self._scope = scopes(rules, runs)
 
     def _told(self, broken: Collection[tuple[str, str]]) -> Flags:
@@ -147,12 +242,12 @@ class Judge:
                 told[row[rule], column[allocation]] = True
         return told
 
-    def _values(self, measurer: Measurer) -> NDArray[np.float64]:
-        """(R, A): NaN also for those that a rule is not about, or that are too young for it."""
+    def _values(self, measurer: Measurer, asked: Flags) -> NDArray[np.float64]:
+        """(R, A): NaN also where nobody asked, or for those that are too young for a rule."""
         wanted: dict[tuple[Measure, bool], Flags] = {}
         keys = []
         after = np.array([ticks_of(one.after_ms) for one in self._rules])
-        scope = self._scope & (measurer.age >= after[:, None])
+        scope = asked & (measurer.age >= after[:, None])
         for at, rule in enumerate(self._rules):
             key = (measure_of(rule), rule.is_above)
             keys.append(key)

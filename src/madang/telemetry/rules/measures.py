@@ -63,13 +63,16 @@ class _Columns:
 
 
 class Measurer:
-    """Measures for one look: what several measures need is gathered once. Made anew each look."""
+    """Measures for one look: what several measures need is gathered once. Made anew each look.
 
-    def __init__(self, store: Store, allocations: Sequence[str]) -> None:
+    `tick` is one of the past, still in the ring, to measure as of then: sketches are as of now.
+    """
+
+    def __init__(self, store: Store, allocations: Sequence[str], tick: int | None = None) -> None:
         self.store = store
         self.ring: Ring = store.ring
         with store.looking() as stays:
-            self.tick = self.ring.tick
+            self.tick = self.ring.tick if tick is None else tick
             found = [stays.live.get(id) for id in allocations]
         self.stays: list[Stay | None] = found
         self.age = np.array(
@@ -111,7 +114,9 @@ class Measurer:
         measures: Sequence[tuple[Measure, bool]],
         found: dict[tuple[Measure, bool], Numbers],
     ) -> None:
-        """What is folded, and what the ring has beyond it: exact up to this tick."""
+        """What is folded, and what the ring has beyond it, or less what it has after this tick:
+        exact up to this tick.
+        """
         with self.store.looking():
             stays = [self._stay(row) for row in rows]
             counts = np.stack([one.summed(metric.name) for one in stays])
@@ -130,13 +135,15 @@ class Measurer:
     ) -> None:
         folded = np.array([max(one.folded, self.ring.oldest - 1) for one in stays])
         width = BINS + 1
-        for last in np.unique(folded[folded < self.tick]):
+        for last in np.unique(folded[folded != self.tick]):
             inside = folded[columns.of] == last
-            slots = np.arange(last + 1, self.tick + 1) % TICKS
+            first, end = sorted((int(last), self.tick))
+            slots = np.arange(max(first + 1, self.ring.oldest), end + 1) % TICKS
             stored = plane.array[np.ix_(slots, columns.at[inside])]
             flat = columns.of[inside] * width + stored.astype(np.int64)
             more = np.bincount(flat.ravel(), minlength=len(stays) * width)
-            counts += more.reshape(len(stays), width)[:, 1:]
+            beyond = more.reshape(len(stays), width)[:, 1:]
+            counts += beyond if last < self.tick else -beyond
 
     def _sketched(
         self,
@@ -190,7 +197,8 @@ class Measurer:
             if (first > 0).any():
                 values[np.arange(window)[:, None] < first] = np.nan
             is_irregular = metric.name.startswith(REPORT)
-            known = np.add.reduceat(~np.isnan(values), parts, axis=1).sum(axis=0, dtype=np.int64)
+            # Over time first, where the memory lies in order; what is left is little.
+            known = np.add.reduceat((~np.isnan(values)).sum(axis=0, dtype=np.int64), parts)
             enough = (known > 0) if is_irregular else 2 * known >= window * sizes
             enough &= self.age[rows[owners]] >= window
             for one in measures:
@@ -288,11 +296,11 @@ def _reduced(how: str, values: Floats, parts: Ints, known: Ints, *, is_percent: 
         pairs = zip(parts, ends, strict=True)
         return np.array([quantile(values[:, one:end], SHARE[how]) for one, end in pairs])
     if how == "min":
-        return np.asarray(np.fmin.reduce(np.fmin.reduceat(values, parts, axis=1)), np.float64)
+        return np.asarray(np.fmin.reduceat(np.fmin.reduce(values), parts), np.float64)
     if how == "max":
-        return np.asarray(np.fmax.reduce(np.fmax.reduceat(values, parts, axis=1)), np.float64)
+        return np.asarray(np.fmax.reduceat(np.fmax.reduce(values), parts), np.float64)
     filled = np.where(np.isnan(values), np.float32(0), values)
-    total = np.add.reduceat(filled, parts, axis=1, dtype=np.float64).sum(axis=0)
+    total = np.add.reduceat(filled.sum(axis=0, dtype=np.float64), parts)
     if how == "sum":
         return np.asarray(total, np.float64)
     return np.asarray(total / np.maximum(known, 1), np.float64)
