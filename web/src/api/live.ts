@@ -14,6 +14,7 @@ import {
   inSight,
   jobs,
   loggedOut,
+  me,
   overview,
   projects,
   setAll,
@@ -99,6 +100,7 @@ class Live {
       endedLately.value = [...ended.jobs].sort((a, b) => b.ended_ms - a.ended_ms);
       this.loaded = true;
       void this.refresh(async () => (projects.value = await api.projects()));
+      void this.refresh(async () => (me.value = await api.me()));
       return true;
     } catch (error) {
       loggedOut.value = error instanceof ApiError && error.status === 401;

@@ -5,11 +5,11 @@ import { useMemo } from 'preact/hooks';
 
 import { endedLately, nowMs, waiting, gpusOf } from '../api/store';
 import type { JobView } from '../api/types';
-import { ago, count, duration } from '../format';
+import { ago, duration } from '../format';
 import { t } from '../i18n';
 import { query, setQuery } from '../router';
 import { Sparkline } from '../ui/parts';
-import { devices, startText } from '../words';
+import { devices, sizeOf, startText } from '../words';
 import { breachList } from './breaches';
 import { Swatch } from './Legend';
 import { historyOf, idleJobs, rowsOfJob, units } from './state';
@@ -149,10 +149,12 @@ function ItemLine({ item }: { item: Item }) {
     <>
       <Swatch state={item.state} />
       <span class="item-words">
-        <span class="item-title mono">{item.title}</span>
+        <span class="item-head">
+          <span class="item-title mono">{item.title}</span>
+          {item.time && <span class="item-time">{item.time}</span>}
+        </span>
         <span class="item-text">{item.text}</span>
       </span>
-      {item.time && <span class="item-time">{item.time}</span>}
       {item.job && (
         <Sparkline values={historyOf(rowsOfJob(units.value, item.job))} width={72} height={26} />
       )}
@@ -192,11 +194,11 @@ function Next({ now }: { now: number }) {
             <a class="item" href={`/jobs/${encodeURIComponent(job.id)}`}>
               <Swatch state="free" />
               <span class="item-words">
-                <span class="item-title mono">{job.id}</span>
-                <span class="item-text">{whyText(job, now)}</span>
-              </span>
-              <span class="item-time">
-                {devices(Number(count(gpusOf(job)).replaceAll(',', '')))}
+                <span class="item-head">
+                  <span class="item-title mono">{job.id}</span>
+                  <span class="item-time">{sizeOf(job)}</span>
+                </span>
+                <Why job={job} now={now} />
               </span>
             </a>
           </li>
@@ -206,10 +208,17 @@ function Next({ now }: { now: number }) {
   );
 }
 
-function whyText(job: JobView, now: number): string {
+/** When it starts, if that is known, before why it does not yet. */
+function Why({ job, now }: { job: JobView; now: number }) {
   const { waits } = job;
-  if (!waits) return t('job.waitingFor', { time: duration(now - job.submitted_ms) });
-  return waits.earliest_ms > now
-    ? `${waits.text}; ${startText(waits.earliest_ms, now)}`
-    : waits.text;
+  if (!waits) {
+    const time = duration(now - job.submitted_ms);
+    return <span class="item-text">{t('job.waitingFor', { time })}</span>;
+  }
+  return (
+    <span class="item-text" title={waits.text}>
+      {waits.earliest_ms > now && <b>{startText(waits.earliest_ms, now)}: </b>}
+      <span lang="en">{waits.text}</span>
+    </span>
+  );
 }

@@ -119,7 +119,7 @@ function Kpis() {
       <Kpi
         label={t('kpi.allocated')}
         value={percent(total ? held / total : 0, total >= 1000 ? 1 : 0)}
-        note={`${held.toLocaleString()} ${t('kpi.ofTotal', { units: devices(total) })}`}
+        note={t('kpi.ofTotal', { n: held, units: devices(total) })}
       />
       {!Number.isNaN(busy.value) && (
         <Kpi

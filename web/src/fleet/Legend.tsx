@@ -13,7 +13,7 @@ import { columns, fields, hasSensor, knownJobs, states, units } from './state';
 import { CODE, STATES, valueOf, type State } from './units';
 
 const BINS = 30;
-const WIDTH = 150;
+const WIDTH = 120;
 const HEIGHT = 24;
 
 export function Swatch({ state }: { state: State | 'rule' }) {

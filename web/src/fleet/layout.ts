@@ -383,7 +383,9 @@ function bars(draw: Drawing, sizes: readonly number[]): Layout | null {
     if (thick < 1 || span(Math.ceil(longest / thick), s) > width) continue;
     if (span(thick, s) < LABEL * 1.7 && groups.length * (LABEL * 1.7 + BAR_GAP) > box.height)
       continue;
-    return drawBars(draw, s, thick, width);
+    // As long as the room is wide: a bar's length is what one compares, and a quota is a line in it.
+    const columns = Math.max(1, Math.floor((width - s.u) / s.p) + 1);
+    return drawBars(draw, s, Math.ceil(longest / columns), width);
   }
   return null;
 }
