@@ -14,7 +14,7 @@ import { CARD_COLUMNS, UnitCard, unitWords } from './UnitCard';
 import { HitGrid, neighbour, type Direction } from './hit';
 import { Labels } from './Labels';
 import { layout, type Box, type Layout } from './layout';
-import { Contours } from './Contours';
+import { Lines, Tints, useContours } from './Contours';
 import { paint, palette } from './paint';
 import { originOf } from './origin';
 import { RunningNow } from './RunningNow';
@@ -137,6 +137,7 @@ export function MapView({ spec }: { spec: Spec }) {
     });
   }, [drawn?.units, painted, drawn?.made, spec.color, lit]);
 
+  const paths = useContours(drawn, selected, MARGIN);
   const above = drawn && (
     <>
       <Labels drawn={drawn} margin={MARGIN} />
@@ -151,8 +152,9 @@ export function MapView({ spec }: { spec: Spec }) {
         class={`map ${moving ? 'moving' : ''}`}
         style={{ height: drawn ? `${drawn.made.height + 2 * MARGIN}px` : '100%' }}
       >
-        {drawn && <Contours drawn={drawn} selected={selected} margin={MARGIN} />}
+        <Tints paths={paths} />
         <div class="map-canvas" />
+        <Lines paths={paths} />
         {above}
       </div>
       {drawn && <Below drawn={drawn} lit={lit} height={size.height} />}

@@ -393,6 +393,7 @@ function bars(draw: Drawing, sizes: readonly number[]): Layout | null {
 function drawBars(draw: Drawing, s: Steps, rows: number, width: number): Layout {
   const { groups, x, y, frames } = draw;
   const height = Math.max(span(rows, s), snap(LABEL * 1.7, draw.box.grain));
+  const inset = snap((height - span(rows, s)) / 2, draw.box.grain);
   let top = 0;
   for (const group of groups) {
     const units = group.cells.flat();
@@ -408,7 +409,7 @@ function drawBars(draw: Drawing, s: Steps, rows: number, width: number): Layout 
     });
     units.forEach((unit, i) => {
       x[unit] = BAR_LABEL + Math.floor(i / rows) * s.p;
-      y[unit] = top + (i % rows) * s.p;
+      y[unit] = top + inset + (i % rows) * s.p;
     });
     top += height + BAR_GAP;
   }
