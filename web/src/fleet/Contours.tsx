@@ -44,7 +44,14 @@ export function Lines({ paths }: { paths: Paths }) {
         (kind) =>
           paths[kind] && (
             <g key={kind}>
-              <mask id={`outside-${kind}`} maskUnits="userSpaceOnUse" width="100%" height="100%">
+              <mask
+                id={`outside-${kind}`}
+                maskUnits="userSpaceOnUse"
+                x="0"
+                y="0"
+                width="100%"
+                height="100%"
+              >
                 <rect width="100%" height="100%" fill="#fff" />
                 <path d={paths[kind]} fill="#000" />
               </mask>

@@ -81,11 +81,13 @@ function Breaks({ job, now }: { job: JobView; now: number }) {
   const broken = job.broken ?? [];
   if (!broken.length) return null;
   return (
-    <div class="why">
+    <div class="why rule">
       <h2>{t('job.breaks', { n: broken.length })}</h2>
       {broken.map((one) => (
-        <p key={one.rule} class="warn">
-          <Swatch state="rule" /> <b>{one.rule}</b> <span lang="en">{one.text}</span>{' '}
+        <p key={one.rule} class="broken">
+          <Swatch state="rule" />
+          <b>{one.rule}</b>
+          <span lang="en">{one.text}</span>
           <span class="quiet">{ago(now - one.since_ms)}</span>
         </p>
       ))}
