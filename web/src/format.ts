@@ -93,7 +93,9 @@ export function figure(value: number): string {
 }
 
 export function mib(value: number): string {
-  return value >= 1024 ? `${(value / 1024).toFixed(value >= 10_240 ? 0 : 1)} GiB` : `${value} MiB`;
+  const of = (size: number): string => size.toFixed(size >= 10 ? 0 : 1);
+  if (value >= 1 << 20) return `${of(value / (1 << 20))} TiB`;
+  return value >= 1024 ? `${of(value / 1024)} GiB` : `${value} MiB`;
 }
 
 /** Names with numbers in them in the order people expect: `node-2` before `node-10`. */

@@ -92,15 +92,16 @@ class Live {
       loggedOut.value = false;
       tellServerTime(now.now_ms);
       overview.value = now;
-      const [live, ended] = await Promise.all([
+      const [who, live, ended] = await Promise.all([
+        api.me(),
         liveJobs(),
         api.jobs({ phase: 'ended', limit: 50 }),
       ]);
+      me.value = who;
       setAll(live);
       endedLately.value = [...ended.jobs].sort((a, b) => b.ended_ms - a.ended_ms);
       this.loaded = true;
       void this.refresh(async () => (projects.value = await api.projects()));
-      void this.refresh(async () => (me.value = await api.me()));
       return true;
     } catch (error) {
       loggedOut.value = error instanceof ApiError && error.status === 401;

@@ -12,6 +12,7 @@ import { Sparkline } from '../ui/parts';
 import { devices, sizeOf, startText } from '../words';
 import { breachList } from './breaches';
 import { Swatch } from './Legend';
+import { moment, replayed } from './moment';
 import { historyOf, idleJobs, rowsOfJob, units } from './state';
 import { CODE, keyAt, nodeAt, type State } from './units';
 
@@ -74,8 +75,9 @@ function breakers(now: number): Item[] {
   }));
 }
 
-function troubledJobs(now: number): Item[] {
-  const broken = breakers(now);
+/** Rules and ends are known as they are now, what is idle also as it was then. */
+function troubledJobs(now: number, then: boolean): Item[] {
+  const broken = then ? [] : breakers(now);
   const told = new Set(broken.map((item) => item.job));
   const idle: Item[] = [...idleJobs.value]
     .filter(([id]) => !told.has(id)) // its rule says so already
@@ -88,7 +90,7 @@ function troubledJobs(now: number): Item[] {
       select: `job:${id}`,
       job: id,
     }));
-  const failed: Item[] = endedLately.value
+  const failed: Item[] = (then ? [] : endedLately.value)
     .filter((job) => job.phase === 'failed' && now - job.ended_ms < FAILED_MS_MAX)
     .map((job) => ({
       key: job.id,
@@ -102,9 +104,10 @@ function troubledJobs(now: number): Item[] {
 }
 
 export function Attention() {
-  const now = nowMs.value;
+  const then = replayed.value !== null;
+  const now = moment.value && then ? moment.value.atMs : nowMs.value;
   const broken = useMemo(brokenDevices, [units.value]);
-  const troubled = troubledJobs(now);
+  const troubled = troubledJobs(now, then);
   const open = broken.length + troubled.length;
   return (
     <aside class="side" aria-label={t('side.attention')}>
@@ -112,10 +115,10 @@ export function Attention() {
         <h2>{t('side.attention')}</h2>
         {open > 0 && <span>{t('side.open', { n: open })}</span>}
       </div>
-      {open === 0 && <p class="calm">{t('side.calm')}</p>}
+      {open === 0 && <p class="calm">{t(then ? 'side.calmThen' : 'side.calm')}</p>}
       <Items title={t('side.jobs')} items={troubled} />
       <Items title={t('side.devices')} items={broken} />
-      <Next now={now} />
+      {!then && <Next now={now} />}
     </aside>
   );
 }

@@ -9,6 +9,7 @@ import { useMemo } from 'preact/hooks';
 
 import { breaches } from './breaches';
 import type { Drawn } from './MapView';
+import { replayed } from './moment';
 import { matching } from './spec';
 
 const SQUARES_MAX = 30_000; // beyond it a contour says nothing: all of it is inside
@@ -19,7 +20,7 @@ export interface Paths {
 }
 
 export function useContours(drawn: Drawn | null, selected: string, margin: number): Paths {
-  const broken = breaches.value;
+  const broken = replayed.value ? '' : breaches.value; // of the past nobody knows
   const around = (terms: string): string =>
     drawn && terms ? pathOf(drawn, matching(drawn.units, terms), margin) : '';
   const rule = useMemo(() => around(broken), [drawn?.made, drawn?.units, broken]);

@@ -55,6 +55,7 @@ export const en = {
   'kpi.allocated': 'Allocated',
   'kpi.busy': 'Busy while allocated',
   'kpi.busyNote': 'mean, now',
+  'kpi.busyThen': 'mean, then',
   'kpi.running': 'Running',
   'kpi.waiting': 'Waiting',
   'kpi.longest': 'Longest wait',
@@ -112,6 +113,7 @@ export const en = {
 
   'side.attention': 'Needs attention',
   'side.open': '{n} open',
+  'side.calmThen': 'Nothing then. Every device was healthy.',
   'side.calm': 'Nothing now. Every device is healthy.',
   'side.devices': 'Devices and nodes',
   'side.jobs': 'Jobs',

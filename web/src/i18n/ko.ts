@@ -57,6 +57,7 @@ export const ko: Record<Key, string> = {
   'kpi.allocated': '할당',
   'kpi.busy': '할당 중 사용률',
   'kpi.busyNote': '평균, 지금',
+  'kpi.busyThen': '평균, 그때',
   'kpi.running': '실행 중',
   'kpi.waiting': '대기 중',
   'kpi.longest': '가장 긴 대기',
@@ -114,6 +115,7 @@ export const ko: Record<Key, string> = {
 
   'side.attention': '살펴볼 것',
   'side.open': '{n}건',
+  'side.calmThen': '없었습니다. 모든 장치가 정상이었습니다.',
   'side.calm': '없습니다. 모든 장치가 정상입니다.',
   'side.devices': '장치와 노드',
   'side.jobs': '작업',

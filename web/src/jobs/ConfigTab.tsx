@@ -3,6 +3,7 @@
 import { useEffect, useState } from 'preact/hooks';
 
 import { api } from '../api/client';
+import { me } from '../api/store';
 import type { JobView } from '../api/types';
 import { t } from '../i18n';
 import { barred, maySubmit } from '../may';
@@ -15,6 +16,7 @@ export function ConfigTab({ job }: { job: JobView }) {
   const bar = barred(job);
   useEffect(() => {
     let here = true;
+    if (!me.value) return;
     if (bar && job.env_names.length) {
       setRequest(withoutValues(job)); // the daemon would refuse: the request has values
       return;
@@ -26,7 +28,7 @@ export function ConfigTab({ job }: { job: JobView }) {
     return () => {
       here = false;
     };
-  }, [job.id, bar]);
+  }, [job.id, bar, me.value]);
   if (!request) return null;
   const env = request['env'] as Record<string, string> | undefined;
   // Values may be secrets: of other people's jobs there are only names, of one's own they are shown
