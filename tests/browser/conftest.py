@@ -35,7 +35,7 @@ def double() -> Iterator[Double]:
 
 @pytest.fixture
 def page(browser: Browser, double: Double) -> Iterator[Page]:
-    """A fresh page; an error or a warning in its console, a refused resource too, fails the test."""
+    """A fresh page; an error or a warning in its console, a refused resource too, fails."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-US")
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=double.url)
     page = context.new_page()

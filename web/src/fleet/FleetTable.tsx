@@ -24,7 +24,7 @@ function columns(): Column<number>[] {
   const reading = (field: Field): Column<number> => ({
     key: field.name,
     title: fieldText(field),
-    width: '80px',
+    width: '78px',
     number: true,
     cell: (row) => {
       const value = readingAt(bytes, field, row);
@@ -50,7 +50,7 @@ function columns(): Column<number>[] {
     {
       key: 'state',
       title: t('col.state'),
-      width: '112px',
+      width: '104px',
       cell: (row) => (
         <span class="with-swatch">
           <Swatch state={stateAt(all, row)} />
