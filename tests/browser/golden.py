@@ -34,7 +34,7 @@ THEMES = ("dark", "light")
 BYTES_MAX = 150_000
 LEVELS_MAX = 48  # of 255, in any channel: antialiasing
 SHARE_MAX = 0.004  # of all pixels may differ by more
-STILL_TRIES = 24
+STILL_TRIES = 80  # 20 s: a busy machine
 
 Pixels = NDArray[np.uint8]
 
@@ -224,16 +224,26 @@ def take(browser: Browser, double: Double, shot: Shot) -> Pixels:
         context.close()
 
 
-def asking(page: Page) -> set[Request]:
-    """The requests that wait for their answers, from now on."""
-    open_ones: set[Request] = set()
-    page.on("request", open_ones.add)
-    page.on("requestfinished", open_ones.discard)
-    page.on("requestfailed", open_ones.discard)
+def asking(page: Page) -> set[str]:
+    """What was asked for and not answered once, from now on; what is polled anew does not count."""
+    open_ones: set[str] = set()
+    answered: set[str] = set()
+
+    def begun(one: Request) -> None:
+        if one.url not in answered:
+            open_ones.add(one.url)
+
+    def over(one: Request) -> None:
+        answered.add(one.url)
+        open_ones.discard(one.url)
+
+    page.on("request", begun)
+    page.on("requestfinished", over)
+    page.on("requestfailed", over)
     return open_ones
 
 
-def still(page: Page, asked: Collection[Request] = ()) -> Pixels:
+def still(page: Page, asked: Collection[str] = ()) -> Pixels:
     """The page at rest: nothing is busy or asked for, and two shots in a row are equal."""
     last = b""
     for _ in range(STILL_TRIES):

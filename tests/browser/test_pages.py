@@ -355,7 +355,7 @@ def test_a_hundred_thousand_devices_are_drawn_as_nodes(browser: Browser) -> None
         page.evaluate(FLOWN)
         page.keyboard.press("4")
         page.wait_for_function("window.flown", timeout=20_000)
-        expect(page.locator(".map .label").first).to_have_text("A100100%")
+        expect(page.locator(".map .label").first).to_have_text("A1000%")
         page.close()
 
 

@@ -96,7 +96,8 @@ function Note({ group, shape }: { group: Titled; shape: string }) {
   const state = shape === 'cards' ? nodes.value?.find((one) => one.id === group.key)?.state : null;
   if (state === 'lost') return <em class="bad">{t('state.lost')}</em>;
   if (state === 'cordoned') return <em class="warn">{t('state.draining')}</em>;
-  return <em>{group.note || group.models.join(', ')}</em>;
+  const note = group.note || group.models.join(', ');
+  return note === group.title ? null : <em>{note}</em>;
 }
 
 /** A job's name without its first words, as far as there is room: its end is what tells it apart. */
