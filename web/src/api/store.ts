@@ -26,7 +26,10 @@ export const projects = signal<readonly ProjectView[] | null>(null);
 export const endedLately = signal<readonly JobView[]>([]);
 /** Waiting jobs that are in sight: why they wait is asked anew while they are. */
 export const inSight = signal<readonly string[]>([]);
-/** Bumped for each event of a job, so that an open job page knows to look again. */
+/**
+ * Bumped for each event of a job, so that an open job page knows to look again. Of the jobs that were
+ * touched last only: a page that is left open for weeks sees a million of them.
+ */
 export const touched = signal<ReadonlyMap<string, number>>(new Map());
 
 /** Server time, so that "waits for 2 m" is right when this machine's clock is not. Ticks. */
@@ -65,6 +68,8 @@ export function setAll(live: readonly JobView[]): void {
   jobs.value = new Map(live.map((job) => [job.id, job]));
 }
 
+const TOUCHED_KEPT_MAX = 1_000;
+
 /** Fold changed jobs in: live ones stay, ended ones leave. */
 export function setJobs(changed: readonly JobView[], gone: readonly string[] = []): void {
   if (!changed.length && !gone.length) return;
@@ -72,7 +77,9 @@ export function setJobs(changed: readonly JobView[], gone: readonly string[] = [
   const counts = new Map(touched.value);
   const ended: JobView[] = [];
   for (const job of changed) {
-    counts.set(job.id, (counts.get(job.id) ?? 0) + 1);
+    const times = (counts.get(job.id) ?? 0) + 1;
+    counts.delete(job.id); // to the end: the oldest are forgotten first
+    counts.set(job.id, times);
     if (isLive(job)) known.set(job.id, withReason(job, known.get(job.id)));
     else {
       known.delete(job.id);
@@ -80,6 +87,10 @@ export function setJobs(changed: readonly JobView[], gone: readonly string[] = [
     }
   }
   for (const id of gone) known.delete(id);
+  for (const id of counts.keys()) {
+    if (counts.size <= TOUCHED_KEPT_MAX) break;
+    counts.delete(id);
+  }
   batch(() => {
     jobs.value = known;
     touched.value = counts;
