@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.browser.double import PAGE, Double
 from tests.browser.invented import Yard
-from tests.browser.look import chromium
+from tests.browser.look import chromium, listen
 
 
 @pytest.fixture(scope="session")
@@ -35,13 +35,11 @@ def double() -> Iterator[Double]:
 
 @pytest.fixture
 def page(browser: Browser, double: Double) -> Iterator[Page]:
-    """A fresh page; any error in its console, a refused resource above all, fails the test."""
+    """A fresh page; an error or a warning in its console, a refused resource too, fails."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-US")
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=double.url)
     page = context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    problems = listen(page)
     page.set_default_timeout(10_000)
     page.problems = problems  # type: ignore[attr-defined]
     yield page

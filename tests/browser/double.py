@@ -67,6 +67,8 @@ class Handler(BaseHTTPRequestHandler):
         match parts:
             case ["overview"]:
                 return yard.overview()
+            case ["me"]:
+                return {"user": yard.user, "role": yard.role, "via": "cookie"}
             case ["nodes"]:
                 return {"nodes": yard.nodes}
             case ["top"]:

@@ -12,19 +12,20 @@ import argparse
 import io
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Request
 
 from tests.browser.double import Double
 from tests.browser.invented import Job, Yard
-from tests.browser.look import chromium
+from tests.browser.look import chromium, listen
 
 FOLDER = Path(__file__).parent / "golden"
 FROZEN_MS = 1_795_233_840_000  # 2026-11-21 04:04 UTC: four past one in Seoul
@@ -33,7 +34,7 @@ THEMES = ("dark", "light")
 BYTES_MAX = 150_000
 LEVELS_MAX = 48  # of 255, in any channel: antialiasing
 SHARE_MAX = 0.004  # of all pixels may differ by more
-STILL_TRIES = 24
+STILL_TRIES = 80  # 20 s: a busy machine
 
 Pixels = NDArray[np.uint8]
 
@@ -49,6 +50,18 @@ class View:
 
     path: str
     act: Callable[[Page], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One picture: a view of a yard, as somebody with this window, theme and language sees it."""
+
+    name: str
+    yard: str
+    view: str
+    theme: str
+    locale: str = "en-US"
+    window: tuple[int, int] = (1440, 900)
 
 
 def largest(yard: Yard) -> Job:
@@ -106,47 +119,136 @@ def views(yard: Yard) -> dict[str, View]:
     }
 
 
+def others(yard: Yard) -> dict[str, View]:
+    """Views that not every yard has."""
+    found = {
+        name: View(path)
+        for name, path in (
+            ("fleet", "/"),
+            ("fleet-job", "/?group=job"),
+            ("fleet-project", "/?group=project&color=project"),
+            ("queue", "/queue"),
+            ("jobs", "/jobs"),
+            ("usage", "/usage"),
+        )
+    }
+    breaking = [job for job in yard.jobs.values() if job.get("broken")]
+    if breaking:
+        found["job"] = View(f"/jobs/{breaking[0]['id']}")
+        found["fleet-chosen"] = View(f"/?select=job:{breaking[0]['id']}")
+    running = [job for job in yard.jobs.values() if job["phase"] == "running"]
+    if running:
+        found["job-viewer"] = View(f"/jobs/{largest(yard)['id']}/config")
+    return found
+
+
 NAMES = tuple(views(Yard(1024, clock=clock)))
+PHONE = (390, 844)
+YARDS: dict[str, Callable[[], Yard]] = {
+    **{str(size): partial(Yard, size, clock=clock) for size in SIZES},
+    "rules": partial(Yard, 1024, rules=True, clock=clock),
+    "ten": partial(Yard, 10, clock=clock),
+    "empty": partial(Yard, 64, calm=True, clock=clock),
+    "viewer": partial(Yard, 64, role="viewer", user="sora", clock=clock),
+}
+
+
+def shots() -> tuple[Shot, ...]:
+    """Every page at both sizes in both themes, and in Korean; what few yards have; a phone."""
+    found = [
+        Shot(f"{name}-{size}-{theme}", str(size), name, theme)
+        for size in SIZES
+        for name in NAMES
+        for theme in THEMES
+    ]
+    for at, name in enumerate(NAMES):
+        theme = THEMES[at % 2]
+        found.append(Shot(f"{name}-ko-{theme}", "1024", name, theme, locale="ko-KR"))
+    for yard, names in (
+        ("rules", ("fleet", "fleet-job", "fleet-chosen", "jobs", "job")),
+        ("ten", ("fleet", "fleet-job", "fleet-project")),
+        ("empty", ("fleet", "jobs", "queue", "usage")),
+        ("viewer", ("job-viewer",)),
+    ):
+        for name in names:
+            found += [Shot(f"{yard}-{name}-{theme}", yard, name, theme) for theme in THEMES]
+    for at, name in enumerate(("fleet", "queue", "jobs", "usage", "job", "job-diagnose", "help")):
+        locale = ("en-US", "ko-KR")[at % 2]
+        found.append(Shot(f"phone-{name}", "1024", name, THEMES[at % 2], locale, PHONE))
+    return tuple(found)
+
+
+SHOTS = shots()
 
 
 @contextmanager
-def frozen(size: int) -> Iterator[Double]:
+def frozen(yard: str) -> Iterator[Double]:
     """A stand-in whose yard stands still."""
-    with Double(Yard(size, clock=clock)) as double:
+    with Double(YARDS[yard]()) as double:
         yield double
 
 
-def take(browser: Browser, double: Double, name: str, theme: str) -> Pixels:
-    """(height, width, RGB) of the page as it looks now."""
-    view = views(double.yard)[name]
+def take(browser: Browser, double: Double, shot: Shot) -> Pixels:
+    """(height, width, RGB) of the page as it looks now.
+
+    Raises:
+        AssertionError: it never came to rest, or its console has an error or a warning.
+    """
+    known = views(double.yard) if shot.yard.isdigit() else others(double.yard)
+    view = known[shot.view]
+    act = None if shot.window == PHONE and view.act is point else view.act
     context = browser.new_context(
-        viewport={"width": 1440, "height": 900},
+        viewport={"width": shot.window[0], "height": shot.window[1]},
         device_scale_factor=1,
-        color_scheme="dark" if theme == "dark" else "light",
+        color_scheme="dark" if shot.theme == "dark" else "light",
         reduced_motion="reduce",
-        locale="en-US",
+        locale=shot.locale,
         timezone_id="Asia/Seoul",
     )
     try:
         page = context.new_page()
+        said, asked = listen(page), asking(page)
         page.clock.set_fixed_time(FROZEN_MS / 1000)
         page.goto(double.url + view.path)
         page.wait_for_selector("#content:not([aria-busy])")
         page.evaluate("document.fonts.ready")
-        if view.act:
+        if act:
             page.wait_for_timeout(1_000)
-            view.act(page)
-        return still(page)
+            act(page)
+        pixels = still(page, asked)
+        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert not said, f"{shot.name}: {said}"
+        assert wide <= 0, f"{shot.name} is {wide} px wider than its window"
+        return pixels
     finally:
         context.close()
 
 
-def still(page: Page) -> Pixels:
-    """The page when it has come to rest: nothing is busy, and two shots in a row are equal."""
+def asking(page: Page) -> set[str]:
+    """What was asked for and not answered once, from now on; what is polled anew does not count."""
+    open_ones: set[str] = set()
+    answered: set[str] = set()
+
+    def begun(one: Request) -> None:
+        if one.url not in answered:
+            open_ones.add(one.url)
+
+    def over(one: Request) -> None:
+        answered.add(one.url)
+        open_ones.discard(one.url)
+
+    page.on("request", begun)
+    page.on("requestfinished", over)
+    page.on("requestfailed", over)
+    return open_ones
+
+
+def still(page: Page, asked: Collection[str] = ()) -> Pixels:
+    """The page at rest: nothing is busy or asked for, and two shots in a row are equal."""
     last = b""
     for _ in range(STILL_TRIES):
         page.wait_for_timeout(250)
-        if page.locator("[aria-busy=true]").count():
+        if asked or page.locator("[aria-busy=true]").count():
             continue
         shot = page.screenshot(animations="disabled", caret="hide")
         if shot == last:
@@ -166,7 +268,8 @@ def kept(name: str) -> Pixels:
 def keep(name: str, pixels: Pixels) -> int:
     """Writes the picture; its size in bytes."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "WEBP", lossless=True, quality=100, method=6)
+    # More effort takes 40 times as long, and a picture becomes 4 % smaller.
+    Image.fromarray(pixels).save(file, "WEBP", lossless=True, quality=80, method=4)
     if file.tell() > BYTES_MAX:  # much noise: what is lost then is far below what counts
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "WEBP", quality=82, method=6)
@@ -205,27 +308,38 @@ def main() -> int:
     words = parser.parse_args()
     bad = 0
     with chromium() as browser:
-        for size in SIZES:
-            with frozen(size) as double:
-                for name in NAMES:
-                    for theme in THEMES:
-                        full = f"{name}-{size}-{theme}"
-                        if words.only and not any(full.startswith(one) for one in words.only):
-                            continue
-                        began = time.monotonic()
-                        now = take(browser, double, name, theme)
-                        known = (FOLDER / f"{full}.webp").is_file()
-                        share = differing(kept(full), now) if known else 1.0
-                        text = f"{full}: {share:.3%} differ"
-                        if words.renew and share > SHARE_MAX / 8:
-                            text += f", kept anew, {keep(full, now) // 1000} kB"
-                        elif share > SHARE_MAX:
-                            bad += 1
-                            if words.differences and known:
-                                words.differences.mkdir(exist_ok=True, parents=True)
-                                beside(kept(full), now, words.differences / f"{full}.png")
-                        print(f"{text} ({time.monotonic() - began:.1f} s)", flush=True)
+        for yard in YARDS:
+            wanted = [shot for shot in SHOTS if shot.yard == yard and asked(shot, words.only)]
+            if not wanted:
+                continue
+            with frozen(yard) as double:
+                for shot in wanted:
+                    began = time.monotonic()
+                    text, same = compared(shot, take(browser, double, shot), words)
+                    bad += not same
+                    print(f"{text} ({time.monotonic() - began:.1f} s)", flush=True)
     return 1 if bad else 0
+
+
+def asked(shot: Shot, only: list[str]) -> bool:
+    return not only or any(shot.name.startswith(one) for one in only)
+
+
+def compared(shot: Shot, now: Pixels, words: argparse.Namespace) -> tuple[str, bool]:
+    """What to say of a picture, and whether it is as it was or kept anew."""
+    known = (FOLDER / f"{shot.name}.webp").is_file()
+    share = differing(kept(shot.name), now) if known else 1.0
+    text = f"{shot.name}: {share:.3%} differ"
+    if words.renew and share > SHARE_MAX / 8:
+        return f"{text}, kept anew, {keep(shot.name, now) // 1000} kB", True
+    if share > SHARE_MAX and words.differences:
+        words.differences.mkdir(exist_ok=True, parents=True)
+        path = words.differences / f"{shot.name}.png"
+        if known:
+            beside(kept(shot.name), now, path)
+        else:
+            Image.fromarray(now).save(path)
+    return text, share <= SHARE_MAX
 
 
 if __name__ == "__main__":

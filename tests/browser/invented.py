@@ -59,6 +59,9 @@ class Yard:
     slots: bool = False
     calm: bool = False
     sensors: bool = True
+    rules: bool = False
+    role: str = "owner"
+    user: str = "jiwoo"
     logged_in: bool = True
     nodes: list[Node] = field(default_factory=list)
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -80,12 +83,16 @@ class Yard:
         if not self.calm:
             self._make_jobs()
             self._break_some()
+        if self.rules:
+            self._judge()
 
     # -- making ----------------------------------------------------------------------------------
 
     def _make_nodes(self) -> None:
         per_block = 64 if self.gpus > 2048 else 32
-        for at in range(max(1, self.gpus // self.per_node)):
+        count = max(1, -(-self.gpus // self.per_node))
+        for at in range(count):
+            room = min(self.per_node, self.gpus - at * self.per_node)
             block = at // per_block
             model = "cpu" if self.slots else ("H100", "H100", "H100", "A100", "H200")[block % 5]
             prefix = "host" if self.slots else f"{model.lower()}-{block + 1:02}"
@@ -110,7 +117,7 @@ class Yard:
                             "model": model,
                             "memory_mib": memory,
                         }
-                        for i in range(min(self.per_node, self.gpus))
+                        for i in range(room)
                     ],
                 }
             )
@@ -158,6 +165,25 @@ class Yard:
         for gpu in (lost := self.nodes[len(self.nodes) // 2])["gpus"]:
             gpu["jobs"] = []
         lost["state"] = "lost"
+
+    def _judge(self) -> None:
+        """Three of the running jobs break rules that ship, as the daemon would say it."""
+        running = [job for job in self.jobs.values() if job["phase"] == "running"]
+        running.sort(key=lambda job: (-job["members"] * job["gpus"], job["n"]))
+        large = [job for job in running if job["members"] > 1]
+        for at, job in enumerate((large[2], large[5], running[-8])):
+            self.kinds[job["id"]] = "idle" if at == 1 else "low"
+            measured = ("gpu_util_percent since the start is 43, below 50", "low-use-p95", "p95")
+            if at == 1:
+                measured = ("gpu_util_percent over 30m is 0, below 5", "idle-held", "max")
+            text, rule, how = measured
+            broken = {
+                "rule": rule,
+                "severity": "critical" if at == 1 else "warning",
+                "since_ms": self.made_ms - (17 + 41 * at) * 60_000,
+                "text": f"{how} of {text}",
+            }
+            job["broken"] = [broken]
 
     def submit(self, gpus: int, live: bool = True) -> Job:
         self.n += 1

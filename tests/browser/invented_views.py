@@ -244,7 +244,11 @@ def usage(yard: Yard, query: dict[str, str]) -> dict[str, Any]:
         }
     lines = [_line({by: name}, held, hours, name) for name, held in sorted(groups.items())]
     total = _line({}, sum(groups.values()), hours, "total")
-    total |= {"held_pct": 91.4, "capacity_gpu_h": yard.gpus * hours}
+    capacity = yard.gpus * hours
+    total |= {
+        "held_pct": round(min(100.0, 100 * total["held_gpu_h"] / capacity), 1),
+        "capacity_gpu_h": capacity,
+    }
     now = yard.clock()
     since = now - int(hours * HOUR_MS)
     head = {"since_ms": since, "until_ms": now, "begins_ms": since, "by": [by]}
@@ -266,7 +270,7 @@ def _line(group: dict[str, str], held_gpus: float, hours: float, name: str) -> d
     measured = held * 0.97
     used = measured * (0.55 + 0.35 * chance)
     waited = held * (0.02 + 0.1 * (1 - chance))
-    count = 20 + zlib_like(name) % 300
+    count = 20 + zlib_like(name) % 300 if held else 0
     wait = 60_000 + int(chance * 900_000)
     waits = {"count": count, "mean_ms": wait, "p50_ms": wait // 2, "p90_ms": wait * 3}
     amounts = {
@@ -286,11 +290,11 @@ def _line(group: dict[str, str], held_gpus: float, hours: float, name: str) -> d
         "capacity_gpu_h": None,
         "held_pct": None,
         "submitted": count,
-        "ended": count - 3,
-        "waiting": 2,
+        "ended": max(0, count - 3),
+        "waiting": min(2, count),
         "jct_mean_ms": 5 * HOUR_MS,
         **dict.fromkeys(("moves", "reclaims", "requeues", "node_losses", "failures"), 1),
-        "preemptions": zlib_like(name) % 9,
+        "preemptions": zlib_like(name) % 9 if held else 0,
         "waits": waits | {"p99_ms": wait * 8, "max_ms": wait * 12},
     }
 

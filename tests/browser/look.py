@@ -41,6 +41,14 @@ def chromium(flags: list[str] | None = None) -> Iterator[Browser]:
             browser.close()
 
 
+def listen(page: Page) -> list[str]:
+    """What the page's console says from now on: errors, warnings, uncaught exceptions."""
+    said: list[str] = []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
+    return said
+
+
 def settled(page: Page) -> None:
     page.wait_for_selector("#content:not([aria-busy])")
     page.wait_for_timeout(1200)
@@ -59,9 +67,7 @@ def shot(
         locale="ko-KR" if "-ko" in out.name else "en-US",
     )
     page = context.new_page()
-    problems: list[str] = []
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
+    problems = listen(page)
     page.goto(double.url + path)
     settled(page)
     if act:

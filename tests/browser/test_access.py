@@ -13,6 +13,8 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.double import Double
 from tests.browser.golden import largest, of_phase
 from tests.browser.invented import Yard
+from tests.browser.look import listen
+from tests.browser.test_pages import FLOWN
 
 pytestmark = pytest.mark.browser
 
@@ -39,6 +41,18 @@ def pages_of(yard: Yard) -> dict[str, str]:
     }
 
 
+# What sticks out of the window to the right and cannot be scrolled to inside a box of its own.
+WIDER = """() => {
+  const boxed = node => {
+    for (let up = node.parentElement; up && up.id !== 'content'; up = up.parentElement)
+      if (getComputedStyle(up).overflowX !== 'visible') return true;
+    return false;
+  };
+  return [...document.querySelectorAll('#content *, .top *, .rail *')]
+    .filter(node => node.getBoundingClientRect().right > innerWidth + 1)
+    .filter(node => node.getBoundingClientRect().width > 1 && !boxed(node))
+    .map(node => node.tagName + '.' + (node.className.baseVal ?? node.className)).slice(0, 5);
+}"""
 NAMES = tuple(pages_of(Yard(256)))
 
 
@@ -74,6 +88,26 @@ def test_every_page_has_names_roles_and_contrast(
     assert found == []
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_page_fits_a_phone_and_says_nothing_in_the_console(
+    browser: Browser, yard256: Double, name: str
+) -> None:
+    context = browser.new_context(
+        viewport={"width": 360, "height": 740}, locale="ko-KR", reduced_motion="reduce"
+    )
+    page = context.new_page()
+    said = listen(page)
+    page.goto(yard256.url + pages_of(yard256.yard)[name])
+    rest(page)
+    wide = page.evaluate(WIDER)
+    found = page.evaluate(RULES)
+    context.close()
+
+    assert wide == []
+    assert found == []
+    assert said == []
+
+
 def test_the_rules_find_what_is_wrong(page: Page, double: Double) -> None:
     page.goto(f"{double.url}/jobs")
     rest(page)
@@ -95,11 +129,7 @@ def test_with_less_motion_squares_do_not_fly(browser: Browser, yard256: Double) 
         page.goto(yard256.url)
         expect(page.locator(".map .label").first).to_be_visible()
         page.wait_for_timeout(500)
-        page.evaluate(
-            """() => { window.flown = false; new MutationObserver(() => {
-              if (document.querySelector('.map.moving')) window.flown = true;
-            }).observe(document.body, { subtree: true, attributes: true, childList: true }); }"""
-        )
+        page.evaluate(FLOWN)
         page.keyboard.press("2")
         expect(page.get_by_role("button", name="Job", exact=True)).to_have_attribute(
             "aria-pressed", "true"

@@ -7,6 +7,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import golden
 from tests.browser.double import Double
+from tests.browser.invented import Yard
 
 pytestmark = pytest.mark.browser
 
@@ -102,7 +103,7 @@ VIEWS = {
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_reload_gives_the_same_picture(browser: Browser, name: str) -> None:
     path, keys = VIEWS[name]
-    with golden.frozen(256) as double:
+    with Double(Yard(256, clock=golden.clock)) as double:
         context = browser.new_context(
             viewport={"width": 1440, "height": 900}, locale="en-US", reduced_motion="reduce"
         )

@@ -40,6 +40,11 @@ BLUE_AND_NOT_EMPTY = """async bytes => {
 }"""
 
 
+FLOWN = """() => { window.flown = false; new MutationObserver(() => {
+  if (document.querySelector('.map.moving')) window.flown = true;
+}).observe(document.body, { subtree: true, attributes: true, childList: true }); }"""
+
+
 def seen(page: Page) -> tuple[float, float]:
     """Shares of the map that are drawn at all, and that are the blue of running devices."""
     expect(page.locator(".map .label").first).to_be_visible()
@@ -347,6 +352,10 @@ def test_a_hundred_thousand_devices_are_drawn_as_nodes(browser: Browser) -> None
         page.goto(double.url, timeout=60_000)
 
         expect(page.locator(".map-note")).to_contain_text("One square is one node", timeout=60_000)
+        page.evaluate(FLOWN)
+        page.keyboard.press("4")
+        page.wait_for_function("window.flown", timeout=20_000)
+        expect(page.locator(".map .label").first).to_have_text("A1000%")
         page.close()
 
 
@@ -362,3 +371,59 @@ def test_what_operators_set_is_on_the_usage_page_at_once(
         double.yard.tell(noun)
 
     expect(page.locator(".usage li", has_text=project).first).to_contain_text("777")
+
+
+@pytest.mark.parametrize(
+    ("role", "user", "acts", "reason"),
+    [
+        ("owner", "root", True, ""),
+        ("member", "OWNER", True, ""),
+        ("member", "somebody", False, "OWNER and owners of this yard may act on it"),
+        ("viewer", "OWNER", False, "A viewer may look, not act"),
+    ],
+)
+def test_what_a_role_may_not_do_is_off_and_says_why(
+    page: Page, double: Double, role: str, user: str, acts: bool, reason: str
+) -> None:
+    job = job_of(double, "running")
+    double.yard.role, double.yard.user = role, user.replace("OWNER", job["owner"])
+    page.goto(f"{double.url}/jobs/{job['id']}/config")
+    expect(page.locator(".who")).to_contain_text(double.yard.user)
+
+    for name in ("Stop", "Requeue"):
+        button = page.get_by_role("button", name=name, exact=True)
+        expect(button).to_be_enabled() if acts else expect(button).to_be_disabled()
+    told = page.locator("#barred")
+    expect(told).to_have_count(0 if acts else 1)
+    if reason:
+        expect(told).to_have_text(reason.replace("OWNER", job["owner"]))
+    expect(page.locator(".paper")).to_contain_text("WANDB_MODE")
+    expect(page.get_by_role("button", name="Show values")).to_have_count(1 if acts else 0)
+    expect(page.get_by_role("button", name="Copy fork command")).to_have_count(
+        0 if role == "viewer" else 1
+    )
+    # What the daemon would refuse is not asked for.
+    asked = f"/v1/jobs/{job['id']}/request" in double.yard.asked
+    assert asked is acts
+
+
+def test_what_breaks_a_rule_has_one_contour_and_leads_to_its_job(
+    browser: Browser,
+) -> None:
+    with Double(Yard(1024, rules=True)) as double:
+        page = browser.new_page(viewport={"width": 1440, "height": 900}, locale="en-US")
+        page.goto(double.url)
+        expect(page.locator(".contour-line.contour-rule")).to_have_count(1)
+        held = sum(
+            job["members"] * job["gpus"] for job in double.yard.jobs.values() if job.get("broken")
+        )
+        expect(page.locator(".states-list button", has_text="Breaks a rule")).to_contain_text(
+            str(held)
+        )
+        first = page.locator(".side .item", has_text="Breaks idle-held").first
+        first.click()
+        expect(page.locator(".contour-line.contour-chosen")).to_have_count(1)
+        name = first.locator(".item-title").inner_text()
+        page.goto(f"{double.url}/jobs/{name}")
+        expect(page.locator(".why.rule")).to_contain_text("max of gpu_util_percent over 30m is 0")
+        page.close()

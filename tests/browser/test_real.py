@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.look import listen
 from tests.e2e.yard import LiveYard
 
 pytestmark = pytest.mark.browser
@@ -39,9 +40,7 @@ def page(browser: Browser, yard: LiveYard) -> Iterator[Page]:
     """Logged in by the link; an error in the page's console fails the test."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-US")
     page = context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    problems = listen(page)
     page.set_default_timeout(20_000)
     expect.set_options(timeout=20_000)
     page.goto(yard.ask("POST", "/v1/login-links", {})["url"])

@@ -2,7 +2,7 @@
 
 import { live } from './api/live';
 import { liveSocket, newest } from './api/liveSocket';
-import { connection, jobs, loggedOut, nodes, overview } from './api/store';
+import { connection, jobs, loggedOut, me, nodes, overview } from './api/store';
 import { FleetPage } from './fleet/FleetPage';
 import { paused, replayed } from './fleet/moment';
 import { units as fleetUnits } from './fleet/state';
@@ -166,8 +166,24 @@ function Top() {
         {now && <span>{t('fleet.size', { units, nodes: now.nodes })}</span>}
       </div>
       <Search />
-      <LiveMark />
+      <div class="top-right">
+        <LiveMark />
+        <Who />
+      </div>
     </header>
+  );
+}
+
+/** Who looks, and as what where that is less than everything. */
+function Who() {
+  const who = me.value;
+  if (!who) return null;
+  const role = t(`role.${who.role}`);
+  return (
+    <span class="who" title={t('who.title', { user: who.user, role })}>
+      {who.user}
+      {who.role !== 'owner' && <small>{role}</small>}
+    </span>
   );
 }
 

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 
 import { byName, duration, figure, mib, quoted } from './format';
+import { language } from './i18n';
 
 test.each([
   [0, '0 ms'],
@@ -14,6 +15,14 @@ test.each([
   [97_200_000, '1 d 3 h'],
 ])('%i ms reads %s', (ms, words) => {
   expect(duration(ms)).toBe(words);
+});
+
+test('durations are told in Korean', () => {
+  language.value = 'ko';
+  const told = [52_000, 271_000, 33_120_000, 97_200_000].map(duration);
+  language.value = 'en';
+
+  expect(told).toEqual(['52초', '4분 31초', '9시간 12분', '1일 3시간']);
 });
 
 test.each([
@@ -46,6 +55,7 @@ test.each([
   [512, '512 MiB'],
   [2048, '2.0 GiB'],
   [81_920, '80 GiB'],
+  [1_237_000, '1.2 TiB'],
 ])('%i MiB reads %s', (value, text) => {
   expect(mib(value)).toBe(text);
 });

@@ -7,9 +7,8 @@ const M = 60 * S;
 const H = 60 * M;
 const D = 24 * H;
 
-/** Two units at most, so that it stays short: `52 s`, `4 m 31 s`, `9 h 12 m`, `1 d 3 h`. */
+/** Two units at most, so that it stays short: `52 s`, `4 m 31 s`, `9 h 12 m`, `1 d 3 h`; `9시간 12분`. */
 export function duration(ms: number): string {
-  const part = (value: number, unit: string): string => `${Math.floor(value)} ${unit}`;
   if (ms < S) return `${Math.max(0, Math.round(ms))} ms`;
   if (ms < M) return part(ms / S, 's');
   if (ms < 10 * M) return two(ms, M, 'm', S, 's');
@@ -18,10 +17,14 @@ export function duration(ms: number): string {
   return two(ms, D, 'd', H, 'h');
 }
 
-function two(ms: number, big: number, bigUnit: string, small: number, smallUnit: string): string {
+type Unit = 's' | 'm' | 'h' | 'd';
+
+const part = (value: number, unit: Unit): string => t(`time.${unit}`, { n: Math.floor(value) });
+
+function two(ms: number, big: number, bigUnit: Unit, small: number, smallUnit: Unit): string {
   const rest = Math.floor((ms % big) / small);
-  const head = `${Math.floor(ms / big)} ${bigUnit}`;
-  return rest ? `${head} ${rest} ${smallUnit}` : head;
+  const head = part(ms / big, bigUnit);
+  return rest ? `${head} ${part(rest, smallUnit)}` : head;
 }
 
 export function ago(ms: number): string {
@@ -90,7 +93,9 @@ export function figure(value: number): string {
 }
 
 export function mib(value: number): string {
-  return value >= 1024 ? `${(value / 1024).toFixed(value >= 10_240 ? 0 : 1)} GiB` : `${value} MiB`;
+  const of = (size: number): string => size.toFixed(size >= 10 ? 0 : 1);
+  if (value >= 1 << 20) return `${of(value / (1 << 20))} TiB`;
+  return value >= 1024 ? `${of(value / 1024)} GiB` : `${value} MiB`;
 }
 
 /** Names with numbers in them in the order people expect: `node-2` before `node-10`. */

@@ -43,6 +43,15 @@ export const KEYS: readonly { title: Key; keys: readonly [string, Key][] }[] = [
     ],
   },
   {
+    title: 'help.job',
+    keys: [
+      ['↑ · ↓', 'help.rows'],
+      ['d', 'help.diagnose'],
+      ['[ · ]', 'help.time'],
+      ['Space', 'help.live'],
+    ],
+  },
+  {
     title: 'help.map',
     keys: [
       ['1 … 5', 'help.group'],
@@ -52,15 +61,6 @@ export const KEYS: readonly { title: Key; keys: readonly [string, Key][] }[] = [
       ['d', 'help.diagnose'],
       ['[ · ]', 'help.step'],
       ['Space', 'help.pause'],
-    ],
-  },
-  {
-    title: 'help.job',
-    keys: [
-      ['↑ · ↓', 'help.rows'],
-      ['d', 'help.diagnose'],
-      ['[ · ]', 'help.time'],
-      ['Space', 'help.live'],
     ],
   },
 ];
@@ -118,7 +118,9 @@ function position(event: KeyboardEvent): boolean {
   const digit = /^Digit([1-5])$/.exec(event.code);
   if (!digit || route.value.page !== 'fleet') return false;
   const at = Number(digit[1]) - 1;
-  setQuery(event.shiftKey ? { color: COLORS[at]! } : { group: GROUPS[at]! });
+  // The first is the default, which the address leaves out.
+  if (event.shiftKey) setQuery({ color: at ? COLORS[at]! : null });
+  else setQuery({ group: at ? GROUPS[at]! : null });
   return true;
 }
 

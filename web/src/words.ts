@@ -23,14 +23,17 @@ export function timeIn(job: JobView, nowMs: number): number {
   return Math.max(0, end - job.running_ms);
 }
 
+/** "Running", "Failed, exit 1". */
+export function endText(job: JobView): string {
+  const phase = t(`phase.${job.phase}`);
+  if (job.phase !== 'failed' || !job.exit_code) return phase;
+  return `${phase}, ${t('job.exit', { code: job.exit_code })}`;
+}
+
 /** "Running 9 h 12 m", "Failed, exit 1". */
 export function phaseText(job: JobView, nowMs: number): string {
-  const phase = t(`phase.${job.phase}`);
-  if (job.phase === 'failed' && job.exit_code) {
-    return `${phase}, ${t('job.exit', { code: job.exit_code })}`;
-  }
-  if (job.ended_ms) return phase;
-  return t('job.phaseFor', { phase, time: duration(timeIn(job, nowMs)) });
+  const phase = endText(job);
+  return job.ended_ms ? phase : t('job.phaseFor', { phase, time: duration(timeIn(job, nowMs)) });
 }
 
 export function seatText(seat: SeatView): string {

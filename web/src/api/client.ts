@@ -4,6 +4,7 @@ import type {
   EventView,
   JobPage,
   JobView,
+  Me,
   Overview,
   Problem,
   ProjectView,
@@ -74,6 +75,7 @@ export type LogSpan = { tail: number } | { offset: number; limit: number };
 
 export const api = {
   overview: () => get<Overview>('/overview'),
+  me: () => get<Me>('/me'),
   top: () => get<Top>('/top'),
   projects: async () => (await get<{ projects: ProjectView[] }>('/projects')).projects,
   job: (id: string, signal?: AbortSignal) => get<JobView>(at(id), signal),

@@ -14,6 +14,7 @@ import {
   inSight,
   jobs,
   loggedOut,
+  me,
   overview,
   projects,
   setAll,
@@ -91,10 +92,12 @@ class Live {
       loggedOut.value = false;
       tellServerTime(now.now_ms);
       overview.value = now;
-      const [live, ended] = await Promise.all([
+      const [who, live, ended] = await Promise.all([
+        api.me(),
         liveJobs(),
         api.jobs({ phase: 'ended', limit: 50 }),
       ]);
+      me.value = who;
       setAll(live);
       endedLately.value = [...ended.jobs].sort((a, b) => b.ended_ms - a.ended_ms);
       this.loaded = true;

@@ -6,13 +6,15 @@ import { batch, computed, signal } from '@preact/signals';
 
 import type { NodeRow } from './liveMoment';
 import { newest as newestMoment } from './liveSocket';
-import type { JobView, Overview, ProjectView, Top } from './types';
+import type { JobView, Me, Overview, ProjectView, Top } from './types';
 import { LIVE_PHASES } from './types';
 
 export type Connection = 'wait' | 'on' | 'off' | 'paused';
 
 export const connection = signal<Connection>('wait');
 export const loggedOut = signal(false);
+/** Who looks; null until the daemon says it. */
+export const me = signal<Me | null>(null);
 export const overview = signal<Overview | null>(null);
 export const nodes = computed<readonly NodeRow[] | null>(
   () => newestMoment.value?.places.nodes ?? null,

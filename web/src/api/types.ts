@@ -113,6 +113,14 @@ export interface Overview {
   nodes: number;
 }
 
+export type Role = 'owner' | 'member' | 'viewer' | 'agent';
+
+/** Who looks at this page. */
+export interface Me {
+  user: string;
+  role: Role;
+}
+
 export interface ProjectView {
   id: string;
   workspace: string;

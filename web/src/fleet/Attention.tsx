@@ -5,13 +5,14 @@ import { useMemo } from 'preact/hooks';
 
 import { endedLately, nowMs, waiting, gpusOf } from '../api/store';
 import type { JobView } from '../api/types';
-import { ago, count, duration } from '../format';
+import { ago, duration } from '../format';
 import { t } from '../i18n';
 import { query, setQuery } from '../router';
 import { Sparkline } from '../ui/parts';
-import { devices, startText } from '../words';
+import { devices, sizeOf, startText } from '../words';
 import { breachList } from './breaches';
 import { Swatch } from './Legend';
+import { moment, replayed } from './moment';
 import { historyOf, idleJobs, rowsOfJob, units } from './state';
 import { CODE, keyAt, nodeAt, type State } from './units';
 
@@ -74,8 +75,9 @@ function breakers(now: number): Item[] {
   }));
 }
 
-function troubledJobs(now: number): Item[] {
-  const broken = breakers(now);
+/** Rules and ends are known as they are now, what is idle also as it was then. */
+function troubledJobs(now: number, then: boolean): Item[] {
+  const broken = then ? [] : breakers(now);
   const told = new Set(broken.map((item) => item.job));
   const idle: Item[] = [...idleJobs.value]
     .filter(([id]) => !told.has(id)) // its rule says so already
@@ -88,7 +90,7 @@ function troubledJobs(now: number): Item[] {
       select: `job:${id}`,
       job: id,
     }));
-  const failed: Item[] = endedLately.value
+  const failed: Item[] = (then ? [] : endedLately.value)
     .filter((job) => job.phase === 'failed' && now - job.ended_ms < FAILED_MS_MAX)
     .map((job) => ({
       key: job.id,
@@ -102,9 +104,10 @@ function troubledJobs(now: number): Item[] {
 }
 
 export function Attention() {
-  const now = nowMs.value;
+  const then = replayed.value !== null;
+  const now = moment.value && then ? moment.value.atMs : nowMs.value;
   const broken = useMemo(brokenDevices, [units.value]);
-  const troubled = troubledJobs(now);
+  const troubled = troubledJobs(now, then);
   const open = broken.length + troubled.length;
   return (
     <aside class="side" aria-label={t('side.attention')}>
@@ -112,10 +115,10 @@ export function Attention() {
         <h2>{t('side.attention')}</h2>
         {open > 0 && <span>{t('side.open', { n: open })}</span>}
       </div>
-      {open === 0 && <p class="calm">{t('side.calm')}</p>}
+      {open === 0 && <p class="calm">{t(then ? 'side.calmThen' : 'side.calm')}</p>}
       <Items title={t('side.jobs')} items={troubled} />
       <Items title={t('side.devices')} items={broken} />
-      <Next now={now} />
+      {!then && <Next now={now} />}
     </aside>
   );
 }
@@ -149,10 +152,12 @@ function ItemLine({ item }: { item: Item }) {
     <>
       <Swatch state={item.state} />
       <span class="item-words">
-        <span class="item-title mono">{item.title}</span>
+        <span class="item-head">
+          <span class="item-title mono">{item.title}</span>
+          {item.time && <span class="item-time">{item.time}</span>}
+        </span>
         <span class="item-text">{item.text}</span>
       </span>
-      {item.time && <span class="item-time">{item.time}</span>}
       {item.job && (
         <Sparkline values={historyOf(rowsOfJob(units.value, item.job))} width={72} height={26} />
       )}
@@ -192,11 +197,11 @@ function Next({ now }: { now: number }) {
             <a class="item" href={`/jobs/${encodeURIComponent(job.id)}`}>
               <Swatch state="free" />
               <span class="item-words">
-                <span class="item-title mono">{job.id}</span>
-                <span class="item-text">{whyText(job, now)}</span>
-              </span>
-              <span class="item-time">
-                {devices(Number(count(gpusOf(job)).replaceAll(',', '')))}
+                <span class="item-head">
+                  <span class="item-title mono">{job.id}</span>
+                  <span class="item-time">{sizeOf(job)}</span>
+                </span>
+                <Why job={job} now={now} />
               </span>
             </a>
           </li>
@@ -206,10 +211,17 @@ function Next({ now }: { now: number }) {
   );
 }
 
-function whyText(job: JobView, now: number): string {
+/** When it starts, if that is known, before why it does not yet. */
+function Why({ job, now }: { job: JobView; now: number }) {
   const { waits } = job;
-  if (!waits) return t('job.waitingFor', { time: duration(now - job.submitted_ms) });
-  return waits.earliest_ms > now
-    ? `${waits.text}; ${startText(waits.earliest_ms, now)}`
-    : waits.text;
+  if (!waits) {
+    const time = duration(now - job.submitted_ms);
+    return <span class="item-text">{t('job.waitingFor', { time })}</span>;
+  }
+  return (
+    <span class="item-text" title={waits.text}>
+      {waits.earliest_ms > now && <b>{startText(waits.earliest_ms, now)}: </b>}
+      <span lang="en">{waits.text}</span>
+    </span>
+  );
 }

@@ -1,48 +1,70 @@
-// One contour round a group, under the squares: what is selected, and what breaks a rule.
+// One contour round a group: what is selected, and what breaks a rule. Its tint lies under the
+// squares, its line above them, so that a neighbour never hides a piece of it.
 //
-// A contour is a wide line round every square, then the inside once more: squares that lie side by
-// side become one shape, however ragged. Nothing is drawn per device but a rectangle in one path.
+// A contour is a wide line round every square, and nothing of it where the squares' own room is:
+// squares that lie side by side become one shape, however ragged. Nothing is drawn per device but a
+// rectangle in one path.
 
 import { useMemo } from 'preact/hooks';
 
 import { breaches } from './breaches';
 import type { Drawn } from './MapView';
+import { replayed } from './moment';
 import { matching } from './spec';
 
 const SQUARES_MAX = 30_000; // beyond it a contour says nothing: all of it is inside
 
-interface Props {
-  drawn: Drawn;
-  selected: string;
-  margin: number;
+export interface Paths {
+  rule: string;
+  chosen: string;
 }
 
-export function Contours({ drawn, selected, margin }: Props) {
-  const { made, units } = drawn;
-  const broken = breaches.value;
-  const rules = useMemo(
-    () => pathOf(drawn, broken ? matching(units, broken) : null, margin),
-    [made, units, broken],
-  );
-  const chosen = useMemo(
-    () => pathOf(drawn, selected ? matching(units, selected) : null, margin),
-    [made, units, selected],
-  );
-  if (!rules && !chosen) return null;
+export function useContours(drawn: Drawn | null, selected: string, margin: number): Paths {
+  const broken = replayed.value ? '' : breaches.value; // of the past nobody knows
+  const around = (terms: string): string =>
+    drawn && terms ? pathOf(drawn, matching(drawn.units, terms), margin) : '';
+  const rule = useMemo(() => around(broken), [drawn?.made, drawn?.units, broken]);
+  const chosen = useMemo(() => around(selected), [drawn?.made, drawn?.units, selected]);
+  return { rule, chosen };
+}
+
+const KINDS = ['rule', 'chosen'] as const;
+
+export function Tints({ paths }: { paths: Paths }) {
   return (
     <svg class="contour" aria-hidden="true">
-      {rules && <Contour kind="rule" path={rules} />}
-      {chosen && <Contour kind="chosen" path={chosen} />}
+      {KINDS.map((kind) => paths[kind] && <path class={`contour-${kind}`} d={paths[kind]} />)}
     </svg>
   );
 }
 
-function Contour({ kind, path }: { kind: string; path: string }) {
+export function Lines({ paths }: { paths: Paths }) {
   return (
-    <g class={`contour-${kind}`}>
-      <path class="contour-line" d={path} />
-      <path class="contour-inside" d={path} />
-    </g>
+    <svg class="contour" aria-hidden="true">
+      {KINDS.map(
+        (kind) =>
+          paths[kind] && (
+            <g key={kind}>
+              <mask
+                id={`outside-${kind}`}
+                maskUnits="userSpaceOnUse"
+                x="0"
+                y="0"
+                width="100%"
+                height="100%"
+              >
+                <rect width="100%" height="100%" fill="#fff" />
+                <path d={paths[kind]} fill="#000" />
+              </mask>
+              <path
+                class={`contour-line contour-${kind}`}
+                d={paths[kind]}
+                mask={`url(#outside-${kind})`}
+              />
+            </g>
+          ),
+      )}
+    </svg>
   );
 }
 

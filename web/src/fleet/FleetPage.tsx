@@ -15,9 +15,9 @@ import { Band } from './Band';
 import { fieldText } from './fieldText';
 import { Legend, StateBar } from './Legend';
 import { MapView } from './MapView';
-import { moment } from './moment';
+import { moment, replayed } from './moment';
 import { COLORS, GROUPS, isKind, KINDS, specOf, type ColorBy } from './spec';
-import { busy, fields, hasSensor, units } from './state';
+import { busy, fields, hasSensor, knownJobs, units } from './state';
 
 export function FleetPage() {
   const spec = specOf(query.value);
@@ -39,7 +39,7 @@ export function FleetPage() {
   return (
     <>
       <main id="content" class="content fleet">
-        <Kpis />
+        {replayed.value ? <KpisThen /> : <Kpis />}
         <StateBar where={spec.where} view={spec.view} />
         <div class="toolbar">
           <Segmented
@@ -104,6 +104,35 @@ function ColorChoice({ color }: { color: ColorBy }) {
   );
 }
 
+/** Of a moment of the past: what the map of then says. Who waited is not kept. */
+function KpisThen() {
+  const all = units.value;
+  let held = 0;
+  for (let row = 0; row < all.count; row++) if (all.job[row]! >= 0) held++;
+  const running = knownJobs.value.size;
+  return (
+    <div class="kpis">
+      <Kpi
+        label={t('kpi.allocated')}
+        value={percent(all.count ? held / all.count : 0, all.count >= 1000 ? 1 : 0)}
+        note={t('kpi.ofTotal', { n: held, units: devices(all.count) })}
+      />
+      {!Number.isNaN(busy.value) && (
+        <Kpi
+          label={t('kpi.busy')}
+          value={percent(busy.value, all.count >= 1000 ? 1 : 0)}
+          note={t('kpi.busyThen')}
+        />
+      )}
+      <Kpi
+        label={t('kpi.running')}
+        value={running.toLocaleString()}
+        note={t('kpi.jobsOn', { n: running, units: devices(held) })}
+      />
+    </div>
+  );
+}
+
 function Kpis() {
   const now = overview.value;
   const total = now?.gpus.total ?? units.value.count;
@@ -119,7 +148,7 @@ function Kpis() {
       <Kpi
         label={t('kpi.allocated')}
         value={percent(total ? held / total : 0, total >= 1000 ? 1 : 0)}
-        note={`${held.toLocaleString()} ${t('kpi.ofTotal', { units: devices(total) })}`}
+        note={t('kpi.ofTotal', { n: held, units: devices(total) })}
       />
       {!Number.isNaN(busy.value) && (
         <Kpi

@@ -24,7 +24,7 @@ function columns(): Column<number>[] {
   const reading = (field: Field): Column<number> => ({
     key: field.name,
     title: fieldText(field),
-    width: '88px',
+    width: '78px',
     number: true,
     cell: (row) => {
       const value = readingAt(bytes, field, row);
@@ -37,20 +37,20 @@ function columns(): Column<number>[] {
     {
       key: 'node',
       title: t('col.node'),
-      width: '132px',
+      width: '112px',
       cell: (row) => <code>{nodeAt(all, row).id}</code>,
     },
     {
       key: 'gpu',
       title: t('col.device'),
-      width: '72px',
+      width: '64px',
       number: true,
       cell: (row) => all.slot[row],
     },
     {
       key: 'state',
       title: t('col.state'),
-      width: '132px',
+      width: '104px',
       cell: (row) => (
         <span class="with-swatch">
           <Swatch state={stateAt(all, row)} />
@@ -72,12 +72,22 @@ function columns(): Column<number>[] {
         );
       },
     },
-    { key: 'project', title: t('col.project'), cell: (row) => jobRowAt(all, row)?.project },
-    { key: 'owner', title: t('col.owner'), cell: (row) => jobRowAt(all, row)?.owner },
+    {
+      key: 'project',
+      title: t('col.project'),
+      width: '96px',
+      cell: (row) => jobRowAt(all, row)?.project,
+    },
+    {
+      key: 'owner',
+      title: t('col.owner'),
+      width: '76px',
+      cell: (row) => jobRowAt(all, row)?.owner,
+    },
     {
       key: 'model',
       title: t('col.model'),
-      width: '88px',
+      width: '64px',
       cell: (row) => nodeAt(all, row).model,
     },
     ...READINGS.map((name) => fields.value.get(name))

@@ -12,7 +12,7 @@ import type { Units } from './units';
 
 const NOTE_WIDTH_MIN = 150;
 const COUNT_WIDTH_MIN = 84;
-const COUNT_WIDTH = 34;
+const COUNT_WIDTH = 42; // a number of three digits, and the gap before it
 const LETTER_WIDTH = 7.3; // of the mono face at 12 px
 
 interface Props {
@@ -64,8 +64,9 @@ export function Labels({ drawn, margin }: Props) {
             >
               <Title group={group} width={frame.width} />
               {frame.width >= NOTE_WIDTH_MIN && <Note group={group} shape={made.shape} />}
-              <span class="grow" />
-              {frame.width >= COUNT_WIDTH_MIN && <b>{rightOf(made.shape, held[frame.group]!)}</b>}
+              {frame.width >= COUNT_WIDTH_MIN && (
+                <b class="label-count">{rightOf(made.shape, held[frame.group]!)}</b>
+              )}
             </div>
           );
         })}
@@ -95,7 +96,8 @@ function Note({ group, shape }: { group: Titled; shape: string }) {
   const state = shape === 'cards' ? nodes.value?.find((one) => one.id === group.key)?.state : null;
   if (state === 'lost') return <em class="bad">{t('state.lost')}</em>;
   if (state === 'cordoned') return <em class="warn">{t('state.draining')}</em>;
-  return <em>{group.note || group.models.join(', ')}</em>;
+  const note = group.note || group.models.join(', ');
+  return note === group.title ? null : <em>{note}</em>;
 }
 
 /** A job's name without its first words, as far as there is room: its end is what tells it apart. */
@@ -129,14 +131,16 @@ function BarLabel({ group, frame, held, place, margin }: BarProps) {
   return (
     <>
       <div class="label bar" style={{ ...place, height: `${frame.height}px` }}>
-        <strong title={wording(group.title)}>{wording(group.title)}</strong>
+        <span class="bar-name">
+          <strong title={wording(group.title)}>{wording(group.title)}</strong>
+          {quota !== undefined && quota > 0 && (
+            <b class={over ? 'warn' : ''}>{percent(held.total / quota)}</b>
+          )}
+        </span>
         <span>
           {loose || quota === undefined
             ? devices(held.total)
             : t('fleet.ofQuota', { held: held.total, quota })}
-          {quota !== undefined && quota > 0 && (
-            <b class={over ? 'warn' : ''}> {percent(held.total / quota)}</b>
-          )}
         </span>
       </div>
       {!Number.isNaN(frame.quota) && (

@@ -8,12 +8,13 @@ import { t } from '../i18n';
 import { setQuery } from '../router';
 import { Segmented } from '../ui/parts';
 import { breachCount, breaches } from './breaches';
+import { replayed } from './moment';
 import { isKind, ranged, rangesOf, toggled, type ColorBy, type Spec } from './spec';
 import { columns, fields, hasSensor, knownJobs, states, units } from './state';
 import { CODE, STATES, valueOf, type State } from './units';
 
 const BINS = 30;
-const WIDTH = 150;
+const WIDTH = 120;
 const HEIGHT = 24;
 
 export function Swatch({ state }: { state: State | 'rule' }) {
@@ -57,7 +58,7 @@ export function StateBar({ where, view }: { where: string; view: Spec['view'] })
             <b class={counts[state] ? '' : 'none'}>{counts[state].toLocaleString()}</b>
           </button>
         ))}
-        {breaches.value && (
+        {breaches.value && !replayed.value && (
           <button type="button" onClick={() => setQuery({ select: breaches.value })}>
             <Swatch state="rule" />
             {t('state.rule')}

@@ -14,8 +14,9 @@ import { CARD_COLUMNS, UnitCard, unitWords } from './UnitCard';
 import { HitGrid, neighbour, type Direction } from './hit';
 import { Labels } from './Labels';
 import { layout, type Box, type Layout } from './layout';
-import { Contours } from './Contours';
+import { Lines, Tints, useContours } from './Contours';
 import { paint, palette } from './paint';
+import { originOf } from './origin';
 import { RunningNow } from './RunningNow';
 import {
   coarse,
@@ -31,7 +32,7 @@ import {
 } from './spec';
 import { Stage } from './stage';
 import { columns, fields, hint, units } from './state';
-import { jobAt, nodeAt, sameRows, type Bytes, type Units } from './units';
+import { jobAt, nodeAt, type Bytes, type Units } from './units';
 
 const MARGIN = 6; // so that contours at the edge are whole
 const LIST_HEIGHT_MIN = 190; // room below a small fleet is used for its jobs
@@ -86,7 +87,7 @@ const grain = (): number => 1 / Math.max(1, Math.round(window.devicePixelRatio))
 export function MapView({ spec }: { spec: Spec }) {
   const host = useRef<HTMLDivElement>(null);
   const stage = useRef<Stage | null>(null);
-  const before = useRef<{ units: Units; made: Layout } | null>(null);
+  const before = useRef<Drawn | null>(null);
   const [size, setSize] = useState({ width: 0, height: 0 });
   const [moving, setMoving] = useState(false);
   const [hover, setHover] = useState(-1);
@@ -114,15 +115,14 @@ export function MapView({ spec }: { spec: Spec }) {
   useEffect(() => {
     if (!drawn || !stage.current) return;
     const { made } = drawn;
-    const same = before.current && sameRows(before.current.units, drawn.units);
     const height = Math.max(made.height, 1) + 2 * MARGIN;
     stage.current.resize(size.width, height, window.devicePixelRatio);
     if (before.current?.made !== made) {
       const shift = (values: Float32Array): Float32Array => values.map((at) => at + MARGIN);
       const scene = { unit: made.unit, x: shift(made.x), y: shift(made.y) };
-      stage.current.show(scene, Boolean(same) && moved(before.current!.made, made));
+      stage.current.show(scene, before.current && flightOf(before.current, drawn));
     }
-    before.current = { units: drawn.units, made };
+    before.current = drawn;
   }, [drawn?.made, drawn?.units, size.width]);
 
   const lit = useLit(drawn, spec.where, selected);
@@ -137,6 +137,7 @@ export function MapView({ spec }: { spec: Spec }) {
     });
   }, [drawn?.units, painted, drawn?.made, spec.color, lit]);
 
+  const paths = useContours(drawn, selected, MARGIN);
   const above = drawn && (
     <>
       <Labels drawn={drawn} margin={MARGIN} />
@@ -151,8 +152,9 @@ export function MapView({ spec }: { spec: Spec }) {
         class={`map ${moving ? 'moving' : ''}`}
         style={{ height: drawn ? `${drawn.made.height + 2 * MARGIN}px` : '100%' }}
       >
-        {drawn && <Contours drawn={drawn} selected={selected} margin={MARGIN} />}
+        <Tints paths={paths} />
         <div class="map-canvas" />
+        <Lines paths={paths} />
         {above}
       </div>
       {drawn && <Below drawn={drawn} lit={lit} height={size.height} />}
@@ -194,7 +196,17 @@ function Card({ drawn, row, room }: CardProps) {
 }
 
 const moved = (a: Layout, b: Layout): boolean =>
-  a.unit !== b.unit || a.x.some((x, i) => x !== b.x[i]) || a.y.some((y, i) => y !== b.y[i]);
+  a.unit !== b.unit ||
+  a.x.length !== b.x.length ||
+  a.x.some((x, i) => x !== b.x[i]) ||
+  a.y.some((y, i) => y !== b.y[i]);
+
+/** From where each square flies; null where nothing moves, or the fleet is another. */
+function flightOf(before: Drawn, now: Drawn): Int32Array | null {
+  if (!moved(before.made, now.made)) return null;
+  const pictured = ({ units: { places }, rows }: Drawn) => ({ places, rows });
+  return originOf(pictured(before), pictured(now));
+}
 
 function litRows(drawn: Drawn, where: string, selected: string): Uint8Array | null {
   const readings = { bytes: drawn.bytes, fields: fields.peek() };

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import type { Field, JobRow, Moment, NodeRow } from '../api/liveMoment';
 import { placesOf } from '../api/liveMoment';
 import { shortened } from './Labels';
+import { originOf } from './origin';
 import { DIM, paint, PATTERN, categoriesOf, type Palette } from './paint';
 import { nearest } from './replay';
 import {
@@ -189,6 +190,24 @@ describe('groups', () => {
     { id: 'big-2', project: 'llm', rows: [0, 1, 2, 3] },
   ]);
   const all: GroupBy[] = ['block', 'job', 'project', 'model', 'state'];
+
+  test.each(all)('from blocks to %s and back each square comes from where its device was', (by) => {
+    const units = fleet(['a', 'b', 'c'], [{ id: 'j', project: 'p', rows: [0, 2, 3] }]);
+    const quotas = { of: () => null };
+    const { places } = units;
+    const blocks = coarse(units, groupUnits(units, 'block', quotas)).rows;
+    const other = coarse(units, groupUnits(units, by, quotas)).rows;
+    const fine = originOf({ places, rows: null }, { places, rows: other })!;
+    const there = originOf({ places, rows: blocks }, { places, rows: other })!;
+    const back = originOf({ places, rows: other }, { places, rows: blocks })!;
+
+    expect([...fine]).toEqual(other.map(([first]) => first));
+    expect([...there].map((at, row) => blocks[at]!.includes(other[row]![0]!))).not.toContain(false);
+    expect([...back].map((at, row) => other[at]!.includes(blocks[row]![0]!))).not.toContain(false);
+    expect(
+      originOf({ places: { ...places, version: 2 }, rows: null }, { places, rows: null }),
+    ).toBe(null);
+  });
 
   test.each(all)('by %s holds each device once, and so does the coarse picture', (by) => {
     const fine = groupUnits(units, by, quotas);

@@ -383,7 +383,9 @@ function bars(draw: Drawing, sizes: readonly number[]): Layout | null {
     if (thick < 1 || span(Math.ceil(longest / thick), s) > width) continue;
     if (span(thick, s) < LABEL * 1.7 && groups.length * (LABEL * 1.7 + BAR_GAP) > box.height)
       continue;
-    return drawBars(draw, s, thick, width);
+    // As long as the room is wide: a bar's length is what one compares, and a quota is a line in it.
+    const columns = Math.max(1, Math.floor((width - s.u) / s.p) + 1);
+    return drawBars(draw, s, Math.ceil(longest / columns), width);
   }
   return null;
 }
@@ -391,6 +393,7 @@ function bars(draw: Drawing, sizes: readonly number[]): Layout | null {
 function drawBars(draw: Drawing, s: Steps, rows: number, width: number): Layout {
   const { groups, x, y, frames } = draw;
   const height = Math.max(span(rows, s), snap(LABEL * 1.7, draw.box.grain));
+  const inset = snap((height - span(rows, s)) / 2, draw.box.grain);
   let top = 0;
   for (const group of groups) {
     const units = group.cells.flat();
@@ -406,7 +409,7 @@ function drawBars(draw: Drawing, s: Steps, rows: number, width: number): Layout 
     });
     units.forEach((unit, i) => {
       x[unit] = BAR_LABEL + Math.floor(i / rows) * s.p;
-      y[unit] = top + (i % rows) * s.p;
+      y[unit] = top + inset + (i % rows) * s.p;
     });
     top += height + BAR_GAP;
   }

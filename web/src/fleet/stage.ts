@@ -7,7 +7,19 @@ import { WebGlRenderer } from './webgl';
 
 const MOVE_MS = 600;
 const BLEND_MS = 200;
+const SPARE_MAX = 4; // so many times taller than needed, before a canvas is made smaller
 const still = window.matchMedia('(prefers-reduced-motion: reduce)');
+
+/** Each square now at the place of its origin; one that had none begins where it ends. */
+function gathered({ unit, x, y }: Scene, origin: Int32Array, to: Scene): Scene {
+  const from = { unit, x: to.x.slice(), y: to.y.slice() };
+  origin.forEach((at, row) => {
+    if (at < 0 || Number.isNaN(x[at]!)) return;
+    from.x[row] = x[at]!;
+    from.y[row] = y[at]!;
+  });
+  return from;
+}
 
 const cubic = (t: number): number => (t < 0.5 ? 4 * t * t * t : 1 - (-2 * t + 2) ** 3 / 2);
 
@@ -58,7 +70,10 @@ export class Stage {
 
   resize(width: number, height: number, ratio: number): void {
     const { size } = this;
-    if (width === size.width && height === size.height && ratio === size.ratio) return;
+    // A canvas of another size waits for all that was drawn. A taller one does as well: what is too
+    // much of it is cut off, and a grouping that needs less than another costs nothing.
+    const tall = height <= size.height && height * SPARE_MAX >= size.height;
+    if (width === size.width && tall && ratio === size.ratio) return;
     this.size = { width, height, ratio };
     this.canvas.style.width = `${width}px`;
     this.canvas.style.height = `${height}px`;
@@ -66,14 +81,17 @@ export class Stage {
     this.later();
   }
 
-  /** Rows must be the same as before for a flight; otherwise the new scene simply appears. */
-  show(scene: Scene, fly: boolean): void {
+  /**
+   * `origin` says which square before was each square now; without it the new scene simply appears.
+   * Two may come from one: a node that two jobs share is one square here and two there.
+   */
+  show(scene: Scene, origin: Int32Array | null): void {
     const nowMs = performance.now();
-    const can = fly && !still.matches && this.to?.x.length === scene.x.length;
-    this.from = can ? this.between(nowMs) : scene;
+    const fly = origin !== null && !still.matches && this.to !== null;
+    this.from = fly ? gathered(this.between(nowMs), origin, scene) : scene;
     this.to = scene;
-    this.moveFromMs = can ? nowMs : -Infinity;
-    if (can) this.moving(true);
+    this.moveFromMs = fly ? nowMs : -Infinity;
+    if (fly) this.moving(true);
     this.renderer.place(this.from, this.to);
     this.later();
   }

@@ -93,6 +93,26 @@ export const busy = computed(() => {
   return seen ? sum / seen / 100 : NaN;
 });
 
+/** Mean utilization of each job that holds devices which say it; shares. One pass for all jobs. */
+export const busyOf = computed<ReadonlyMap<string, number>>(() => {
+  const all = units.value;
+  const bytes = util.value;
+  const found = new Map<string, number>();
+  if (!bytes) return found;
+  const sum = new Float64Array(all.jobs.length);
+  const seen = new Int32Array(all.jobs.length);
+  for (let row = 0; row < all.count; row++) {
+    const at = all.job[row]!;
+    if (at < 0 || bytes[row] === MISSING) continue;
+    sum[at]! += bytes[row]!;
+    seen[at]!++;
+  }
+  all.jobs.forEach((job, at) => {
+    if (job && seen[at]) found.set(job.id, sum[at]! / seen[at] / 100);
+  });
+  return found;
+});
+
 export function meanOf(rows: readonly number[], values: Float32Array): number {
   let sum = 0;
   let seen = 0;

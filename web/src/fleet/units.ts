@@ -109,10 +109,6 @@ export function rowOf(places: Places, node: string, slot: number): number {
   return found && slot < found.gpus ? found.first + slot : -1;
 }
 
-/** True iff both have the same devices in the same rows. */
-export const sameRows = (a: Units, b: Units): boolean =>
-  a.places.version === b.places.version && a.node === b.node && a.slot === b.slot;
-
 // -- readings ---------------------------------------------------------------------------------------
 
 /** Columns of bytes by the field's name; of a coarse picture, means over each row's devices. */

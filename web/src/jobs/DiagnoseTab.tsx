@@ -30,7 +30,7 @@ const METRICS = [
 ] as const;
 const OTHER = 'gpu_sm_clock_mhz';
 const HEIGHT = 480;
-const GUTTER = 148;
+const GUTTER = window.innerWidth > 720 ? 148 : 100; // a node's name; its number of reports
 const SLOW = /step_?time|seconds_per_step|s_per_step|it_?time/i;
 const RATE = /per_s|throughput|tokens|samples/i;
 const FIRST = [0];

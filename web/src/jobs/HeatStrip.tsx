@@ -139,7 +139,11 @@ function Gutter({ heat, drawn, width, order }: PartProps & { width: number; orde
   return (
     <div class="heat-gutter mono" style={{ width: `${width}px` }} aria-hidden="true">
       {runs.map(({ node, top }) => (
-        <span key={`${node} ${top}`} style={{ top: `${top}px` }} title={node}>
+        <span
+          key={`${node} ${top}`}
+          style={{ top: `min(${top}px, 100% - ${RUN_MIN}px)` }}
+          title={node}
+        >
           {node}
         </span>
       ))}

@@ -9,6 +9,7 @@ import { endedLately, gpusOf, isLive, jobs, nowMs, setJobs, touched } from '../a
 import type { JobView } from '../api/types';
 import { meanOf, readings, rowsOfJob, units } from '../fleet/state';
 import { count, duration, percent } from '../format';
+import { barred, maySubmit } from '../may';
 import { t } from '../i18n';
 import { CopyButton, Dialog, Empty, Kpi, PhasePill } from '../ui/parts';
 import { phaseText, timeIn } from '../words';
@@ -117,6 +118,8 @@ function Head({ job }: { job: JobView }) {
     }
   };
   const alive = isLive(job) && job.phase !== 'stopping';
+  const bar = alive ? barred(job) : '';
+  const off = bar ? { disabled: true, title: bar, 'aria-describedby': 'barred' } : {};
   return (
     <>
       <div class="job-head">
@@ -126,15 +129,20 @@ function Head({ job }: { job: JobView }) {
           {job.project}, {job.owner}
         </span>
         <span class="grow" />
+        {bar && (
+          <span id="barred" class="barred">
+            {bar}
+          </span>
+        )}
         <CopyButton text={job.id} label={t('job.copyId')} />
-        <CopyButton text={`madang fork ${job.id}`} label={t('job.copyFork')} />
+        {maySubmit() && <CopyButton text={`madang fork ${job.id}`} label={t('job.copyFork')} />}
         {alive && job.phase !== 'waiting' && (
-          <button type="button" class="button" onClick={() => (asked.value = 'requeue')}>
+          <button type="button" class="button" {...off} onClick={() => (asked.value = 'requeue')}>
             {t('job.requeue')}
           </button>
         )}
         {alive && (
-          <button type="button" class="button" onClick={() => (asked.value = 'stop')}>
+          <button type="button" class="button" {...off} onClick={() => (asked.value = 'stop')}>
             {t('job.stop')}
           </button>
         )}
@@ -196,7 +204,7 @@ function Kpis({ job }: { job: JobView }) {
       <Kpi
         label={isSlots ? t('job.slots') : t('job.gpus')}
         value={count(gpusOf(job))}
-        note={model ? `${model}, ${members}` : members}
+        note={[model, job.members > 1 && members].filter(Boolean).join(', ')}
       />
       {job.running_ms > 0 && (
         <Kpi

@@ -7,12 +7,13 @@ import { endedLately, isLive, jobs, nowMs } from '../api/store';
 import type { JobView } from '../api/types';
 import { Swatch } from '../fleet/Legend';
 import { terms } from '../fleet/spec';
-import { duration, moment } from '../format';
+import { busyOf } from '../fleet/state';
+import { duration, moment, percent } from '../format';
 import { t } from '../i18n';
 import { query, setQuery } from '../router';
 import { Command, Empty, PhasePill, Segmented } from '../ui/parts';
 import { VirtualTable, type Column } from '../ui/VirtualTable';
-import { phaseText, sizeOf, timeIn } from '../words';
+import { endText, sizeOf, timeIn } from '../words';
 
 const SHOW = ['all', 'running', 'waiting', 'ended', 'failed'] as const;
 type Show = (typeof SHOW)[number];
@@ -131,17 +132,17 @@ function None() {
 
 function columns(now: number): Column<JobView>[] {
   return [
-    { key: 'job', title: t('col.job'), width: '17%', cell: (job) => <code>{job.id}</code> },
+    { key: 'job', title: t('col.job'), width: '15%', cell: (job) => <code>{job.id}</code> },
     {
       key: 'phase',
       title: t('col.phase'),
-      width: '15%',
-      cell: (job) => <PhasePill phase={job.phase} text={phaseText(job, now)} />,
+      width: '11%',
+      cell: (job) => <PhasePill phase={job.phase} text={endText(job)} />,
     },
-    { key: 'size', title: t('col.size'), width: '10%', cell: (job) => sizeOf(job) },
+    { key: 'size', title: t('col.size'), width: '9%', cell: (job) => sizeOf(job) },
     { key: 'now', title: t('jobs.now'), cell: (job) => <Standing job={job} now={now} /> },
-    { key: 'project', title: t('col.project'), width: '11%', cell: (job) => job.project },
-    { key: 'owner', title: t('col.owner'), width: '8%', cell: (job) => job.owner },
+    { key: 'project', title: t('col.project'), width: '9%', cell: (job) => job.project },
+    { key: 'owner', title: t('col.owner'), width: '7%', cell: (job) => job.owner },
     {
       key: 'time',
       title: t('col.time'),
@@ -159,7 +160,7 @@ function columns(now: number): Column<JobView>[] {
   ];
 }
 
-/** Why it waits and until when, how it ended, or what is wrong with it; nothing when all is well. */
+/** Why it waits and until when, what is wrong with it, how busy it is, or how it ended. */
 function Standing({ job, now }: { job: JobView; now: number }) {
   if (job.phase === 'waiting') {
     const at = job.waits?.earliest_ms ?? 0;
@@ -185,9 +186,23 @@ function Standing({ job, now }: { job: JobView; now: number }) {
       </span>
     );
   }
+  if (isLive(job)) return <Going job={job} now={now} />;
   return (
     <span class="standing" lang="en" title={job.reason}>
       {job.phase === 'succeeded' ? '' : job.reason}
+    </span>
+  );
+}
+
+/** How busy its GPUs are now, and when its time limit ends. */
+function Going({ job, now }: { job: JobView; now: number }) {
+  const busy = busyOf.value.get(job.id);
+  const endMs = job.time_ms && job.running_ms ? job.running_ms + job.time_ms : 0;
+  return (
+    <span class="standing">
+      {busy !== undefined && <b>{t('jobs.busy', { util: percent(busy) })}</b>}
+      {busy !== undefined && endMs > 0 && ', '}
+      {endMs > 0 && t('jobs.until', { time: moment(endMs, now) })}
     </span>
   );
 }

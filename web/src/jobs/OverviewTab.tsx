@@ -81,11 +81,13 @@ function Breaks({ job, now }: { job: JobView; now: number }) {
   const broken = job.broken ?? [];
   if (!broken.length) return null;
   return (
-    <div class="why">
+    <div class="why rule">
       <h2>{t('job.breaks', { n: broken.length })}</h2>
       {broken.map((one) => (
-        <p key={one.rule} class="warn">
-          <Swatch state="rule" /> <b>{one.rule}</b> <span lang="en">{one.text}</span>{' '}
+        <p key={one.rule} class="broken">
+          <Swatch state="rule" />
+          <b>{one.rule}</b>
+          <span lang="en">{one.text}</span>
           <span class="quiet">{ago(now - one.since_ms)}</span>
         </p>
       ))}
@@ -185,12 +187,12 @@ function Details({ job }: { job: JobView }) {
   const lines: [string, ComponentChildren][] = [
     [t('job.command'), <code class="wrap">{job.command.map(quoted).join(' ')}</code>],
     [t('job.submitted'), clock(job.submitted_ms, now)],
-    [t('job.provisioning'), job.provisioning],
+    [t('job.provisioning'), job.provisioning.replaceAll('_', ' ')],
     [t('job.category'), `${job.category}, ${job.purpose}`],
     [t('job.priority'), job.priority],
     [t('job.profile'), job.profile || t('job.any')],
   ];
-  if (job.time_ms) lines.push([t('col.time'), duration(job.time_ms)]);
+  if (job.time_ms) lines.push([t('job.timeLimit'), duration(job.time_ms)]);
   if (job.image) lines.push([t('job.image'), <code class="wrap">{job.image}</code>]);
   if (job.code) lines.push([t('job.code'), <code>{job.code.slice(0, 12)}</code>]);
   if (job.memo) lines.push([t('job.memo'), job.memo]);

@@ -32,7 +32,7 @@ export function ReportLine(props: { points: Points; span: Span; title: string })
         <path d={drawn.path} vector-effect="non-scaling-stroke" />
       </svg>
       <span class="report-high">{figure(drawn.high)}</span>
-      <span class="report-low">{figure(drawn.low)}</span>
+      {drawn.low < drawn.high && <span class="report-low">{figure(drawn.low)}</span>}
       {share >= 0 && share <= 1 && <i class="heat-now" style={{ left: `${share * 100}%` }} />}
     </div>
   );
@@ -52,10 +52,11 @@ function pathOf(
   const thin = thinned(inside, BUCKETS);
   let [low, high] = [Infinity, -Infinity];
   for (const y of thin.y) [low, high] = [Math.min(low, y), Math.max(high, y)];
-  const room = high - low || 1;
+  const room = high - low;
   const path = thin.x.map((x, i) => {
     const px = ((x - fromMs) / (toMs - fromMs)) * 1000;
-    const py = HEIGHT - 4 - ((thin.y[i]! - low) / room) * (HEIGHT - 8);
+    const share = room ? (thin.y[i]! - low) / room : 0.5; // what never moves lies in the middle
+    const py = HEIGHT - 4 - share * (HEIGHT - 8);
     return `${i ? 'L' : 'M'}${px.toFixed(1)} ${py.toFixed(1)}`;
   });
   return { path: path.join(''), low, high };

@@ -25,6 +25,7 @@ import {
 
 const SLOTS = 96;
 const LANES_MAX = 6;
+const MARK_PX = 24; // of a start, with the room round it
 const STEP_MS = 60_000; // the calendar moves once a minute, not each second
 
 interface Props {
@@ -114,19 +115,22 @@ interface StartsProps {
 
 /** Marks of starts; those that would lie on each other share one, with their number. */
 function Starts({ starts, share, nowMs }: StartsProps) {
-  const groups = new Map<number, Start[]>();
-  for (const start of starts) {
-    const at = Math.round(share(start.atMs) / 2.2);
-    groups.set(at, [...(groups.get(at) ?? []), start]);
+  const lane = window.innerWidth - (window.innerWidth > 720 ? 300 : 32); // about as wide as it is
+  const apart = (MARK_PX / Math.max(200, lane)) * 100;
+  const groups: Start[][] = [];
+  for (const start of [...starts].sort((a, b) => a.atMs - b.atMs)) {
+    const last = groups.at(-1);
+    if (last && share(start.atMs) - share(last[0]!.atMs) < apart) last.push(start);
+    else groups.push([start]);
   }
   return (
     <>
-      {[...groups.entries()].map(([at, group]) => {
+      {groups.map((group) => {
         const { job, atMs } = group[0]!;
         const names = group.map((one) => `${one.job.id}, ${sizeOf(one.job)}`).join('\n');
         return (
           <a
-            key={at}
+            key={job.id}
             class="start-mark"
             style={{ left: `${share(atMs)}%` }}
             href={`/jobs/${encodeURIComponent(job.id)}`}
@@ -166,7 +170,7 @@ function Freed(props: { freed: readonly number[]; fromMs: number; toMs: number }
 function Kept(props: { bar: Bar; share: (atMs: number) => number; nowMs: number }) {
   const { bar, share, nowMs } = props;
   const left = share(bar.fromMs);
-  const words = [bar.project, devices(bar.gpus)].filter(Boolean).join(', ');
+  const words = [devices(bar.gpus), bar.project].filter(Boolean).join(', ');
   const held = bar.held > 0 ? t('calendar.held', { n: count(bar.held) }) : '';
   const until = t('calendar.window', {
     kind: t(`calendar.is_${bar.kind}`),

@@ -65,7 +65,7 @@ function columns(now: number, place: ReadonlyMap<string, number>): Column<JobVie
     {
       key: 'job',
       title: t('col.job'),
-      width: '24%',
+      width: '19%',
       cell: (job) => (
         <span class="queue-job">
           <b>{place.get(job.id)}</b>
@@ -78,7 +78,7 @@ function columns(now: number, place: ReadonlyMap<string, number>): Column<JobVie
         </span>
       ),
     },
-    { key: 'size', title: t('col.size'), width: '12%', cell: (job) => sizeOf(job) },
+    { key: 'size', title: t('col.size'), width: '11%', cell: (job) => sizeOf(job) },
     {
       key: 'why',
       title: t('queue.why'),
@@ -91,7 +91,7 @@ function columns(now: number, place: ReadonlyMap<string, number>): Column<JobVie
     {
       key: 'earliest',
       title: t('queue.earliest'),
-      width: '24%',
+      width: '23%',
       cell: (job) => (
         <span class="stack">
           {startText(job.waits?.earliest_ms ?? 0, now)}

@@ -52,7 +52,9 @@ export function Kpi(props: {
       <div class="kpi-label">{props.label}</div>
       <div class="kpi-line">
         <span class={`kpi-value ${props.tone ?? ''}`}>{props.value}</span>
-        {props.note !== undefined && <span class="kpi-note">{props.note}</span>}
+        {props.note !== undefined && props.note !== '' && (
+          <span class="kpi-note">{props.note}</span>
+        )}
       </div>
     </div>
   );
@@ -135,7 +137,17 @@ export function Dialog(props: {
       onClick={(event) => event.target === ref.current && ref.current?.close()}
     >
       <div class="dialog-body">
-        <h2>{props.title}</h2>
+        <div class="dialog-head">
+          <h2>{props.title}</h2>
+          <button
+            type="button"
+            class="icon-button"
+            aria-label={t('help.close')}
+            onClick={() => ref.current?.close()}
+          >
+            <Icon name="close" />
+          </button>
+        </div>
         {props.children}
       </div>
     </dialog>

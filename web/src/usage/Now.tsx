@@ -39,9 +39,14 @@ export function Now({ all }: { all: readonly ProjectView[] }) {
     <>
       <div class="page-head">
         <h1>{t('usage.title')}</h1>
-        <p>{t('usage.sentence', { used: count(used), units: devices(total), n: holders })}</p>
+        <p>
+          {used
+            ? t('usage.sentence', { used: count(used), units: devices(total), n: holders })
+            : t('usage.nobodyHolds', { units: devices(total) })}
+        </p>
       </div>
       <p class="usage-sentence">{borrowers(projects)}</p>
+      <Legend owners={owners} />
       <ul class={`usage ${nested ? 'nested' : ''}`}>
         {owners.map((owner) => (
           <Line key={`${owner.isWorkspace} ${owner.id}`} owner={owner} longest={longest} />
@@ -56,6 +61,31 @@ export function Now({ all }: { all: readonly ProjectView[] }) {
         </div>
       )}
     </>
+  );
+}
+
+/** What a bar is made of, as far as any is. */
+function Legend({ owners }: { owners: readonly Owner[] }) {
+  const parts: [string, string, boolean][] = [
+    ['used', t('usage.partHeld'), true],
+    ['over', t('usage.partBorrowed'), owners.some((one) => one.borrowed > 0)],
+    ['asked', t('usage.partAsked'), owners.some((one) => one.asked > 0)],
+    ['promised', t('usage.partPromised'), owners.some((one) => one.guaranteed > 0)],
+    ['quota', t('usage.partQuota'), owners.some((one) => (one.limit ?? 0) > 0)],
+  ];
+  return (
+    <ul class="usage-legend" aria-hidden="true">
+      {parts
+        .filter(([, , there]) => there)
+        .map(([part, text]) => (
+          <li key={part}>
+            <span class="usage-bar">
+              <i class={`usage-${part}`} />
+            </span>
+            {text}
+          </li>
+        ))}
+    </ul>
   );
 }
 

@@ -74,6 +74,7 @@ export function Window({ since, by }: { since: Since; by: By }) {
           columns={columns(by, by === 'project' ? idle : null, lines)}
           rowHeight={36}
           keyOf={(line) => nameOf(line, by)}
+          foot={!lines.length && <p class="usage-none">{t('usage.nothing')}</p>}
         />
       </div>
       <a
@@ -101,7 +102,7 @@ function Totals({ report, idle }: { report: UsageReport; idle: Found['idle'] }) 
         value={hours(total.held_gpu_h)}
         note={
           total.held_pct === null
-            ? t('usage.gpuHours')
+            ? ''
             : t('usage.ofCapacity', { share: `${figure(total.held_pct)}%` })
         }
       />
@@ -111,7 +112,13 @@ function Totals({ report, idle }: { report: UsageReport; idle: Found['idle'] }) 
         note={total.util_pct === null ? t('usage.notMeasured') : t('usage.ofMeasured')}
       />
       <Kpi label={t('usage.idle')} value={hours(idleHours)} note={t('usage.idleNote')} />
-      <Kpi label={t('usage.waited')} value={hours(total.waited_gpu_h)} note={t('usage.gpuHours')} />
+      <Kpi
+        label={t('usage.waited')}
+        value={hours(total.waited_gpu_h)}
+        note={
+          total.waits.count ? t('usage.waitedNote', { time: duration(total.waits.p90_ms) }) : ''
+        }
+      />
       <Kpi
         label={t('usage.wasted')}
         value={hours(total.wasted_gpu_h)}
