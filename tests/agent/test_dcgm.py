@@ -157,7 +157,7 @@ def test_an_xid_is_a_signal_when_it_changes_and_never_a_sticky_value():
 
 def counted(code: int, count: int, last: int | None = None, window: str = "300000") -> str:
     """A page of an exporter that counts Xids over a window, and says the last one, too."""
-    fields = {} if last is None else {"DCGM_FI_DEV_XID_ERRORS": last}
+    fields: dict[str, float] = {} if last is None else {"DCGM_FI_DEV_XID_ERRORS": last}
     more = f',xid="{code}",window_size_in_ms="{window}"'
     return page(fields) + page({"DCGM_EXP_XID_ERRORS_COUNT": count}, more=more)
 

@@ -212,7 +212,7 @@ def test_a_client_ahead_of_the_last_look_waits_for_the_next_one(served):
         looked(hub._ring.take(seen(1)))
         hub._ring.take(seen(2))  # kept for replay; the clock has not looked since
         watcher = Watcher((0, 3))
-        told = []
+        told: list[object] = []
         _, watcher.tick = await hub.next(watcher)
         told.append(watcher.tick)
         waiting = asyncio.ensure_future(hub.next(watcher))

@@ -223,6 +223,7 @@ def test_a_time_of_another_rule_run_or_direction_does_not_go_on(tmp_path):
         history.live([0.0], rules=[HOUR])
     times.write(tmp_path / "rules.json", history.judge.times)
     kept = times.read(tmp_path / "rules.json")
+    assert kept is not None
     assert len(kept.going) == 1
     other = replace(HOUR, threshold="6")
 
