@@ -64,8 +64,11 @@ folders=$(grep -rl --include='*.go' '+k8s:openapi-gen=' cmd pkg plugin staging/s
   -O zz_generated.openapi -h vendor/k8s.io/code-generator/hack/boilerplate.go.txt \
   -r "$WORK/violations" >"$WORK/openapi.log" 2>&1 || { tail -n 20 "$WORK/openapi.log"; exit 1; }
 
-stamp=k8s.io/kubernetes/vendor/k8s.io/component-base/version
-stamps="-X $stamp.gitVersion=v$VERSION -X $stamp.gitMajor=1 -X $stamp.gitMinor=20"
+stamps=''
+for stamp in component-base/version client-go/pkg/version; do
+  stamp=k8s.io/kubernetes/vendor/k8s.io/$stamp
+  stamps="$stamps -X $stamp.gitVersion=v$VERSION -X $stamp.gitMajor=1 -X $stamp.gitMinor=20"
+done
 mkdir -p "$WORK/bin"
 for program in $PROGRAMS; do
   echo "kubernetes: building $program"
