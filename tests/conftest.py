@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import hypothesis
@@ -26,10 +27,17 @@ def _has_traces() -> bool:
     return Path(os.environ.get("MADANG_DATA") or "/nonexistent").is_dir()
 
 
+def _has_kubernetes() -> bool:
+    script = Path(__file__).parents[1] / "tools" / "kubernetes.sh"
+    found = subprocess.run(["sh", script, "--lacks"], capture_output=True, check=False)
+    return found.returncode == 0
+
+
 # marker → (is it there?, what to say if not)
 NEEDS = {
     "torch": (_has_module("torch", "sklearn"), "PyTorch is absent: pip install 'madang[torch]'"),
     "postgres": (_has_postgres(), "PostgreSQL is absent: apt-get install postgresql"),
+    "kubernetes": (_has_kubernetes(), "no Kubernetes: sh tools/kubernetes.sh builds one"),
     "browser": (shutil.which("chromium") is not None, "no browser: apt-get install chromium"),
     "data": (_has_traces(), "MADANG_DATA names no folder: set it to where the public traces are"),
 }

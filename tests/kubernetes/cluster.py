@@ -199,13 +199,31 @@ class Cluster:
         token = secrets.token_hex(16)
         self._tokens.append(f'{token},{name},{name}-uid,"{groups}"')
         self._write_tokens()
-        self.programs["kube-apiserver"].kill()
-        self.programs["kube-apiserver"].start()
-        self.wait_ready()
+        self.restart_api_server()
         return token
 
     def _write_tokens(self) -> None:
         (self.folder / "tokens.csv").write_text("\n".join(self._tokens) + "\n")
+
+    def restart_api_server(self) -> None:
+        """Kill it and start it anew; returns when it is ready."""
+        self.programs["kube-apiserver"].kill()
+        self.programs["kube-apiserver"].start()
+        self.wait_ready()
+
+    def forget_history(self) -> None:
+        """Compact etcd to what is true now, and start the API server anew: its cache is empty."""
+        url = f"{self._etcd_url}/v3/kv"
+        everything = base64.b64encode(b"\0").decode()
+        asked = {"key": everything, "range_end": everything, "limit": "1"}
+        now = int(self._post(f"{url}/range", asked)["header"]["revision"])
+        self._post(f"{url}/compaction", {"revision": str(now)})
+        self.restart_api_server()
+
+    @staticmethod
+    def _post(url: str, body: Any) -> Any:
+        with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=10) as answer:
+            return json.load(answer)
 
     def wait_ready(self) -> None:
         """Until the API server answers that it is ready.

@@ -1,0 +1,42 @@
+"""One real control plane for all tests that only add objects of their own to it."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from madang.engines.kubernetes.config import Access, from_kubeconfig
+from tests.kubernetes.cluster import Cluster
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """An API server with its controllers, shared: use a namespace of your own."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), controllers=True)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def own(tmp_path):
+    """An API server of this test alone, to be killed and stopped."""
+    cluster = Cluster(tmp_path)
+    yield cluster
+    cluster.close()
+
+
+def access_to(cluster: Cluster) -> Access:
+    return from_kubeconfig(cluster.kubeconfig())
+
+
+def play(work: Coroutine[Any, Any, Any], most_s: float = 60.0) -> Any:
+    """Run it to its end; only something broken takes `most_s`."""
+    return asyncio.run(asyncio.wait_for(work, most_s))
+
+
+@pytest.fixture
+def namespace(shared, request):
+    name = "t-" + "".join(c if c.isalnum() else "-" for c in request.node.name.lower())[:50]
+    shared.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name.strip("-")}})
+    return name.strip("-")
