@@ -11,7 +11,8 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SLOW   := slow or crash or torch or postgres or browser
+REAL   := torch or postgres or browser or metrics
+SLOW   := slow or crash or $(REAL)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -75,8 +76,10 @@ $(STAMPS)/torch: $(STAMPS)/dev
 test: install $(STAMPS)/dev ## the fast tests
 	@$(BIN)/python -m pytest -n $(JOBS) -m 'not ($(SLOW))' $(PYTEST)
 
-test-slow: install $(STAMPS)/dev ## crashes, many seeds, PostgreSQL, PyTorch, the browser
-	@status=0; for suite in '-n $(JOBS) -m crash' '-m "($(SLOW)) and not crash"'; do \
+# What only computes, side by side; what starts servers and browsers, one after the other.
+test-slow: install $(STAMPS)/dev ## crashes, many seeds, PostgreSQL, PyTorch, the browser, Prometheus
+	@status=0; for suite in '-n $(JOBS) -m crash' '-m "($(REAL)) and not crash"' \
+	  '-n $(JOBS) --dist worksteal -m "slow and not (crash or $(REAL))"'; do \
 	  eval "$(BIN)/python -m pytest $$suite -o faulthandler_timeout=1800 $(PYTEST)" || status=1; \
 	done; exit $$status
 

@@ -39,6 +39,10 @@ NEEDS = {
     "postgres": (_has_postgres(), "PostgreSQL is absent: apt-get install postgresql"),
     "kubernetes": (_has_kubernetes(), "no Kubernetes: sh tools/kubernetes.sh builds one"),
     "browser": (shutil.which("chromium") is not None, "no browser: apt-get install chromium"),
+    "metrics": (
+        all(shutil.which(one) for one in ("victoria-metrics", "vmalert", "prometheus", "promtool")),
+        "no monitoring systems: apt-get install victoria-metrics prometheus",
+    ),
     "data": (_has_traces(), "MADANG_DATA names no folder: set it to where the public traces are"),
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from madang.core.events import Fact, MemberEnded, MemberStarted, NodeSeen
 from madang.core.model import Allocation, Exit, Node
 from madang.daemon.clock import WallClock
-from madang.engines.base import Action, EngineError, Sample, Start, Stop
+from madang.engines.base import Action, EngineError, Readings, Sample, Start, Stop
 
 NODES = (
     Node("n1", gpus=4, cpu_milli=16_000, memory_mib=65_536, model="H100", gpu_memory_mib=81_559),
@@ -124,3 +124,6 @@ class Puppet:
 
     def sample(self) -> Sample:
         return Sample((), ())
+
+    def readings(self) -> list[Readings]:
+        return []

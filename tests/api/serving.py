@@ -5,8 +5,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from madang.api import ApiSettings, create_app, make_server
 from madang.api.identity import digest_of
@@ -18,6 +20,8 @@ from madang.daemon.loop import TurnLoop
 from madang.daemon.yard import DaemonYard
 from madang.engines.code_store import CodeStore
 from madang.ledger import open_ledger
+from madang.telemetry.store import Store
+from madang.wire.access import Role
 from tests.api.puppet import NODES, Puppet
 
 TOKEN = "a-token-of-the-tests"
@@ -28,10 +32,11 @@ READY_S = 20
 class Served:
     """What a test needs of it."""
 
-    def __init__(self, port: int, loop: TurnLoop, engine: Puppet, yard: DaemonYard) -> None:
+    def __init__(self, port: int, app: FastAPI, engine: Puppet, yard: DaemonYard) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
-        self.loop = loop
+        self.app = app
+        self.loop = yard.loop
         self.engine = engine
         self.yard = yard
         self.client = httpx.Client(
@@ -67,10 +72,11 @@ def serving(
     send_buffer_bytes: int = 0,
     web: Path | None = None,
     nodes: Sequence[Node] = NODES,
+    **settings: Any,
 ) -> Iterator[Served]:
     """Serve in a thread of this process until the block ends."""
     ledger = open_ledger(f"sqlite:///{place}/madang.db")
-    ledger.add_token(OWNER, digest_of(TOKEN), 1)
+    ledger.add_token(OWNER, digest_of(TOKEN), 1, Role.OWNER)
     code = CodeStore(place / "code")
     (place / "logs").mkdir()
     engine = Puppet(place / "logs", nodes)
@@ -82,13 +88,15 @@ def serving(
             door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         door.bind(("127.0.0.1", 0))
         port = door.getsockname()[1]
-        yard = DaemonYard(loop, code, f"http://127.0.0.1:{port}")
-        asked = ApiSettings(port=port, limits=limits or Limits(), web=web)
-        server = make_server(create_app(yard, asked), asked)
+        store = Store(place / "telemetry")
+        yard = DaemonYard(loop, code, f"http://127.0.0.1:{port}", store)
+        asked = ApiSettings(port=port, limits=limits or Limits(), web=web, **settings)
+        app = create_app(yard, asked)
+        server = make_server(app, asked)
         loop.open([ProjectSet(Project("default")), ProjectSet(Project("small", quota_milli=2000))])
         thread = threading.Thread(target=server.run, name="http", kwargs={"sockets": [door]})
         thread.start()
-        served = Served(port, loop, engine, yard)
+        served = Served(port, app, engine, yard)
         try:
             _wait_ready(served)
             yield served
@@ -104,15 +112,11 @@ def serving(
 
 def _wait_ready(served: Served) -> None:
     """Until the server answers and both nodes are there."""
-    import asyncio
-
-    async def nodes() -> None:
-        seq = -1
-        async with asyncio.timeout(READY_S):
-            while len(served.yard.snapshot().nodes) < 2:
-                seq = await served.yard.wait_for_events(seq)
-
-    asyncio.run(nodes())
+    # Not by an event loop: a browser's may run in this very thread.
+    until_s = time.monotonic() + READY_S
+    while len(served.yard.snapshot().nodes) < 2:
+        assert time.monotonic() < until_s, "the nodes did not come"
+        time.sleep(0.01)
     transport = httpx.HTTPTransport(retries=20)
     with httpx.Client(transport=transport) as client:
         assert client.get(f"{served.url}/v1/health").status_code == 200

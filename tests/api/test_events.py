@@ -27,6 +27,7 @@ from madang.core.model import (
     Shape,
 )
 from madang.core.policy import DEFAULT
+from madang.core.rules import Rule
 from madang.core.settings import DisruptionBudget, Hole, Quota, Reservation, Workspace, Zone
 from tests.api.serving import TOKEN, serving
 
@@ -282,6 +283,18 @@ SENTENCES: list[tuple[ev.Event, str]] = [
     (ev.HoleMade("room-1", SEATS[:2]), "room-1 is 4 GPUs on n0, n1 once free"),
     (ev.HoleDropped("room-1", "expired"), "room-1 is given up: its time is over"),
     (ev.HoleDropped("room-1", "taken", "digits-42"), "room-1 is given to digits-42"),
+    (
+        ev.RuleSet(Rule("low", "gpu_util_percent", "p25", 0, is_above=False, threshold="20")),
+        "rule low was set",
+    ),
+    (
+        ev.RuleBroken("low", "digits-42.1", 5, "3", "info", "p25 of x since the start is 3"),
+        "digits-42 breaks the rule low: p25 of x since the start is 3",
+    ),
+    (
+        ev.RuleKept("low", "digits-42.1", 6, "40"),
+        "digits-42 keeps the rule low again: what it measures is 40",
+    ),
     (
         ev.JobRejected("digits-42", "vision", "too_large", ()),
         "digits-42 can never run here (too large)",

@@ -45,7 +45,10 @@ def gone(pid: int) -> bool:
     """Whether the process has ended, in a while."""
     until = time.monotonic() + 10
     while time.monotonic() < until:
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
             return True
         time.sleep(0.02)
     return False

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.browser import invented_views as views
 from tests.browser.invented import Job, Yard
+from tests.browser.line import Line
 
 PAGE = Path(__file__).resolve().parents[2] / "src" / "madang" / "_web"
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css"}
@@ -31,6 +33,8 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     yard: Yard
+    line: Line
+    folder: Path = PAGE
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -46,6 +50,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.problem(401, "log in first", "unauthorized")
         if parts == ["v1", "events"]:
             return self.stream(int(self.headers.get("Last-Event-ID") or query.get("after") or "-1"))
+        if parts == ["v1", "live"]:
+            return self.watch(query)
+        if parts == ["v1", "live", "moment"]:
+            return self.bytes(self.line.moment(int(query["at"])), "application/octet-stream", {})
         with self.yard.news:
             answer = self.answer(parts[1:], query)
         if answer is None:
@@ -63,13 +71,31 @@ class Handler(BaseHTTPRequestHandler):
                 return {"nodes": yard.nodes}
             case ["top"]:
                 return yard.top()
-            case ["projects"]:
-                return {"projects": yard.projects()}
             case ["jobs"]:
                 return yard.page_of_jobs(query)
             case ["jobs", job_id, *rest]:
                 job = yard.jobs.get(job_id)
                 return None if job is None else self.of_job(job, rest, query)
+        return self.of_time(parts, query)
+
+    def of_time(self, parts: list[str], query: dict[str, str]) -> Any:
+        """What was and will be: readings, usage, the calendar, and who may have what."""
+        yard = self.yard
+        match parts:
+            case ["series"]:
+                return views.series(yard, query)
+            case ["live", "history"]:
+                return self.line.history(int(query.get("from", 0)))
+            case ["quantiles"]:
+                return views.quantiles(yard, query)
+            case ["metrics", "names"]:
+                return {"metrics": views.names()}
+            case ["reports", "usage"]:
+                return views.usage(yard, query)
+            case ["reports", "idle"]:
+                return {"projects": views.idle(yard, query)}
+            case [("projects" | "quotas" | "workspaces" | "reservations" | "holes") as name]:
+                return {name: getattr(views, name)(yard)}
         return None
 
     def of_job(self, job: Job, rest: list[str], query: dict[str, str]) -> Any:
@@ -120,6 +146,11 @@ class Handler(BaseHTTPRequestHandler):
             body = dict(job)
         self.json(body, HTTPStatus.ACCEPTED)
 
+    def watch(self, query: dict[str, str]) -> None:
+        """The live line, for as long as it is open."""
+        self.close_connection = True
+        self.line.serve(self.headers["Sec-WebSocket-Key"], self.connection, query)
+
     def stream(self, after: int) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
@@ -151,9 +182,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def page(self, parts: list[str]) -> None:
-        path = PAGE.joinpath(*parts)
+        path = self.folder.joinpath(*parts)
         if not parts or parts[0] != "assets" or not path.is_file():
-            path = PAGE / "index.html"
+            path = self.folder / "index.html"
         more = {"Content-Security-Policy": CSP}
         if path.name != "index.html":
             more["Cache-Control"] = "public, max-age=31536000, immutable"
@@ -191,10 +222,14 @@ class Double:
 
     yard: Yard
     port: int = 0
+    folder: Path = PAGE
     server: Server = field(init=False)
+    line: Line = field(init=False)
 
     def __enter__(self) -> "Double":
-        handler = type("BoundHandler", (Handler,), {"yard": self.yard})
+        self.line = Line(self.yard)
+        bound = {"yard": self.yard, "folder": self.folder, "line": self.line}
+        handler = type("BoundHandler", (Handler,), bound)
         self.server = Server(("127.0.0.1", self.port), handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         return self
@@ -204,7 +239,7 @@ class Double:
         self.server.server_close()
 
     def stop_streams(self) -> None:
-        """Cut every event stream, as a daemon that is killed does."""
+        """Cut every stream and line, as a daemon that is killed does."""
         with self.yard.news:
             self.yard.cut += 1
             self.yard.news.notify_all()

@@ -7,6 +7,7 @@ import hashlib
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -38,12 +39,13 @@ PROJECT_OF = {
     "rt2": "robotics",
     "nmt": "translation",
 }
+POWER_W = {"A100": 400}
 OWNERS = ("jiwoo", "minseo", "haneul", "doyun", "sora", "yuna")
 Job = dict[str, Any]
 Node = dict[str, Any]
 
 
-def now_ms() -> int:
+def real_now_ms() -> int:
     return int(time.time() * 1000)
 
 
@@ -65,12 +67,15 @@ class Yard:
     asked: list[str] = field(default_factory=list)
     n: int = 200
     cut: int = 0
-    made_ms: int = field(default_factory=now_ms)
+    quotas: dict[str, int] = field(default_factory=dict)
+    clock: Callable[[], int] = real_now_ms
+    made_ms: int = 0
     news: threading.Condition = field(default_factory=threading.Condition)
     random: Random = field(default_factory=Random)
 
     def __post_init__(self) -> None:
         self.random.seed(self.seed)
+        self.made_ms = self.clock()
         self._make_nodes()
         if not self.calm:
             self._make_jobs()
@@ -111,6 +116,9 @@ class Yard:
             )
 
     def _make_jobs(self) -> None:
+        ended = 40 if self.gpus > 200 else 12
+        for i in reversed(range(ended)):
+            self._ended(("succeeded", "succeeded", "failed", "stopped")[i % 4], 2 + i * 9)
         sizes = [1024, 512, 256, 128, 64, 64, 32, 32, 16, 16, 8, 8, 4, 2, 1, 1]
         largest = self.gpus * 0.22
         sizes = [size for size in sizes if size <= largest] or [1]
@@ -121,12 +129,12 @@ class Yard:
             job = self.submit(size)
             if not self.start(job, self.random.randrange(3 * 60_000, 20 * 3_600_000)):
                 del self.jobs[job["id"]]
-        for size in (128, 64, 32, 8, 8, 64, 16, 4) if self.gpus > 200 else (8, 4):
+        waiting = (128, 64, 64, 32, 16, 48, 8, 96) if self.gpus > 200 else (8, 4)
+        for at, size in enumerate(waiting):
             job = self.submit(min(size, max(2, self.gpus // 2)))
-            job["submitted_ms"] = self.made_ms - self.random.randrange(60_000, 8_000_000)
+            age_ms = 7_900_000 - at * 940_000 - self.random.randrange(400_000)
+            job["submitted_ms"] = self.made_ms - age_ms
         self._reasons()
-        for i in range(40 if self.gpus > 200 else 12):
-            self._ended(("succeeded", "succeeded", "failed", "stopped")[i % 4], 2 + i * 9)
 
     def _ended(self, phase: str, minutes_ago: int) -> None:
         job = self.submit(self.random.choice((1, 2, 8, 16)), live=False)
@@ -181,7 +189,7 @@ class Yard:
             "failures": 0,
             "attempt": 0,
             "allocation": None,
-            "submitted_ms": now_ms(),
+            "submitted_ms": self.clock(),
             "running_ms": 0,
             "ended_ms": 0,
             "exit_code": None,
@@ -213,7 +221,12 @@ class Yard:
                     found.append((node_id, free[first : first + each]))
         if len(found) < job["members"]:
             return False
-        job |= {"phase": "running", "running_ms": now_ms() - ago_ms, "attempt": 1, "waits": None}
+        job |= {
+            "phase": "running",
+            "running_ms": self.clock() - ago_ms,
+            "attempt": 1,
+            "waits": None,
+        }
         if ago_ms:
             job["submitted_ms"] = job["running_ms"] - 40_000
         job["allocation"] = f"{job['id']}.1"
@@ -240,7 +253,7 @@ class Yard:
                 size = f"{job['gpus']} GPUs"
             text = f"needs {size}; {free} of {self.gpus} GPUs are free"
             text += f"; {ahead} ahead of it" if ahead else ""
-            earliest = now_ms() + (ahead + 1) * 1_260_000 if ahead < 5 else 0
+            earliest = self.clock() + (ahead + 1) * 1_260_000 if ahead < 5 else 0
             job["waits"] = {"code": "capacity", "text": text, "earliest_ms": earliest, "basis": ""}
             job["waits"]["basis"] = "the time limits of 3 running jobs" if earliest else ""
 
@@ -251,7 +264,7 @@ class Yard:
     # -- time --------------------------------------------------------------------------------------
 
     def end(self, job: Job, phase: str, code: int) -> None:
-        job |= {"phase": phase, "ended_ms": now_ms(), "exit_code": code}
+        job |= {"phase": phase, "ended_ms": self.clock(), "exit_code": code}
         if phase == "failed":
             job["reason"] = f"member 0 exited with {code}"
         for seat in job["seats"]:
@@ -289,7 +302,7 @@ class Yard:
             self._reasons()
 
     def top(self) -> dict[str, Any]:
-        beat = now_ms() / 1000
+        beat = self.clock() / 1000
         nodes = []
         for at, node in enumerate(self.nodes):
             if node["state"] == "lost":
@@ -330,7 +343,7 @@ class Yard:
             "index": gpu["index"],
             "util_percent": round(max(0.0, min(100.0, util)), 1),
             "memory_used_mib": int(memory * gpu["memory_mib"]),
-            "power_w": round(90 + 5.6 * util, 1),
+            "power_w": round((0.13 + 0.0078 * util) * POWER_W.get(gpu["model"], 700), 1),
             "temperature_c": round(34 + util * 0.38 + 2 * wave, 1),
         }
 
@@ -347,7 +360,7 @@ class Yard:
         gpus = {"total": total, "held": held, "free": total - held, "unhealthy": unhealthy}
         return {
             "seq": len(self.events),
-            "now_ms": now_ms(),
+            "now_ms": self.clock(),
             "version": "0.1.0",
             "cluster": "workstation" if self.slots else "seoul-1",
             "counts": counts,
@@ -364,6 +377,7 @@ class Yard:
         found = []
         for name, held in sorted(used.items()):
             quota = int(self.gpus * shares[name]) if name in shares else None
+            quota = self.quotas.get(name, quota)
             row = {"id": name, "workspace": "default", "quota_gpus": quota, "used_gpus": held}
             found.append(row)
         return [
@@ -409,7 +423,7 @@ class Yard:
     def reports(self, job: Job, member: int, offset: int) -> dict[str, Any]:
         if not job["running_ms"] or self.calm:
             return {"offset": 0, "reports": []}
-        end = job["ended_ms"] or now_ms()
+        end = job["ended_ms"] or self.clock()
         steps = min(20_000, (end - job["running_ms"]) // 2_000)
         rows = []
         for step in range(offset, steps):
@@ -434,7 +448,7 @@ class Yard:
     def log(self, job: Job, member: int) -> bytes:
         if not job["running_ms"] or self.calm:
             return b""
-        end = job["ended_ms"] or now_ms()
+        end = job["ended_ms"] or self.clock()
         lines = [
             f"\x1b[2m{job['id']} rank {member} of {job['members']}\x1b[0m",
             "loading 14,336 shards ...",

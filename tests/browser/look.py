@@ -116,7 +116,7 @@ def plan(sizes: dict[int, Double]) -> dict[str, tuple[Double, str, str, Act | No
             f"usage-{theme}": (mid, "/usage", theme, None),
         }
         gang = a_job(mid, "running", 4)
-        for tab in ("", "/metrics", "/logs", "/events", "/config"):
+        for tab in ("", "/diagnose", "/metrics", "/logs", "/events", "/config"):
             views[f"job{tab.replace('/', '-')}-{theme}"] = (mid, f"/jobs/{gang}{tab}", theme, None)
         waiting, failed = a_job(mid, "waiting"), a_job(mid, "failed")
         views[f"job-waiting-{theme}"] = (mid, f"/jobs/{waiting}", theme, None)

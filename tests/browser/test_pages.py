@@ -134,8 +134,9 @@ def test_an_event_reaches_the_page_without_a_reload(page: Page, double: Double) 
     expect(page.locator(".states-list > button", has_text="Free").locator("b")).to_have_text(
         str(before + freed)
     )
-    # Only what changed was asked for: the list of nodes once, at the beginning.
-    assert sum(path == "/v1/nodes" for path in double.yard.asked) == 1
+    # Only what changed was sent: the line was made once, and the list of nodes never asked for.
+    assert sum(path.startswith("/v1/live?") for path in double.yard.asked) == 1
+    assert "/v1/nodes" not in double.yard.asked
 
 
 def test_a_daemon_that_comes_back_is_found_again_and_events_resume(browser: Browser) -> None:
@@ -347,3 +348,17 @@ def test_a_hundred_thousand_devices_are_drawn_as_nodes(browser: Browser) -> None
 
         expect(page.locator(".map-note")).to_contain_text("One square is one node", timeout=60_000)
         page.close()
+
+
+@pytest.mark.parametrize("noun", ["project", "setting"])
+def test_what_operators_set_is_on_the_usage_page_at_once(
+    page: Page, double: Double, noun: str
+) -> None:
+    page.goto(f"{double.url}/usage")
+    expect(page.locator(".usage li").first).to_be_visible()
+    with double.yard.news:
+        project = double.yard.projects()[0]["id"]
+        double.yard.quotas[project] = 777
+        double.yard.tell(noun)
+
+    expect(page.locator(".usage li", has_text=project).first).to_contain_text("777")

@@ -74,7 +74,7 @@ def test_a_verbs_help_is_found_by_help_too(capsys):
     assert run(["help", "run"]) == 0
     assert "madang run" in capsys.readouterr().out
     assert run(["help", "token"]) == 0
-    assert "madang token new" in capsys.readouterr().out
+    assert "madang token add" in capsys.readouterr().out
 
 
 # -- completion ---------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ def test_a_job_file_that_is_none_says_so(double, here, capsys, content, message)
         (["show", "nothing"], 3, "madang ls --all"),
         (["stop", "7"], 3, "there is no job 7"),
         (["events"], 2, "madang events -f"),
-        (["project", "set", "p"], 2, "nothing to set"),
+        (["project", "set", "default"], 2, "nothing to set"),
         (["project", "set", "p", "--quota", "lots"], 2, "GPUS, or none"),
         (["cordon", "node-9"], 3, "there is no node node-9"),
         (["token", "rm", "nobody"], 3, "there is no token nobody"),

@@ -93,7 +93,7 @@ def test_show_tells_a_job_in_full(double, job, capsys):
         ["web"],
         ["completion", "bash"],
         ["fork", "1"],
-        ["token", "new", "ci"],
+        ["token", "add", "ci"],
         ["project", "set", "p", "--quota", "2"],
     ],
 )
@@ -102,7 +102,7 @@ def test_every_answer_can_be_one_json_document(double, job, capsys, words):
     assert isinstance(json.loads(capsys.readouterr().out), dict)
 
     job.update(phase="waiting")
-    if words[:2] != ["token", "new"]:
+    if words[:2] != ["token", "add"]:
         assert run(words) == 0
         said = capsys.readouterr().out
         assert "\x1b" not in said
@@ -115,8 +115,8 @@ def test_why_says_the_reason_with_numbers(double, job, capsys):
     said = capsys.readouterr().out
     assert said.splitlines() == [
         "digits-1: needs 2 GPUs; 1 of 4 GPUs are free",
-        "  free 1",
-        "  total 4",
+        "  free   1",
+        "  total  4",
     ]
 
 
@@ -335,7 +335,7 @@ def test_cordon_and_project_and_token(double, capsys):
     assert run(["uncordon", "node-1"]) == 0
     assert run(["project", "set", "vision", "--quota", "8"]) == 0
     assert run(["project", "set", "open", "--quota", "none"]) == 0
-    assert run(["token", "new", "ci"]) == 0
+    assert run(["token", "add", "ci"]) == 0
     assert run(["token", "rm", "ci"]) == 0
 
     assert capsys.readouterr().out.splitlines() == [
@@ -344,7 +344,24 @@ def test_cordon_and_project_and_token(double, capsys):
         "vision may hold 8 GPUs",
         "open has no quota",
         "mdg_new",
-        "ci is revoked",
+        "ci has no access any more",
     ]
     assert double.projects["vision"] == 8
     assert double.projects["open"] is None
+
+
+def test_the_numbers_of_why_have_units(double, job, capsys):
+    double.why_numbers = {
+        "asked_milli": 2500,
+        "first_in_ms": 7_260_000,
+        "share_pct": 180,
+        "place": 3,
+    }
+    run(["why", "digits-1"])
+
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  asked     2.5",
+        "  first in  2 h 1 m",
+        "  share     180 %",
+        "  place     3",
+    ]

@@ -31,6 +31,18 @@ class Problem(Exception):
         }
 
 
+def _entry(name: str) -> dict[str, Any]:
+    """A token in the list."""
+    return {
+        "name": name,
+        "user": name,
+        "role": "member",
+        "kind": "token",
+        "made_ms": 1,
+        "expires_ms": 0,
+    }
+
+
 class Double:
     """The state of the small daemon. Use with `serving()`."""
 
@@ -42,6 +54,7 @@ class Double:
         self.logs: dict[tuple[str, int], bytes] = {}
         self.codes: dict[str, bytes] = {}
         self.memos: dict[str, str] = {}
+        self.why_numbers: dict[str, int] = {"free": 1, "total": 4}
         self.projects: dict[str, float | None] = {"default": None}
         self.tokens: list[str] = ["first"]
         self.nodes = {"node-1": "ready"}
@@ -177,12 +190,13 @@ class Double:
                 self.projects[project] = body["quota_gpus"]
                 return project_view(project, body["quota_gpus"])
             case "POST", ["login-links"]:
-                return {"url": f"{self.url}/login?once=abc", "expires_ms": 0}
+                said = {"user": "tester", "role": "owner", **(body or {})}
+                return {"url": f"{self.url}/login?once=abc", "expires_ms": 0, **said}
             case "GET", ["tokens"]:
-                return {"tokens": [{"name": n, "kind": "token", "made_ms": 1} for n in self.tokens]}
+                return {"tokens": [_entry(n) for n in self.tokens]}
             case "POST", ["tokens"]:
                 self.tokens.append(body["name"])
-                return {"name": body["name"], "token": "mdg_new"}
+                return {**body, "token": "mdg_new"}
             case "DELETE", ["tokens", name]:
                 if name not in self.tokens:
                     raise Problem(404, "no_such_token", f"there is no token {name}", given=name)
@@ -213,7 +227,7 @@ class Double:
                 return {
                     "code": "capacity",
                     "text": "needs 2 GPUs; 1 of 4 GPUs are free",
-                    "numbers": {"free": 1, "total": 4},
+                    "numbers": self.why_numbers,
                     "earliest_ms": 0,
                     "basis": "",
                 }
@@ -286,7 +300,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(parts.path)
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         if path != "/v1/health" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            raise Problem(401, "unauthorized", "no valid token", **{"try": ["madang token new"]})
+            raise Problem(401, "unauthorized", "no valid token", **{"try": ["madang token add"]})
         if path == "/v1/events":
             self.stream_events(query)
             return None

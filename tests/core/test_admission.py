@@ -1,10 +1,14 @@
 """What can never run is rejected with a guide: what was asked, what there is, what to do."""
 
+from dataclasses import replace
+
 import pytest
 
+from madang.core import events as ev
 from madang.core.admission import judge
-from madang.core.explain import guide
-from madang.core.model import Shape
+from madang.core.explain import guide, why
+from madang.core.model import Project, Shape
+from madang.core.settings import DisruptionBudget, Quota
 from tests.core.yard import Yard
 
 FLEET = """n1: ........ model=H100 cpus=64 memory=1000
@@ -44,7 +48,7 @@ CASES = {
     "b: 1 cpus=65 memory=1001": (
         "member_too_large",
         "1 GPU asked, but the largest node has 8 GPUs, 64 CPUs, 1000 MiB",
-        ("--cpus 64 or fewer", "--memory-mib 1000 or less"),
+        ("--cpus 64 or fewer", "--memory 1000 or less"),
     ),
     "b: 3x6": (
         "too_large",
@@ -100,6 +104,129 @@ def test_what_only_has_to_wait_is_admitted(line):
     assert full.submit(line).turn().picture().splitlines()[-1] == "waiting: b"
 
 
+GROUPS = """n1: .... group=old model=H100
+            n2: .... group=new model=L4"""
+LIMITS = {
+    "a workspace's": (
+        Quota("workspace:lab", limit_milli=2000),
+        "b: 3 project=vision",
+        "3 GPUs asked, but workspace lab may hold 2 GPUs at most",
+        ("raise it: madang quota set workspace:lab --limit GPUS",),
+    ),
+    "with fewer members": (
+        Quota("project:vision", limit_milli=3000),
+        "b: 4x1 project=vision",
+        "4 members × 1 GPU asked, but project vision may hold 3 GPUs at most",
+        ("--members 3", "raise it: madang quota set project:vision --limit GPUS"),
+    ),
+    "of an elastic gang its fewest members count": (
+        Quota("project:vision", limit_milli=3000),
+        "b: 8x1 min=4 project=vision",
+        "at least 4 members × 1 GPU asked, but project vision may hold 3 GPUs at most",
+        ("--members-min 3", "raise it: madang quota set project:vision --limit GPUS"),
+    ),
+    "of one provisioning": (
+        Quota("project:vision", "*", "spot", limit_milli=1000),
+        "b: 2 project=vision provisioning=spot",
+        "2 GPUs asked, but project vision may hold 1 GPU at most with its spot jobs",
+        ("raise it: madang quota set project:vision --provisioning spot --limit GPUS",),
+    ),
+    "of who borrows nothing": (
+        Quota("project:vision", guaranteed_milli=1000, weight=0),
+        "b: 2 project=vision",
+        "2 GPUs asked, but project vision may hold 1 GPU at most and borrows nothing",
+        ("raise it: madang quota set project:vision --limit GPUS --weight 1",),
+    ),
+    "in the only machine group that has what it needs": (
+        Quota("project:vision", "old", limit_milli=2000),
+        "b: 3 project=vision model=H100",
+        (
+            "3 GPUs (H100) asked, but project vision may hold 2 GPUs at most "
+            "with its jobs in group old"
+        ),
+        ("raise it: madang quota set project:vision --group old --limit GPUS",),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LIMITS)
+def test_who_is_above_a_limit_is_rejected_and_told_whose_it_is(case):
+    quota, line, words, tries = LIMITS[case]
+    there = limited(quota)
+    job = there.job(line)
+
+    rejected = judge(there.state.view(0), job)
+    assert rejected is not None
+    told = guide(job, rejected)
+    assert (told.code, told.text, told.tries) == ("over_limit", words, tries)
+    assert dict(told.numbers)["quota"] == quota.key
+
+
+def limited(quota: Quota) -> Yard:
+    there = Yard(GROUPS).fact(ev.ProjectSet(Project("vision", "lab")))
+    return there.fact(ev.QuotaSet(quota)).turn()
+
+
+WITHIN = {
+    "an elastic gang whose fewest members fit": (
+        Quota("workspace:lab", limit_milli=2000),
+        "b: 8x1 min=2 project=vision",
+    ),
+    "one that another machine group takes": (
+        Quota("project:vision", "old", limit_milli=2000),
+        "b: 3 project=vision",
+    ),
+    "one of another provisioning": (
+        Quota("project:vision", "*", "spot", limit_milli=1000),
+        "b: 2 project=vision",
+    ),
+    "one that asks for no GPU": (
+        Quota("project:vision", limit_milli=0),
+        "b: 0 cpus=4 project=vision",
+    ),
+    "a limit in a group that cannot hold it is not what keeps it": (
+        Quota("project:vision", "old", limit_milli=0),
+        "b: 1 project=vision model=L4",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WITHIN)
+def test_who_could_start_under_a_limit_is_admitted(case):
+    quota, line = WITHIN[case]
+    there = limited(quota)
+
+    assert judge(there.state.view(0), there.job(line)) is None
+
+
+@pytest.mark.parametrize(
+    ("fact", "words"),
+    [
+        (
+            ev.QuotaSet(Quota("workspace:lab", limit_milli=1000)),
+            "workspace lab may hold 1 GPU at most",
+        ),
+        (
+            ev.QuotaSet(Quota("project:vision", "old", limit_milli=1000)),
+            "project vision may hold 1 GPU at most with its jobs in group old",
+        ),
+        (
+            ev.ProjectSet(Project("vision", "lab", 1000)),
+            "project vision may hold 1 GPU at most",
+        ),
+    ],
+)
+def test_why_says_that_a_job_never_can_start_under_a_limit_lowered_since(fact, words):
+    there = limited(Quota("workspace:lab", limit_milli=4000))
+    there.submit("a: 2 project=vision", "b: 8x1 min=3 model=H100 project=vision").turn()
+    there.fact(fact).turn()
+
+    found = why(there.state.snapshot(there.now_ms), "b")
+
+    never = "never starts under today's limit: it needs at least 3 GPUs, and "
+    assert (found.code, found.text) == ("quota", never + words)
+
+
 @pytest.mark.parametrize("line", ["b: 64x8 model=B200", "b: 1 cpus=999"])
 def test_a_yard_without_nodes_admits_anything(line):
     assert Yard().submit(line).turn().picture() == "waiting: b"
@@ -112,6 +239,28 @@ def test_a_node_that_is_too_small_in_one_way_each_is_told_as_that():
     rejected = judge(there.state.view(0), job)
     assert rejected is not None
     assert guide(job, rejected).tries == ("ask for less per member: no node has all of it at once",)
+
+
+@pytest.mark.parametrize(
+    ("budget", "refused"),
+    [
+        ("", ""),
+        ("chat", ""),
+        ("caht", "project default has no disruption budget caht; it has: chat night"),
+        ("others", "project default has no disruption budget others; it has: chat night"),
+    ],
+)
+def test_a_disruption_budget_that_the_project_does_not_have_is_refused_with_those_it_has(
+    budget, refused
+):
+    there = Yard("n1: ..")
+    for id, project in (("chat", "default"), ("night", "default"), ("others", "vision")):
+        there.fact(ev.BudgetSet(DisruptionBudget(id, project, 1)))
+    there.turn()
+    job = replace(there.job("b: 1"), budget=budget)
+    rejected = judge(there.state.view(0), job)
+
+    assert (guide(job, rejected).text if rejected is not None else "") == refused
 
 
 @pytest.mark.parametrize(("gpus", "milli"), [(-1, 1000), (1, 0), (1, 1001), (2, 500)])

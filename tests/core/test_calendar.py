@@ -13,7 +13,7 @@ from madang.core.passes.calendar import calendar, windows_ms
 from madang.core.policies import MADANG, POLICIES
 from madang.core.policy import DEFAULT
 from madang.core.reserving import refusal
-from madang.core.settings import Reservation
+from madang.core.settings import DisruptionBudget, Reservation
 from madang.sim.world import restored_from_rows
 from tests.core.yard import START_MS, Yard, text
 
@@ -274,6 +274,47 @@ def test_who_is_moved_aside_for_its_turn_does_not_sit_where_a_window_opens():
     yard.submit("young: 4").turn()
 
     assert "nominate young" not in yard.decisions()
+
+
+@pytest.mark.parametrize(
+    ("changes", "picture"),
+    [
+        ({}, "n1: BBBB"),
+        ({"run_ms_min": 2_000_000}, "n1: ....\nwaiting: b"),
+        ({"budget": "chat"}, "n1: ....\nwaiting: b"),
+        ({"checkpoints": False}, "n1: ....\nwaiting: b"),
+    ],
+    ids=str,
+)
+def test_only_who_can_be_asked_to_leave_by_then_starts_before_a_window(changes, picture):
+    yard = reserved("n1: ....", window(1_000, 60))
+    yard.fact(ev.BudgetSet(DisruptionBudget("chat", "default", 0))).turn()
+    job = replace(yard.job("b: 4"), preemptible=True, **{"checkpoints": True, **changes})
+    yard.fact(ev.JobSubmitted(job)).turn()
+
+    assert yard.picture() == text(picture)
+
+
+def test_who_began_last_is_not_asked_where_another_has_to_leave_anyway():
+    """A window of 3: one device is free, `b` began last and has one, `a` has two."""
+    yard = Yard("n1: AAB.").under(DEFAULT, "ab")
+    for id, ran_ms in (("a.1", 900_000), ("b.1", 90_000)):
+        held = yard.state.allocations[id]
+        yard.state.allocations[id] = replace(held, running_ms=yard.now_ms - ran_ms)
+    yard.fact(ev.ReservationSet(window(0, 600, "3x1"))).turn()
+
+    assert yard.decisions() == ["release a.1 preempted 30000"]
+
+
+def test_what_an_open_window_lacks_is_kept_as_it_comes_free():
+    """`a` cannot be asked and ends in 200 s; who would stay beyond that does not start beside."""
+    yard = Yard("n1: AA..").under(POLICIES["fifo-skip"], "", {"a": 200})
+    yard.state.jobs["a"].job = replace(yard.state.jobs["a"].job, preemptible=False)
+    yard.state.apply(ev.ReservationSet(window(0, 900)), yard.now_ms)
+    for line in ("b: 2 estimate_s=600", "c: 2 estimate_s=100"):
+        yard.fact(ev.JobSubmitted(replace(yard.job(line), preemptible=False)))
+
+    assert yard.turn().picture() == text("n1: AACC\nwaiting: b")
 
 
 JOBS = st.lists(

@@ -11,6 +11,8 @@ from madang.core.cells.standing import standings
 from madang.core.explain import why
 from madang.core.explain_cells import quota_guide, standing_words
 from madang.core.model import Project, Provisioning
+from madang.core.policies import POLICIES
+from madang.core.policy import Misfit, Policy
 from madang.core.settings import Quota, Zone
 from tests.core.yard import Yard, text
 
@@ -154,6 +156,48 @@ def test_only_those_in_the_way_are_displaced():
     submit(yard, "r: 2")
 
     assert yard.decisions() == ["release s3.1 preempted 30000", "nominate r"]
+
+
+def test_a_claim_lets_the_tenants_own_work_be_that_would_take_the_cell_back():
+    """Two that stop each other in turn would do so for ever."""
+    policy = Policy("classes", order=("priority",), misfit=Misfit.SKIP, preempts=True)
+    yard = yard_of("n1: ....", vision="2gpu=1").under(policy)
+    own = replace(yard.job("s: 4 priority=9"), project="vision", preemptible=True)
+    yard.fact(ev.JobSubmitted(own)).turn().started("s.1").turn()
+    submit(yard, "r: 2 priority=0")
+    assert yard.decisions() == []
+
+    yard.ended("s.1").turn()
+    assert yard.picture() == text("n1: RR..")
+
+
+def test_a_claim_takes_nothing_from_who_got_his_promise_in_the_same_plan():
+    yard = submit(yard_of("n1: ....", vision="2gpu=1"), "s: 4").started("s.1").turn()
+    yard.state.apply(ev.JobSubmitted(replace(yard.job("s2: 4"), preemptible=True)), yard.now_ms)
+    seats = yard.state.allocations["s.1"].seats
+    yard.state.apply(ev.JobNominated("s2", seats), yard.now_ms)
+    submit(yard.ended("s.1"), "r: 2")
+
+    assert yard.decisions() == ["end s succeeded", "bind s2.1"]
+
+
+def test_who_could_only_ever_start_in_promised_cells_holds_nobody_back():
+    yard = submit(yard_of("n1: ....", vision="2gpu=1"), "a: 4", "b: 2")
+
+    assert yard.picture() == text("n1: BB..\nwaiting: a")
+
+
+def test_where_cells_are_promised_nobody_is_promised_a_place_that_nobody_leaves():
+    """The last in the order are victims here; room that must not be had is no room."""
+    policy = replace(POLICIES["srtf"], order=("priority",))
+    yard = yard_of("n1: ....\nn2: ....", vision="node=1").under(policy)
+    submit(yard, "s: 2 priority=0", "b: 2 priority=0")
+    yard.started("s.1").started("b.1").turn()
+    submit(yard, "a: 1 priority=9")
+    promised = [one for one in yard.last.decisions if isinstance(one, ev.JobNominated)]
+    asked = [one for one in yard.last.decisions if isinstance(one, ev.ReleaseAsked)]
+
+    assert len(promised) == len(asked)
 
 
 def test_a_claim_waits_for_nobody_in_the_queue():

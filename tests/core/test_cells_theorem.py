@@ -6,6 +6,9 @@ side by side, displacing only preemptible work, and each tenant's next request i
 that counts GPUs and not cells is the mutant that must fail.
 """
 
+import os
+from functools import cache
+from itertools import islice
 from random import Random
 
 import pytest
@@ -29,7 +32,7 @@ from madang.core.settings import Quota
 
 TENANTS = ("a", "b", "c")
 SEEDS = 60
-MANY = 1_000
+MANY = 500 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 250
 STEPS = 40
 
 
@@ -191,19 +194,44 @@ def unhonoured(play: Play) -> str:
     return ""
 
 
-def wrong_at(play: Play) -> str:
+class Met:
+    """What a play has met, counted at every step."""
+
+    def __init__(self) -> None:
+        self.levels: set[str] = set()
+        self.in_cells = self.firm = self.displaced = 0
+
+    def note(self, play: Play) -> None:
+        jobs = play.state.jobs
+        for allocation in play.state.allocations.values():
+            self.levels |= {name.rpartition("/")[2] for name in allocation.cells}
+            self.in_cells += bool(allocation.cells)
+            self.firm += is_firm(jobs[allocation.job].job)
+        self.displaced += sum(live.standing.preemptions for live in jobs.values())
+
+
+def wrong_at(play: Play, met: Met | None = None) -> str:
     """What is not as the theorem says, "" if all is."""
     for step in range(STEPS):
         play.step()
         wrong = unhonoured(play)
         if wrong:
             return f"step {step}: {wrong}"
+        if met is not None:
+            met.note(play)
     return ""
+
+
+@cache
+def played(seed: int) -> tuple[str, Met]:
+    """A play looked at once for two tests: what is wrong in it, and what it has met."""
+    met = Met()
+    return wrong_at(Play(seed), met), met
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_every_promised_cell_can_be_had_at_every_step(seed):
-    assert wrong_at(Play(seed)) == ""
+    assert played(seed)[0] == ""
 
 
 @pytest.mark.slow
@@ -215,23 +243,13 @@ def test_promised_cells_can_be_had_in_many_plays(first):
 
 
 def test_the_plays_meet_every_kind_of_promise_and_of_work():
-    levels: set[str] = set()
-    in_cells = firm = displaced = 0
-    for seed in range(SEEDS):
-        play = Play(seed)
-        for _ in range(STEPS):
-            play.step()
-            jobs = play.state.jobs
-            for allocation in play.state.allocations.values():
-                levels |= {name.rpartition("/")[2] for name in allocation.cells}
-                in_cells += bool(allocation.cells)
-                firm += is_firm(jobs[allocation.job].job)
-            displaced += sum(live.standing.preemptions for live in jobs.values())
+    met = [played(seed)[1] for seed in range(SEEDS)]
 
+    levels = set[str]().union(*(one.levels for one in met))
     assert {"gpu", "2gpu", "4gpu", "node", "leaf", "block"} <= levels
-    assert in_cells > 500
-    assert firm > 1_000
-    assert displaced > 100
+    assert sum(one.in_cells for one in met) > 500
+    assert sum(one.firm for one in met) > 1_000
+    assert sum(one.displaced for one in met) > 100
 
 
 def test_a_quota_that_counts_gpus_alone_cannot_keep_the_promise(monkeypatch):
@@ -246,9 +264,11 @@ def test_a_quota_that_counts_gpus_alone_cannot_keep_the_promise(monkeypatch):
         return None
 
     monkeypatch.setattr("madang.core.seating.breaks", counts_only)
-    wrong = [seed for seed in range(SEEDS) if wrong_at(Play(seed))]
+    found = (seed for seed in range(SEEDS) if wrong_at(Play(seed)))
 
-    assert len(wrong) > 5, "the naive quota was never caught: the plays are too tame"
+    assert len(list(islice(found, 6))) > 5, (
+        "the naive quota was never caught: the plays are too tame"
+    )
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
@@ -258,7 +278,8 @@ def test_ill_devices_break_no_book_and_promises_come_back_with_them(seed):
         play.step()
     play.sick = False
     play.turn([ev.NodeSeen(node) for node in play.nodes])
-    for id in sorted(play.state.allocations):
-        play.turn(play._ended(id) if id in play.state.allocations else [])
+    # Firm work that came while a promise was short may keep it short until it ends.
+    while play.state.allocations:
+        play.turn(play._ended(min(play.state.allocations)))
 
     assert unhonoured(play) == ""

@@ -13,7 +13,7 @@ from madang.core.model import Allocation, ReleaseReason, Seat
 from madang.core.night import DEFRAGMENT, NEVER_MS, is_due, next_look_ms, night_begin_ms
 from madang.core.passes.defragment import defragment
 from madang.core.policy import Policy
-from madang.core.settings import Night
+from madang.core.settings import DisruptionBudget, Night
 from madang.core.snapshot import Snapshot
 from madang.core.typical import typical_requests, unusable, unusable_milli
 from tests.core.test_make_room import yard_of
@@ -81,6 +81,20 @@ def test_a_move_is_made_if_more_gpus_can_be_used_after_it(picture, expected):
 )
 def test_the_policy_says_when_and_how_much(change, expected):
     assert tidied("n1: A...\nn2: B...\nn3: CCCC", replace(NIGHT, **change)) == expected
+
+
+@pytest.mark.parametrize(("down_max", "expected"), [(0, []), (1, []), (2, ["a→n2"]), (3, ["a→n2"])])
+def test_no_move_takes_more_down_than_a_disruption_budget_allows(down_max, expected):
+    """One of those under the budget is down already: it waits."""
+    yard = yard_of("n1: A...\nn2: B...\nn3: CCCC", policy=NIGHT)
+    yard.fact(ev.BudgetSet(DisruptionBudget("few", "default", down_max)))
+    yard.state.jobs["a"].job = replace(yard.state.jobs["a"].job, budget="few")
+    yard.state.jobs["b"].job = replace(yard.state.jobs["b"].job, checkpoints=False)
+    waiting = replace(yard.job("d: 8"), budget="few")
+    yard.state.apply(ev.BudgetSet(DisruptionBudget("few", "default", down_max)), yard.now_ms)
+    yard.state.apply(ev.JobSubmitted(waiting), yard.now_ms)
+
+    assert moves_of(yard.turn()) == expected
 
 
 def test_who_does_not_checkpoint_stays():

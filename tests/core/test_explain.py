@@ -91,7 +91,7 @@ WAITING = {
         "out_of_service",
         (
             "needs 2 members × 4 GPUs; the nodes in service could hold 1 of 2 members even if they "
-            "were empty; 2 nodes take no work; 1 GPU is unhealthy"
+            "were empty; 2 nodes take no work; 1 GPU is unhealthy or taken by others"
         ),
     ),
 }

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from madang.core import forecast
 from madang.core.estimates import HISTORY, LIMIT, MOVED, SAID
-from madang.core.forecast import expected_start, twin, why_and_when
+from madang.core.forecast import FUTURES, expected_start, permille_of, twin, why_and_when
 from madang.core.policies import MADANG, POLICIES
 from madang.core.policy import DEFAULT
 from madang.sim.world import picture
@@ -81,7 +82,62 @@ def test_the_history_says_when_and_the_answer_says_how_it_knows():
     assert 80_000 < expected.start_ms - yard.now_ms < 130_000
     why = why_and_when(snapshot, "c")
     assert why.earliest_ms == expected.start_ms
-    assert why.basis == "after b as 50 % of 6 such runs had ended by then"
+    assert why.basis == (
+        "after b as 50 % of 6 such runs had ended by then; "
+        "of 7 futures run ahead, as many say sooner as say later"
+    )
+
+
+def _taught(picture_: str, seconds: list[int]) -> Yard:
+    """A yard whose history has seen such runs of one GPU."""
+    yard = Yard(picture_)
+    for number, each in enumerate(seconds):
+        yard.submit(f"w{number}: 1").turn().started(f"w{number}.1").turn(wait_ms=each * 1000)
+        yard.ended(f"w{number}.1").turn()
+    return yard
+
+
+def test_who_needs_the_first_of_many_to_end_is_not_told_the_median_of_one():
+    yard = _taught("n1: ........", [100, 200, 400, 800, 1600, 3200, 6400, 12800])
+    for number in range(8):
+        yard.submit(f"r{number}: 1").turn().started(f"r{number}.1").turn()
+    yard.submit("b: 1").turn()
+    expected = expected_start(yard.state.view(yard.now_ms), "b")
+
+    assert expected.is_known
+    assert expected.start_ms - yard.now_ms < 400_000  # the median run is from 800 to 1,600 s
+    assert expected.futures == 7
+
+
+def test_where_nothing_is_guessed_one_future_is_enough():
+    yard = Yard("n1: AA").under(DEFAULT, estimates_s={"a": 100}).submit("b: 2").turn()
+
+    assert expected_start(yard.state.view(yard.now_ms), "b").futures == 1
+
+
+def test_in_a_yard_too_large_for_seven_futures_fewer_are_run(monkeypatch):
+    yard = _taught("n1: .", [100] * 6).submit("a: 1").turn().started("a.1").turn()
+    snapshot = yard.submit("b: 1").turn().state.view(yard.now_ms)
+    futures = []
+    for turns in (7 * 128, 7 * 128 - 1, 3 * 64 - 1):
+        monkeypatch.setattr(forecast, "WORK_MAX", turns * 4)  # two jobs and a node
+        futures.append(expected_start(snapshot, "b").futures)
+
+    assert futures == [7, 3, 1]
+
+
+@pytest.mark.parametrize("futures", [count for count, _ in FUTURES])
+def test_every_job_meets_every_part_of_its_history_once(futures):
+    parts = [(2 * part + 1) * 1000 // (2 * futures) for part in range(futures)]
+    orders = set()
+    for number in range(200):
+        job = replace(Yard().job("a: 1"), seq=number)
+        order = tuple(permille_of(job, future, futures) for future in range(futures))
+        assert sorted(order) == parts
+        orders.add(order)
+
+    assert len(orders) == futures * max(futures - 1, 1)
+    assert parts[futures // 2] == 500
 
 
 @pytest.mark.parametrize("name", POLICIES)

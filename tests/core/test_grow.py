@@ -77,11 +77,46 @@ def test_it_takes_nothing_that_somebody_waits_for():
 
 
 def test_it_does_not_grow_above_its_quota():
-    yard = short_yard("checkpoints=1 project=vision").quota("vision", 3).ended("c.1").turn()
+    yard = short_yard("checkpoints=1 project=vision").quota("vision", 2).ended("c.1").turn()
 
     yard.turn(wait_ms=3_600_000)
 
     assert not grown(yard)
+
+
+def test_it_grows_as_far_as_its_quota_allows_when_that_is_worth_it():
+    yard = short_yard("checkpoints=1 project=vision").quota("vision", 3).ended("c.1").turn()
+    begun = yard.state.allocations["b.1"]
+    # One member more in three: 4 · 10 s · 3 / (3 - 2).
+    worth_ms = begun.running_ms + GAIN_FACTOR * RESTART_S * 3 * 1000
+    yard.turn(wait_ms=begun.running_ms + GAIN_S * 1000 - yard.now_ms)  # worth it for four
+    assert not grown(yard)
+    assert yard.controller.due_ms(yard.now_ms) == worth_ms
+
+    yard.turn(wait_ms=worth_ms - yard.now_ms)
+    assert grown(yard) == ["release b.1 moved 30000"]
+    asked = yard.last.decisions[-1]
+    assert isinstance(asked, ev.ReleaseAsked)
+    assert asked.by == "it grows from 2 to 3 members"
+    yard.ended("b.1", code=1).settled()
+
+    assert yard.picture() == text(
+        """n1: AA..
+           n2: BBB."""
+    )
+
+
+def test_it_grows_when_its_quota_does():
+    yard = Yard("n1: ....").quota("vision", 2).turn()
+    yard.submit(f"b: 4x1 min=1 restart_s={RESTART_S} checkpoints=1 project=vision").turn()
+    yard.started("b.1").turn(wait_ms=3_600_000)
+    assert yard.picture() == "n1: BB.."
+
+    yard.quota("vision", 4).turn()
+    assert grown(yard)
+    yard.ended("b.1", code=1).settled()
+
+    assert yard.picture() == "n1: BBBB"
 
 
 def test_it_breaks_no_disruption_budget():

@@ -57,6 +57,21 @@ def test_what_has_run_so_long_takes_longer(seconds, ran_ms):
     assert found is None or found.ms >= ran_ms
 
 
+@given(st.integers(1, 999), st.integers(1, 999))
+def test_who_is_deep_in_a_bucket_does_not_end_in_the_part_he_has_outlived(share, permille):
+    low_ms, high_ms = bound_ms(40), bound_ms(41)
+    ran_ms = low_ms + (high_ms - low_ms) * share // 1000
+    seconds = (low_ms + high_ms) // 2000
+    found = guess(known(*[("ann", seconds)] * 64), job(), permille, ran_ms)
+
+    if found is None:
+        assert share > 900  # fewer than five of 64 are left
+    else:
+        expected_ms = ran_ms + (high_ms - ran_ms) * permille // 1000
+        assert abs(found.ms - expected_ms) <= 2
+        assert found.runs == 64 * (high_ms - ran_ms) // (high_ms - low_ms)
+
+
 def test_the_most_particular_family_that_knows_enough_speaks():
     runs = known(*[("ann", 10)] * RUNS_MIN, *[("bob", 5000)] * 3 * RUNS_MIN)
     ann, bob, new = (guess(runs, job(owner), 500) for owner in ("ann", "bob", "cid"))

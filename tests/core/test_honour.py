@@ -6,6 +6,7 @@ from madang.core import events as ev
 from madang.core.check import check
 from madang.core.model import Project
 from madang.core.policies import POLICIES
+from madang.core.settings import Quota
 from madang.sim.world import restored_from_rows
 from tests.core.yard import Yard, text
 
@@ -146,3 +147,16 @@ def test_two_promises_each_get_their_own_hole():
         text("n1: BB\nn2: EE\nwaiting: a c"),
         text("n1: EE\nn2: BB\nwaiting: a c"),
     )
+
+
+@pytest.mark.parametrize(
+    ("group", "limit_gpus", "kept"),
+    [("*", 2, True), ("default", 2, True), ("*", 1, False), ("default", 1, False)],
+)
+def test_a_promise_is_void_once_a_limit_was_lowered_below_it(group, limit_gpus, kept):
+    yard = promised("n1: AA", "b: 2")
+    quota = Quota("project:default", group, limit_milli=limit_gpus * 1_000)
+    yard.fact(ev.QuotaSet(quota)).ended("a.1").turn()
+
+    assert ("bind b.1" in yard.decisions()) is kept
+    assert (yard.state.nominations == {}) is True

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madang.core.keys import gpus_of, service_weight
+from madang.core.keys import gpus_of, level_of, service_weight
 from madang.core.model import Shape
 from madang.core.ordering import key_of
 from madang.core.policies import POLICIES
@@ -31,6 +31,16 @@ def test_service_weighs_as_the_formula_says(gpus, quarters):
 
     assert weight >= 1
     assert weight / 65536 == pytest.approx(gpus ** (quarters / 4), rel=1e-3, abs=2 / 65536)
+
+
+@given(GPUS, QUARTERS, ATTAINED, st.sampled_from((0, 1, 2, 32)))
+def test_a_level_begins_where_service_passes_its_bound(gpus, quarters, attained, levels_max):
+    policy = replace(policy_of(quarters), levels_max=levels_max, level_factor=4)
+    job = replace(Yard().job("a: 1"), shape=Shape(gpus))
+    service = attained * service_weight(policy, job) // 65536
+    bounds = [policy.level_ms * 4**level for level in range(levels_max)]
+
+    assert level_of(policy, job, attained) == sum(service >= bound for bound in bounds)
 
 
 def test_a_share_of_a_device_weighs_as_one():

@@ -16,7 +16,7 @@ from madang.core.draft import Draft
 from madang.core.explain import why
 from madang.core.impact import cheapest_room, impact_gpu_ms
 from madang.core.model import Category, Job, Purpose, ReleaseReason
-from madang.core.policy import Misfit, Policy
+from madang.core.policy import Misfit, Policy, Victims
 from madang.core.settings import DisruptionBudget
 from tests.core.yard import Yard
 
@@ -292,6 +292,17 @@ def test_a_budget_is_of_one_project():
     assert leavers(yard.submit("b: 1 priority=9").turn()) == "a > b"
 
 
+@pytest.mark.parametrize("victims", list(Victims), ids=str)
+def test_a_budget_that_is_overdrawn_protects_nobody_else(victims):
+    yard = serving("n1: AA\nn2: CC\nn3: EE", 0)
+    yard.state.policy = replace(yard.state.policy, victims=victims)
+    yard.state.jobs["c"].job = replace(yard.state.jobs["c"].job, budget="")
+    yard.requeue("a").turn().ended("a.1", code=143).submit("b: 2 priority=9").turn()
+    assert yard.picture() == "n1: BB\nn2: CC\nn3: EE\nwaiting: a"
+
+    assert leavers(yard.submit("d: 2 priority=9").turn()) == "c > d"
+
+
 def test_a_gang_makes_do_with_victims_that_break_no_budget():
     yard = serving("n1: AAAA\nn2: CCCC\nn3: EEEE", 1)
     yard.state.jobs["e"].job = replace(yard.state.jobs["e"].job, budget="")
@@ -343,3 +354,13 @@ def test_a_budget_is_shown_with_its_members_and_who_of_them_is_down():
     shown = budget_views(yard.state.snapshot(yard.now_ms))
 
     assert [(one.id, one.members, one.down, one.down_max) for one in shown] == [("chat", 2, 1, 2)]
+
+
+def test_who_waits_is_told_which_budget_keeps_whom():
+    yard = serving("n1: A\nn2: C", 1).submit("b: 1 priority=9", "d: 1 priority=9").turn()
+    told = why(yard.state.snapshot(yard.now_ms), "d").text
+    lower = why(yard.submit("f: 1 priority=0").turn().state.snapshot(yard.now_ms), "f").text
+
+    assert leavers(yard) == ">"
+    assert "; c stays: budget chat lets 1 of its members be down at once, 1 is" in told
+    assert "budget" not in lower

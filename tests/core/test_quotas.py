@@ -1,15 +1,17 @@
 """Quotas over little clusters: limits are never exceeded, guarantees are given back on demand."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from madang.core import events as ev
 from madang.core.check import check_quota
-from madang.core.model import Project
-from madang.core.policies import MADANG
+from madang.core.model import Project, Shape
+from madang.core.policies import MADANG, POLICIES
+from madang.core.policy import Policy, Victims
 from madang.core.quotas import Book, covered
-from madang.core.settings import Quota
+from madang.core.settings import Hole, Quota
 from tests.core.yard import Yard, text
 
 PROJECTS = {"vision": "lab", "speech": "lab", "text": "other"}
@@ -82,9 +84,61 @@ LIMITS = {
     ),
     "a gang is within its limit whole or it waits": (
         "n1: ........",
-        [of("project:vision", limit=3)],
-        ["b: 4x1 project=vision", "c: 3x1 project=vision"],
-        "n1: CCC.....\nwaiting: b",
+        [of("project:vision", limit=4)],
+        ["a: 1 project=vision", "b: 4x1 project=vision", "c: 3x1 project=vision"],
+        "n1: ACCC....\nwaiting: b",
+    ),
+    "an elastic gang starts with as many as its project's limit has room for": (
+        "n1: ........",
+        [of("project:vision", limit=4)],
+        ["b: 8x1 min=2 project=vision", "c: 2 project=text"],
+        "n1: BBBBCC..",
+    ),
+    "and its workspace's": (
+        "n1: ........",
+        [of("workspace:lab", limit=6)],
+        ["a: 3 project=speech", "b: 8x1 min=2 project=vision"],
+        "n1: AAABBB..",
+    ),
+    "but not with fewer than it needs": (
+        "n1: ........",
+        [of("project:vision", limit=4)],
+        ["a: 3 project=vision", "b: 8x1 min=2 project=vision"],
+        "n1: AAA.....\nwaiting: b",
+    ),
+    "and in whole segments": (
+        "n1: ........",
+        [of("project:vision", limit=5)],
+        ["b: 8x1 min=2 segments=node:2 project=vision"],
+        "n1: BBBB....",
+    ),
+    "an elastic gang goes where no limit is, if it gets more there": (
+        """n1: ........ group=old
+           n2: .... group=new""",
+        [of("project:vision", "old", limit=2)],
+        ["b: 6x1 min=2 project=vision"],
+        """n1: ........
+           n2: BBBB""",
+    ),
+    "and where one is, if it gets more there": (
+        """n1: .... group=old
+           n2: AAA. group=new""",
+        [of("project:vision", "old", limit=3)],
+        ["b: 6x1 min=1 project=vision"],
+        """n1: BBB.
+           n2: AAA.""",
+    ),
+    "an elastic gang borrows nothing either at weight 0": (
+        "n1: ....",
+        [of("project:vision", guaranteed=2, weight=0)],
+        ["b: 4x1 min=1 project=vision"],
+        "n1: BB..",
+    ),
+    "an elastic gang claims no more of its cells than its limit": (
+        "n1: ....",
+        [replace(of("project:vision", limit=2), cells=(("node", 1),))],
+        ["b: 4x1 min=1 project=vision provisioning=reserved"],
+        "n1: BB..",
     ),
 }
 
@@ -148,11 +202,60 @@ FIRST = {
 }
 
 
+FIRST |= {
+    "an elastic gang goes first with as much as its guarantee covers": (
+        "n1: ........",
+        [of("project:vision", guaranteed=4)],
+        ["c: 4 project=text", "b: 8x1 min=2 project=vision"],
+        "n1: BBBBCCCC",
+    ),
+    "and starts with all where nobody else waits": (
+        "n1: ........",
+        [of("project:vision", guaranteed=4)],
+        ["b: 8x1 min=2 project=vision"],
+        "n1: BBBBBBBB",
+    ),
+    "who asks for no GPU is within no guarantee": (
+        "n1: .. cpus=4",
+        [of("project:vision", guaranteed=2)],
+        ["b: 0 cpus=4 project=text", "c: 0 cpus=4 project=vision"],
+        "n1: ..\nwaiting: c",
+    ),
+}
+
+
 @pytest.mark.parametrize(("before", "quotas", "jobs", "expected"), FIRST.values(), ids=FIRST)
 def test_whoever_is_within_a_guarantee_goes_first(
     before: str, quotas: Sequence[Quota], jobs: Sequence[str], expected: str
 ):
     assert yard(before, *quotas).submit(*jobs).turn().picture() == text(expected)
+
+
+def test_an_elastic_gang_starts_with_all_where_who_else_waits_could_not_start():
+    quotas = [of("project:vision", guaranteed=4), of("project:text", limit=2)]
+    made = yard("n1: ........", *quotas).submit("a: 2 project=text").turn()
+
+    made.submit("c: 1 project=text", "b: 8x1 min=2 project=vision").turn()
+
+    assert made.picture() == text("n1: AABBBBBB\nwaiting: c")
+
+
+def test_an_elastic_gang_that_grows_beyond_its_guarantee_does_not_do_so_again_and_again():
+    quotas = [of("project:vision", guaranteed=2), of("project:text", limit=2)]
+    made = yard("n1: ......", *quotas).submit("a: 2 project=text").turn()
+    made.submit("d: 2 project=text", "b: 8x1 min=2 checkpoints=1 restart_s=1 project=vision")
+    made.turn().started("a.1").submit("c: 1 project=text").turn().ended("a.1").settled()
+    assert made.phase("b") == "starting"
+    made.started("b.1").turn(wait_ms=3_600_000)
+    starts = 1
+    for _ in range(10):
+        if any(word.startswith("release b") for word in made.decisions()):
+            made.ended(f"b.{starts}", code=143).settled()
+            starts += 1
+            made.started(f"b.{starts}").turn()
+        made.turn(wait_ms=3_600_000)
+
+    assert starts <= 2
 
 
 def running(before: str, quotas: Sequence[Quota], *jobs: str) -> Yard:
@@ -221,6 +324,73 @@ def test_what_is_lent_is_given_back_on_demand(
     assert sorted(after.decisions()) == sorted(expected)
 
 
+@pytest.mark.parametrize("victims", [Victims.CHEAPEST, Victims.LAST])
+def test_an_elastic_gang_takes_back_no_more_than_its_guarantee_covers(victims: Victims):
+    quotas = [of("project:vision", guaranteed=3)]
+    after = running("n1: ....", quotas, "a: 2 project=text", "b: 2 project=text")
+    after.fact(ev.PolicySet(replace(MADANG, victims=victims))).turn()
+
+    after.submit("c: 8x1 min=1 project=vision").turn()
+    assert "nominate c" in after.decisions()
+    assert len([one for one in after.decisions() if one.startswith("release")]) == 1
+    after.ended("b.1", code=143).settled()
+
+    assert after.picture() == text("n1: AACC\nwaiting: b")
+
+
+@pytest.mark.parametrize("victims", [Victims.CHEAPEST, Victims.LAST])
+def test_nobody_leaves_for_members_above_a_limit(victims: Victims):
+    quotas = [of("project:vision", limit=1)]
+    after = running("n1: ..", quotas, "a: 1 project=text", "b: 1 project=text")
+    after.fact(ev.PolicySet(replace(MADANG, victims=victims))).turn()
+
+    after.submit("c: 2x1 min=1 project=vision priority=9").turn()
+
+    assert sorted(after.decisions()) == ["nominate c", "release b.1 preempted 30000"]
+    assert len(after.state.nominations["c"]) == 1
+
+
+def test_a_promise_to_an_elastic_gang_is_void_above_a_limit_lowered_since():
+    quotas = [of("project:vision", guaranteed=4)]
+    after = running("n1: ....", quotas, "a: 4 project=text")
+    after.submit("c: 4x1 min=1 project=vision").turn()
+    assert len(after.state.nominations["c"]) == 4
+
+    after.fact(ev.QuotaSet(of("project:vision", guaranteed=2, limit=2))).ended("a.1", code=143)
+    after.settled()
+
+    assert after.picture() == text("n1: CC..\nwaiting: a")
+
+
+def test_a_hole_for_all_members_is_not_taken_by_a_part():
+    made = yard("n1: ....", of("project:vision", limit=2))
+    hole = Hole("h", Shape(1), 4, made.now_ms + 60_000)
+    made.fact(ev.HoleAsked(hole)).turn().submit("b: 4x1 min=1 project=vision").settled()
+
+    assert made.picture() == text("n1: ....\nwaiting: b")
+
+
+def test_a_limit_lowered_below_what_is_held_keeps_nobody_who_asks_for_no_gpu():
+    made = yard("n1: ....").submit("b: 2 project=vision").turn()
+    made.fact(ev.QuotaSet(of("project:vision", limit=1))).quota("speech", 0)
+
+    made.submit("c: 0 cpus=1 project=vision", "d: 0 cpus=1 project=speech").turn()
+
+    assert sorted(made.decisions()) == ["bind c.1", "bind d.1"]
+
+
+@pytest.mark.parametrize("policy", [MADANG, POLICIES["tiresias"]], ids=["madang", "tiresias"])
+def test_spot_takes_nothing_from_its_own_project_that_a_guarantee_covers(policy: Policy):
+    after = running("n1: ..", [of("project:vision", guaranteed=2)])
+    after.fact(ev.PolicySet(policy)).submit("s: 2 project=vision provisioning=spot moves=1").turn()
+    after.started("s.1").turn(wait_ms=MADANG.run_ms_min).submit("c: 2 project=vision moves=1")
+    after.turn().ended("s.1", code=143).settled()
+    after.started("c.1").turn(wait_ms=MADANG.run_ms_min)
+
+    assert after.picture() == text("n1: CC\nwaiting: s")
+    assert not after.decisions()
+
+
 def test_a_guarantee_is_kept_within_one_turn_of_grace():
     after = running(
         "n1: ....", [of("project:vision", guaranteed=2)], "a: 2 project=text", "b: 2 project=text"
@@ -258,7 +428,8 @@ def test_a_book_counts_what_it_is_told_as_what_is_held():
 
 
 def test_a_dropped_quota_binds_nobody():
-    made = yard("n1: ....", of("project:vision", limit=0)).submit("b: 1 project=vision").turn()
+    made = yard("n1: ....").submit("b: 1 project=vision")
+    made.fact(ev.QuotaSet(of("project:vision", limit=0))).turn()
     assert made.picture() == text("n1: ....\nwaiting: b")
 
     made.fact(ev.SettingDropped("quotas", "project:vision/*/*")).turn()

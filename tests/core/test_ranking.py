@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from madang.core import events as ev
 from madang.core.check import InvariantBroken, check
 from madang.core.codec import from_json, to_json
-from madang.core.learning import PLACEMENTS, REFRESH_LEAST, Learner
+from madang.core.learning import PLACEMENTS, REFRESH_LEAST, Learner, leaning
 from madang.core.model import Job, Node, Project, Shape
 from madang.core.policy import Policy
 from madang.core.ranking import best
 from madang.core.restore import restored, with_recent
+from madang.core.scoring.madang import unpriced
 from madang.core.settings import Learned
 from madang.core.state import State
 from madang.wire.policy import Placement
@@ -146,3 +147,23 @@ def test_a_member_of_more_gpus_than_any_mix_has_is_placed_all_the_same():
 def test_the_policy_file_knows_every_placement():
     assert set(get_args(Placement)) == set(PLACEMENTS)
     assert Policy("x").placement in PLACEMENTS
+
+
+@pytest.mark.parametrize("looks", [(), (1,), (1, 80), (1, 80, 150)], ids=str)
+def test_where_nothing_is_left_to_price_the_row_is_the_same_however_often_somebody_looked(looks):
+    """Also that prices which stay are not made to lean once more."""
+    state = yard("madang")
+    for at in range(6):
+        node = state.nodes[f"n{at}"].node
+        state.apply(ev.NodeSeen(replace(node, healthy=0)), 0)
+    rows = []
+    for number in range(1, 2 * REFRESH_LEAST + 1):
+        shape = replace(SHAPES[number % 5], exclusive=False)
+        state.apply(ev.JobSubmitted(Job(f"j-{number}", number, "default", shape)), 0)
+        if number in looks:
+            state.snapshot(0)
+        if number % REFRESH_LEAST == 0:
+            rows.append(state.settings.learned["placement"].tables)
+
+    assert rows == [rows[0], rows[0]]
+    assert state.learner.madang.tables.group[0].tolist() == leaning(unpriced(8)).group[0].tolist()

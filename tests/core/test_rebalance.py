@@ -64,6 +64,18 @@ CASES = {
         ["b: 2x4", "c: 2"],
         ["release a.1 preempted 30000", "nominate c"],
     ),
+    "behind many alike that cannot, another kind may": (
+        "n1: AAAA\nn2: EEEE",
+        {"a": 1, "e": 0},
+        ["b: 2x4", "c: 2x4", "d: 2x4", "f: 2"],
+        ["release a.1 preempted 30000", "nominate f"],
+    ),
+    "of many alike the first gets what there is": (
+        "n1: AAAA\nn2: EEEE",
+        {"a": 1, "e": 0},
+        ["b: 4", "c: 4", "d: 4"],
+        ["release a.1 preempted 30000", "nominate b"],
+    ),
     "two jobs get two holes in one turn": (
         "n1: AACC",
         {"a": 1, "c": 1},

@@ -3,11 +3,12 @@
     n1: AAAA....  model=H100 cpus=64
     n2: x.......  cordoned
 
-A capital is a whole device held by the job of that letter, a dot a free one, `x` an ill one, and
-`{AB}` a device that A and B hold shares of. A job is a line: `b: 2x4 share=500 project=vision`:
-two members with four devices each. With `moves=1` it checkpoints and may be moved aside; held jobs
-do so under `under(policy, "a")`. `at=b0/l1` is a node's place in the network tree. `then=L4+T4`
-are models that a job takes in this order where it finds none of `model=`.
+A capital is a whole device held by the job of that letter, a dot a free one, `x` an ill one, `#`
+one that others than the yard use, and `{AB}` a device that A and B hold shares of. A job is a line:
+`b: 2x4 share=500 project=vision`: two members with four devices each. With `moves=1` it checkpoints
+and may be moved aside; held jobs do so under `under(policy, "a")`. `at=b0/l1` is a node's place in
+the network tree. `then=L4+T4` are models that a job takes in this order where it finds none of
+`model=`.
 """
 
 import re
@@ -27,6 +28,7 @@ from madang.core.model import (
     Category,
     Exit,
     Job,
+    Need,
     Node,
     NodeState,
     Project,
@@ -34,11 +36,13 @@ from madang.core.model import (
     Seat,
     Segment,
     Shape,
+    Taint,
+    Toleration,
 )
 from madang.core.policy import Policy
 from madang.core.state import State
 
-FREE, ILL = ".", "x"
+FREE, ILL, TAKEN = ".", "x", "#"
 START_MS = 1_000_000
 
 
@@ -213,6 +217,8 @@ class Yard:
             exclusive=bool(options.pop("exclusive", "")),
             spread_nodes=int(options.pop("spread", 0)),
             data=_sizes(options.pop("data", "")),
+            needs=_needs(options.pop("need", "")),
+            tolerates=_tolerates(options.pop("tolerate", "")),
         )
         others = [replace(job.shape, models=(one,)) for one in _listed(options.pop("then", ""))]
         job = replace(job, fallbacks=tuple(others))
@@ -238,6 +244,9 @@ class Yard:
             zone=options.get("zone", ""),
             group=options.get("group", "default"),
             cached=_listed(options.get("cached", "")),
+            labels=tuple(_pair(one) for one in _listed(options.get("labels", ""))),
+            taints=tuple(Taint(*_pair(one)) for one in _listed(options.get("taints", ""))),
+            taken=sum(1 << gpu for gpu, cell in enumerate(devices) if cell == TAKEN),
         )
         self.controller.state.apply(ev.NodeSeen(node), self.now_ms)
         if "suspicion" in options:
@@ -282,6 +291,8 @@ class Yard:
     @staticmethod
     def _cell(node: Node, gpu: int, holders: list[str]) -> str:
         if not holders:
+            if node.taken >> gpu & 1:
+                return TAKEN
             return FREE if node.usable >> gpu & 1 else ILL
         if holders[0].startswith("/"):
             return "{" + "".join(sorted(holder[1:] for holder in holders)) + "}"
@@ -292,6 +303,29 @@ def _segments(text: str) -> tuple[Segment, ...]:
     """`leaf:8,node:2`: runs of 8 ranks in a leaf, of 2 in a node."""
     words = [word.split(":") for word in text.split(",") if word]
     return tuple(Segment(level, int(members)) for level, members in words)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """`rack:r1`, or `old`."""
+    key, _, value = text.partition(":")
+    return key, value
+
+
+def _needs(text: str) -> tuple[tuple[Need, ...], ...]:
+    """`rack:r1+fast/rack:r2`: alternatives between /, all of the words between +."""
+    return tuple(
+        tuple(
+            Need(key, "in" if value else "exists", tuple(filter(None, (value,))))
+            for key, value in map(_pair, _listed(one))
+        )
+        for one in filter(None, text.split("/"))
+    )
+
+
+def _tolerates(text: str) -> tuple[Toleration, ...]:
+    """`gpu+team:a`: a key whatever its value, or key and value."""
+    pairs = map(_pair, _listed(text))
+    return tuple(Toleration(key, "equal" if value else "exists", value) for key, value in pairs)
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 READY_S = 30.0
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -169,7 +169,7 @@ class LiveYard:
             assert time.monotonic() < until, f"not ended: {left} {self.log()}"
             time.sleep(0.05)
 
-    def __enter__(self) -> "LiveYard":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

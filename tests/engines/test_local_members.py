@@ -359,6 +359,42 @@ while True: pass
     assert watch.engine.sample().members == ()
 
 
+def test_readings_tell_what_members_use_and_what_they_moved_since(world: LocalWorld, watch: Watch):
+    text = """
+import os
+block = os.urandom(1 << 20)
+print("begun", flush=True)
+while True:
+    with open("written", "wb") as file:
+        for _ in range(8): file.write(block)
+        os.fsync(file.fileno())
+"""
+    start = launch("writer", python(text))
+    watch.engine.act([start])
+    watch.until(lambda: watch.engine.read_log("writer.1", 0, 0, 99) == b"begun\n", "begun")
+
+    def told() -> dict[str, float]:
+        (one,) = watch.engine.readings()
+        assert one.node == world.node
+        return {column.metric: column.values[0] for column in one.columns}
+
+    first = told()
+    later: list[dict[str, float]] = []
+
+    def has_moved() -> bool:
+        later.append(told())
+        return later[-1]["member_cpu_percent"] > 0 and later[-1]["member_processes"] == 1
+
+    wait_until(has_moved, "some CPU time")
+    watch.engine.act([Stop("writer.1", 0)])
+    watch.until_ended(start.launch.allocation)
+
+    assert set(first) == {"member_memory_mib", "member_processes"}  # nothing was counted yet
+    assert first["member_memory_mib"] > 1
+    assert all(one["member_write_bytes"] >= 0 for one in later)
+    assert list(watch.engine.readings()[0].columns) == []
+
+
 def test_a_word_for_the_members_is_where_they_look_for_it(world: LocalWorld, watch: Watch):
     text = """
 import os, pathlib, time

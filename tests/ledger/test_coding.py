@@ -20,6 +20,7 @@ from madang.core.model import (
     Shape,
 )
 from madang.core.policy import DEFAULT
+from madang.core.rules import Rule
 from madang.core.settings import DisruptionBudget, Hole, Quota, Reservation, Workspace, Zone
 from madang.ledger.coding import (
     allocation_of,
@@ -68,6 +69,7 @@ def test_a_row_of_an_older_version_has_defaults_for_what_it_did_not_know():
 
 
 LEAF = Domain("l0", 1, (Members("node", "regex", "n[0-3]"),))
+RULE = Rule("low", "gpu_util_percent", "p25", 0, is_above=False, threshold="20", jobs=("a", "b"))
 JOB = Job("digits-42", 42, "vision", Shape(1))
 EVENTS = [
     (ev.JobSubmitted(JOB), "digits-42", None),
@@ -97,6 +99,9 @@ EVENTS = [
     (ev.HoleMade("room-1", (Seat("n1", (0, 1)),)), None, None),
     (ev.HoleDropped("room-1", "expired"), None, None),
     (ev.HoleDropped("room-1", "taken", "digits-42"), "digits-42", None),
+    (ev.RuleSet(RULE), None, None),
+    (ev.RuleBroken("low", "digits-42.1", 5, "3.5", "info", "p25 is 3.5"), "digits-42", None),
+    (ev.RuleKept("low", "digits-42.1", 6, "40"), "digits-42", None),
     (ev.JobRejected("digits-42", "vision", "too_large", (("gpus", 9),)), "digits-42", None),
     (ev.AllocationBound(GANG), "big-7", None),
     (ev.JobNominated("digits-42", (Seat("n1", (1,)),)), "digits-42", None),

@@ -80,7 +80,7 @@ def test_a_full_file_system_fails_the_turn_whole(small_disk):
                 submit_many(yard)
             assert everything(ledger) == before
         with pytest.raises(CommitFailed, match="full"):
-            ledger.add_token("x" * 100_000, "d", 1)
+            ledger.add_token("x" * 100_000, "d", 1, "member")
         assert everything(ledger) == before
 
         ballast.unlink()

@@ -143,7 +143,7 @@ def test_a_server_that_stops_is_said_and_when_it_is_back_all_goes_on(
         with pytest.raises(LedgerError):
             ledger.load()
         with pytest.raises(CommitFailed):
-            ledger.add_token("ci", "d", 1)
+            ledger.add_token("ci", "d", 1, "member")
         own_server.start()
         again = Yard(ledger)
         again.turn(ev.JobSubmitted(again.job()))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from madang.ledger import LedgerError, SchemaTooNew, open_ledger
+from madang.ledger import LedgerError, SchemaTooNew, Token, open_ledger
 from madang.ledger.opening import migrate, schema_of
 from madang.ledger.schema import SCHEMA, metadata
 from madang.testing.yard import Yard
@@ -211,3 +211,16 @@ def test_an_empty_database_has_no_schema():
         migrate(connection)
         assert re.fullmatch(r"\d{4}", schema_of(connection))
     engine.dispose()
+
+
+def test_the_tokens_of_before_the_roles_stay_owners(tmp_path):
+    url = f"sqlite:///{tmp_path}/madang.db"
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        migrate(connection, "0002")
+        connection.exec_driver_sql(
+            "INSERT INTO tokens (name, digest, made_ms) VALUES ('laptop', 'd1', 5)"
+        )
+    engine.dispose()
+    with closing(open_ledger(url)) as ledger:
+        assert ledger.token("d1") == Token("laptop", "d1", 5, "owner")

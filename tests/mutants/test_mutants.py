@@ -15,12 +15,14 @@ import pytest
 
 TOP = Path(__file__).parents[2]
 SEEDS = 120
+PLAYS = 600
 PATIENCE_S = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """In `file` of the core, `old` becomes `new`. `by` must notice: seeds, tables, or hashes."""
+    """In `file` of the core, `old` becomes `new`. `by` must notice: seeds, plays, tables, or
+    hashes."""
 
     name: str
     file: str
@@ -131,7 +133,7 @@ MUTANTS = [
     Mutant(
         "quota is not looked at",
         "draft.py",
-        "        if quota_milli != UNLIMITED and would_hold_milli > quota_milli:\n"
+        "        if room_milli is not None and milli > max(0, room_milli):\n"
         "            return False\n",
         "",
     ),
@@ -259,8 +261,15 @@ MUTANTS = [
     Mutant(
         "a workspace's or project's limit is not looked at",
         "draft.py",
-        "        return self.book.short_of(job, job.milli) is None\n",
+        "        return self.book.short_of(job, milli) is None\n",
         "        return True\n",
+    ),
+    Mutant(
+        "an elastic gang asks for more than its quotas leave",
+        "asks.py",
+        "    most = min([job.members, *[milli // each for milli in anywhere]])\n",
+        "    most = job.members\n",
+        by="plays",
     ),
     Mutant(
         "the least run time is not looked at",
@@ -275,6 +284,62 @@ MUTANTS = [
         "    return least_ms << min(often, DOUBLINGS_MAX)\n",
         "    return least_ms\n",
         by="tables",
+    ),
+    Mutant(
+        "a disruption budget that is overdrawn protects everybody",
+        "impact.py",
+        "max(0, left[id])) for id in sorted(self._counts)]",
+        "left[id]) for id in sorted(self._counts)]",
+        by="tables",
+    ),
+    Mutant(
+        "who keeps a window short is not asked for one at a time",
+        "passes/calendar.py",
+        "        if isinstance(beside, Unplaced) or len(beside.places) < len(seated.places):\n",
+        "        if True:\n",
+        by="plays",
+    ),
+    Mutant(
+        "who stays beyond a window's beginning starts on its devices",
+        "timeline.py",
+        "                if kept.begin_ms < end_ms\n",
+        "                if kept.begin_ms < end_ms and not kept.calendar\n",
+        by="plays",
+    ),
+    Mutant(
+        "backfill looks at no reservation",
+        "timeline.py",
+        "        if not held:\n            return pool\n        kept =",
+        "        if True:\n            return pool\n        kept =",
+        by="plays",
+    ),
+    Mutant(
+        "firm work takes promised cells",
+        "seating.py",
+        "    if book is None or not is_firm(job) or isinstance(seated, Unplaced):\n",
+        "    if True:\n",
+        by="plays",
+    ),
+    Mutant(
+        "disruption budgets bind nobody",
+        "budgets.py",
+        "        return not id or up_of(allocation) <= self.left[id]\n",
+        "        return True\n",
+        by="plays",
+    ),
+    Mutant(
+        "who is within a guarantee takes nothing back",
+        "rights.py",
+        "            return Cause.GUARANTEE\n",
+        "            return Cause.NONE\n",
+        by="tables",
+    ),
+    Mutant(
+        "who has lost patience holds nobody back",
+        "passes/start.py",
+        "    holds = policy.misfit is Misfit.HOLD or lost\n",
+        "    holds = policy.misfit is Misfit.HOLD\n",
+        by="plays",
     ),
     Mutant(
         "rows do not say what lingers",
@@ -294,6 +359,7 @@ TABLES = [
     )
 ]
 RUN = {
+    "plays": [sys.executable, "-m", "madang.sim.plays", "--plays", str(PLAYS), "--stop"],
     "seeds": [sys.executable, "-m", "madang.sim.run", "--seeds", str(SEEDS), "--stop"],
     "tables": [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TABLES],
 }
@@ -348,7 +414,7 @@ def test_a_mutant_is_killed(mutant, copy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", ["seeds", "tables", "hashes"])
+@pytest.mark.parametrize("by", ["seeds", "plays", "tables", "hashes"])
 def test_no_judge_condemns_the_innocent(by, copy):
     noticed, told = notices(copy, by)
 

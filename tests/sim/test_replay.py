@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from madang.core.check import check
 from madang.core.controller import Step
 from madang.core.draft import Draft
+from madang.core.estimates import NEVER_MS
 from madang.core.events import AllocationBound, Fact, JobNominated, NominationDropped, ReleaseAsked
 from madang.core.model import Seat
 from madang.core.ordering import has_lost_patience, key_of
 from madang.core.policies import MADANG, POLICIES
 from madang.core.policy import Misfit, Policy
 from madang.core.timeline import Timeline
-from madang.sim.queueing import Replay, TraceJob
-from madang.sim.replay import NEEDS_ESTIMATES, cluster_of, read_trace, run
+from madang.sim.queueing import Outcome, Replay, TraceJob
+from madang.sim.replay import NEEDS_ESTIMATES, cluster_of, eta_of, read_trace, run
 from madang.sim.traces import TraceError
 from tests.sim.test_pack import write
 
@@ -313,6 +314,47 @@ def test_the_metrics_are_those_of_a_replay_by_hand(tmp_path):
         "utilisation": 0.8333,
         "wall_s": result["wall_s"],
     }
+
+
+def test_the_error_of_what_was_told_is_measured_beside_what_a_queue_page_would_have_said():
+    earlier_s, told_s, real_s = [0, 0, 0, 40], [100, 300, None, 0], [200, 200, 400, 0]
+    jobs = [TraceJob((900 - wait) * 1000, 1000, 1) for wait in earlier_s]
+    jobs += [TraceJob(1_000_000, 1000, 1) for _ in told_s]
+    outcome = Outcome([0] * 8)
+    outcome.first_start_ms = dict.fromkeys(range(4), 900000)
+    for number, (told, real) in enumerate(zip(told_s, real_s, strict=True), start=4):
+        outcome.first_start_ms[number] = (1000 + real) * 1000
+        outcome.expected_ms[number] = NEVER_MS if told is None else (1000 + told) * 1000
+
+    eta = eta_of(jobs, outcome)
+    assert eta.keys() == {"all", "1 GPU"}
+    assert eta["all"] == {
+        "right_away": 1,
+        "asked": 3,
+        "unknown": 1,
+        "median_wait_s": 200.0,
+        "median_told_s": 300.0,
+        "median_error_s": 100.0,
+        "error_pct_p25": 50.0,
+        "error_pct_p50": 50.0,
+        "error_pct_p75": None,  # who was told nothing was told as wrong as can be
+        "error_pct_p90": None,
+        "too_late_pct": 50.0,
+        "median_told_by_real": 0.5,
+        "mean_of_started_error_pct": 95.0,  # 10 s for 200
+        "median_of_waited_error_pct": 80.0,  # 40 s for 200
+    }
+
+
+def test_a_queue_page_knows_nobody_who_starts_later_or_is_of_another_size():
+    jobs = [TraceJob(0, 1000, 8), TraceJob(0, 1000, 1), TraceJob(5_000, 1000, 1)]
+    outcome = Outcome([0] * 3)
+    outcome.first_start_ms = {0: 4_000, 1: 5_000, 2: 9_000}
+    outcome.expected_ms = {2: 9_000}
+
+    row = eta_of(jobs, outcome)["1 GPU"]
+    assert row["error_pct_p50"] == 0.0
+    assert row["mean_of_started_error_pct"] is None
 
 
 def test_a_job_that_never_fits_is_said_before_anything_is_replayed(tmp_path):

@@ -1,10 +1,13 @@
 // The frame round every page: rail, top bar, and the page that the URL names.
 
 import { live } from './api/live';
+import { liveSocket, newest } from './api/liveSocket';
 import { connection, jobs, loggedOut, nodes, overview } from './api/store';
 import { FleetPage } from './fleet/FleetPage';
+import { paused, replayed } from './fleet/moment';
+import { units as fleetUnits } from './fleet/state';
 import { language, t, type Key } from './i18n';
-import { helpOpen } from './keys';
+import { helpOpen, KEYS } from './keys';
 import { route } from './router';
 import { Search } from './Search';
 import { Icon, type IconName } from './ui/Icon';
@@ -154,8 +157,7 @@ function Mark() {
 function Top() {
   const now = overview.value;
   const count = now?.gpus.total ?? 0;
-  const slots =
-    nodes.value?.length && nodes.value.every((n) => n.model === '' || /cpu/i.test(n.model));
+  const slots = fleetUnits.value.isSlots;
   const units = t(slots ? 'unit.slots' : 'unit.gpus', { n: count });
   return (
     <header class="top">
@@ -170,11 +172,17 @@ function Top() {
 }
 
 function LiveMark() {
+  const past = replayed.value ? 'past' : paused.value ? 'held' : null;
   const at = connection.value;
   return (
-    <div class={`live live-${at}`} role="status">
+    <div
+      class={`live live-${at === 'on' && past ? 'paused' : at}`}
+      role="status"
+      data-tick={newest.value?.tick}
+      data-skipped={liveSocket.skipped}
+    >
       <i />
-      {t(`live.${at}`)}
+      {t(`live.${at === 'on' && past ? past : at}`)}
     </div>
   );
 }
@@ -205,32 +213,28 @@ function Unreachable() {
   );
 }
 
-const KEYS: readonly [string, Key][] = [
-  ['/', 'help.search'],
-  ['g f · g j · g q · g u', 'help.go'],
-  ['1 … 5', 'help.group'],
-  ['Shift 1 … 5', 'help.color'],
-  ['← → ↑ ↓', 'help.move'],
-  ['Enter', 'help.open'],
-  ['Esc', 'help.clear'],
-  ['?', 'help.help'],
-];
-
 function Help() {
   return (
     <Dialog title={t('help.title')} close={() => (helpOpen.value = false)} className="help">
-      <dl class="keys">
-        {KEYS.map(([keys, text]) => (
-          <div key={text}>
-            <dt>
-              {keys.split(' · ').map((chord) => (
-                <kbd key={chord}>{chord}</kbd>
+      <div class="help-columns">
+        {KEYS.map(({ title, keys }) => (
+          <section key={title}>
+            <h3>{t(title as 'help.title')}</h3>
+            <dl class="keys">
+              {keys.map(([chords, text]) => (
+                <div key={text}>
+                  <dt>
+                    {chords.split(' · ').map((chord) => (
+                      <kbd key={chord}>{chord}</kbd>
+                    ))}
+                  </dt>
+                  <dd>{t(text as 'help.title')}</dd>
+                </div>
               ))}
-            </dt>
-            <dd>{t(text as 'help.title')}</dd>
-          </div>
+            </dl>
+          </section>
         ))}
-      </dl>
+      </div>
     </Dialog>
   );
 }

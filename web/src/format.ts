@@ -42,6 +42,35 @@ export function clock(atMs: number, nowMs: number): string {
   return new Intl.DateTimeFormat(language.value, { ...day, ...time }).format(at);
 }
 
+/** A time to come, to the minute; with the date when that is not today's. */
+export function moment(atMs: number, nowMs: number): string {
+  const at = new Date(atMs);
+  const sameDay = at.toDateString() === new Date(nowMs).toDateString();
+  const time: Intl.DateTimeFormatOptions = {
+    hour: '2-digit',
+    minute: '2-digit',
+    hourCycle: 'h23',
+  };
+  const day: Intl.DateTimeFormatOptions = sameDay ? {} : { month: 'short', day: 'numeric' };
+  return new Intl.DateTimeFormat(language.value, { ...day, ...time }).format(at);
+}
+
+const DAY_MS = 24 * 60 * 60 * 1000;
+
+/** A mark on an axis: `14:20`; with the day where the axis is longer than one. */
+export function hour(atMs: number, lengthMs: number): string {
+  const time: Intl.DateTimeFormatOptions = {
+    hour: '2-digit',
+    minute: '2-digit',
+    hourCycle: 'h23',
+  };
+  const at = new Date(atMs);
+  const midnight = at.getHours() === 0 && at.getMinutes() === 0;
+  const day: Intl.DateTimeFormatOptions = { month: 'short', day: 'numeric' };
+  const shown = lengthMs > 3 * DAY_MS || midnight ? day : time;
+  return new Intl.DateTimeFormat(language.value, shown).format(at);
+}
+
 export function count(value: number): string {
   return value.toLocaleString(language.value, { maximumFractionDigits: 2 });
 }

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from madang.api.feed import Feed
 from madang.api.gate import WHO
 from madang.api.identity import Identities, Identity
+from madang.api.live import Hub
 from madang.api.problems import Problem
 from madang.api.pulse import Pulse
 from madang.api.readers import Readers
@@ -22,6 +23,7 @@ from madang.api.settings import ApiSettings
 from madang.api.yard import Yard
 from madang.core.model import Allocation
 from madang.ledger import JobRecord
+from madang.wire.access import Role
 
 ID_CHARS_MAX = 128
 
@@ -29,7 +31,8 @@ ID_CHARS_MAX = 128
 @dataclass(frozen=True, slots=True)
 class Desk:
     """`rows` reads the ledger and snapshots, `files` logs and uploads: a slow disk under the logs
-    must not keep anyone from asking for jobs. `books` is one thread, for reports.
+    must not keep anyone from asking for jobs. `books` is one thread, for reports; `frames` one that
+    takes in what agents send, `series` one for questions of history.
     """
 
     yard: Yard
@@ -38,8 +41,11 @@ class Desk:
     rows: Readers
     files: Readers
     books: Readers
+    frames: Readers
+    series: Readers
     pulse: Pulse
     feed: Feed
+    live: Hub
     leaving: asyncio.Event
 
     async def job(self, id: str) -> JobRecord:
@@ -61,6 +67,29 @@ class Desk:
                 tries=["see what there is: `madang ls`, GET /v1/jobs"],
             )
         return record
+
+    @staticmethod
+    def check_own(connection: HTTPConnection, record: JobRecord, doing: str) -> None:
+        """Members act on their own jobs only; `doing` is what for: "stop it".
+
+        Raises:
+            Problem: 403, it is somebody else's.
+        """
+        caller = who(connection)
+        if caller.role is Role.OWNER or caller.name == record.owner:
+            return
+        raise Problem(
+            403,
+            "forbidden",
+            f"{record.job.id} is {record.owner}'s; {caller.name}, {caller.role.said} of this yard, "
+            f"cannot {doing}",
+            given=caller.name,
+            allowed=[record.owner, "owners of this yard"],
+            tries=[
+                f"ask {record.owner}, or an owner of this yard",
+                f"see your own: `madang ls --owner {caller.name}`",
+            ],
+        )
 
     async def allocation(self, job: JobRecord, attempt: int | None) -> Allocation | None:
         """One of a job's stays: the newest, which it may not have yet, or the numbered one.

@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from madang.api.identity import Identities, Identity
 from madang.api.problems import Problem, from_exception
+from madang.api.scraping import PATH as SCRAPE_PATH
+from madang.api.scraping import ScrapeDoor
 from madang.api.settings import ApiSettings, Limits
 
 WHO = "madang.who"  # the scope's key for the Identity
@@ -91,12 +93,13 @@ class Gate:
         self._limits = settings.limits
         self._cookie = cookie_name(settings.port)
         self._identities = identities
+        self._scrapes = ScrapeDoor(settings.metrics_on_loopback, settings.metrics_token_file)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        is_api = scope["path"].startswith("/v1/") or scope["path"] == "/v1"
+        is_api = scope["path"].startswith("/v1/") or scope["path"] in ("/v1", SCRAPE_PATH)
         answering = _Answering(send, is_api)
         try:
             headers = _Headers(scope["headers"])
@@ -127,7 +130,16 @@ class Gate:
         _check_site(scope, headers, host, is_api)
         if not is_api or scope["path"] == "/v1/health":
             return
+        if scope["path"] == SCRAPE_PATH and self._may_scrape(scope, headers):
+            return
         scope[WHO] = await self._who(scope, headers)
+
+    def _may_scrape(self, scope: Scope, headers: "_Headers") -> bool:
+        """Whether /metrics is open to this request without a token of ours."""
+        scheme, _, secret = headers.one(b"authorization").partition(" ")
+        if scheme:
+            return scheme.lower() == "bearer" and self._scrapes.opens_to(secret.strip())
+        return self._scrapes.opens_to_neighbour(scope.get("client"), scope["headers"])
 
     async def _who(self, scope: Scope, headers: "_Headers") -> Identity:
         given = headers.one(b"authorization")
@@ -154,7 +166,7 @@ class Gate:
         if length.isdigit() and int(length) > limit:
             raise _too_large(limit, int(length))
         has_body = length not in ("", "0") or headers.one(b"transfer-encoding") != ""
-        if has_body and not scope["path"].startswith("/v1/code/"):
+        if has_body and not scope["path"].startswith(("/v1/code/", "/v1/frames")):
             _check_media_type(headers.one(b"content-type"))
         return _counted(receive, limit, self._limits.body_wait_s) if has_body else receive
 
@@ -293,6 +305,8 @@ def cookie_of(headers: list[str], name: str) -> str:
 def _body_limit(path: str, limits: Limits) -> int:
     if path.startswith("/v1/code/"):
         return limits.code_bytes_max
+    if path == "/v1/frames":
+        return limits.frames_bytes_max
     return limits.batch_bytes_max if path == "/v1/jobs:batch" else limits.json_bytes_max
 
 

@@ -10,6 +10,7 @@ from madang.api.problems import TITLES
 from madang.wire.problems import MEDIA_TYPE, ProblemView
 from madang.wire.views import BatchRequest
 
+FRAMES_TYPE = "application/vnd.madang.frames"
 PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
 OPEN_PATHS = frozenset({"/v1/health", "/login"})
 BODY_METHODS = frozenset({"post", "put"})
@@ -17,7 +18,7 @@ NO_BODY = {"minLength": 0, "maxLength": 0}
 EVERYWHERE = {
     400: "The request cannot be understood.",
     401: "No valid token or login.",
-    403: "A page of another site asks.",
+    403: "The caller's role does not allow it, or a page of another site asks.",
     421: "The daemon is not reached by this host name.",
     500: "A failure of the daemon; its log has the id.",
     503: "The daemon is busy or could not store the change; `Retry-After` says when to come again.",
@@ -59,6 +60,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             {"name": "nodes", "description": "Machines, devices, sensors."},
             {"name": "holes", "description": "Room that is made by moving jobs, and kept."},
             {"name": "yard", "description": "The whole: overview, projects, events."},
+            {"name": "telemetry", "description": "What sensors say and said; what agents send."},
             {"name": "access", "description": "Tokens, logins."},
         ],
     )
@@ -117,6 +119,12 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
             "required": True,
             "description": "A .tar.zst, at most 1 GiB.",
             "content": {"application/zstd": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    if path == "/v1/frames":
+        operation["requestBody"] = {
+            "required": True,
+            "description": "Frames, each behind its length, packed by zstandard; at most 8 MiB.",
+            "content": {FRAMES_TYPE: {"schema": {"type": "string", "format": "binary"}}},
         }
     success = next((one for code, one in responses.items() if code.startswith("2")), None)
     if success is not None and "text/event-stream" in success.get("content", {}):

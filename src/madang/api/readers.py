@@ -52,5 +52,10 @@ class Readers:
             raise
         await self.read(manager.__exit__, None, None, None)
 
+    @property
+    def load(self) -> float:
+        """How full the line is, from 0 to 1."""
+        return self._count / self._bound
+
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -25,6 +25,15 @@ _RELEASE_WORDS: dict[ReleaseReason, str] = {
     ReleaseReason.RECLAIMED: "its GPUs were idle",
     ReleaseReason.MOVED: "it moves to make room",
 }
+_REASON_WORDS = {
+    **{reason.value: words for reason, words in _RELEASE_WORDS.items()},
+    "attempts": "its attempts are used up",
+}
+
+
+def reason_words(reason: str) -> str:
+    """Why a job ended, in words; a reason that is in words already as it is."""
+    return _REASON_WORDS.get(reason, reason)
 
 
 def sentence(line: str) -> str:
@@ -81,7 +90,7 @@ def _project_set(event: ev.ProjectSet) -> str:
 def _devices(node: Node) -> str:
     if not node.gpus:
         return f"{node.cpu_milli / 1000:g} CPUs"
-    bad = node.gpus - node.usable.bit_count()
+    bad = node.gpus - node.well.bit_count()
     kind = f" {node.model}" if node.model else ""
     return f"{node.gpus} ×{kind or ' device'}" + (f", {bad} of them unhealthy" if bad else "")
 
@@ -151,7 +160,7 @@ def _requeued(event: ev.JobRequeued) -> str:
 
 def _job_ended(event: ev.JobEnded) -> str:
     verb = {"stopped": "was stopped"}.get(event.phase, str(event.phase.value))
-    return f"{event.job} {verb}" + (f": {event.reason}" if event.reason else "")
+    return f"{event.job} {verb}" + (f": {reason_words(event.reason)}" if event.reason else "")
 
 
 def _rejected(event: ev.JobRejected) -> str:
@@ -198,6 +207,11 @@ WORDS: dict[type, Callable[[Any], str]] = {
     ev.ReleaseAsked: _release,
     ev.JobWarned: _warned,
     ev.HoleAsked: lambda e: f"{_by(e.hole.by)} wants room: {hole_size(e.hole)} ({e.hole.id})",
+    ev.RuleSet: lambda e: _set("rule", e.rule.key),
+    ev.RuleBroken: lambda e: f"{job_of(e.allocation)} breaks the rule {e.rule}: {e.text}",
+    ev.RuleKept: lambda e: (
+        f"{job_of(e.allocation)} keeps the rule {e.rule} again: what it measures is {e.value}"
+    ),
     ev.HoleMade: lambda e: f"{e.hole} is {_seats(e.seats)} once free",
     ev.HoleDropped: _hole_dropped,
     ev.JobRequeued: _requeued,

@@ -13,6 +13,8 @@ class Limits:
     json_bytes_max: int = 2 * MIB  # beyond: 413
     batch_bytes_max: int = 32 * MIB  # 1,000 jobs with long commands; beyond: 413
     code_bytes_max: int = 1024 * MIB  # beyond: 413
+    frames_bytes_max: int = 8 * MIB  # packed; hours of one node's frames; beyond: 413
+    frames_waiting_max: int = 64  # bodies of frames waiting to be taken in; beyond: 503
     head_bytes_max: int = 64 * 1024  # request line and headers; beyond: 431
     head_wait_s: float = 10.0  # a request's head takes longer: the connection is closed
     body_wait_s: float = 30.0  # a body stands still for longer: 408
@@ -21,6 +23,7 @@ class Limits:
     connections_max: int = 2_048  # beyond: the longest idle one makes room, else 503
     discard_bytes_max: int = 256 * MIB  # of a refused body, read so that the client sees the answer
     streams_max: int = 256  # event streams, and followed logs, each; beyond: 503
+    live_max: int = 256  # pages that watch live columns; beyond: 503
     exec_max: int = 32  # terminals beside members; beyond: 503
     reads_waiting_max: int = 512  # queries waiting for a reader thread; beyond: 503
     login_links_max: int = 64  # unused links; beyond: the oldest is void
@@ -31,8 +34,10 @@ class ApiSettings:
     """`host` and `port` are what the socket is bound to; `names` are further host names by which
     people reach it (a proxy's name, `gpu1.example.com` or `gpu1.example.com:8443`).
 
-    `secure_cookie` is for a daemon behind TLS. `web` is the built page's folder (None: the
-    package's).
+    `secure_cookie` is for a daemon behind TLS. /metrics is open to programs of this machine with
+    `metrics_on_loopback`, and to who sends the secret in `metrics_token_file`. `web` is the built
+    page's folder (None: the package's). `keep` is where the API may keep what pages replay (None:
+    nothing is kept).
     """
 
     host: str = "127.0.0.1"
@@ -40,5 +45,8 @@ class ApiSettings:
     names: tuple[str, ...] = ()
     cluster: str = ""
     secure_cookie: bool = False
+    metrics_on_loopback: bool = False
+    metrics_token_file: Path | None = None
     web: Path | None = None
+    keep: Path | None = None
     limits: Limits = Limits()

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from madang.api.sentences import sentence
+from madang.api.rule_views import broken_views
+from madang.api.sentences import reason_words, sentence
 from madang.api.yard import Top
 from madang.core import explain_upkeep
 from madang.core.explain import Trial, Why, how_it_ended
@@ -21,6 +22,8 @@ from madang.core.model import (
     Project,
     Standing,
 )
+from madang.core.needs import taint_text
+from madang.core.rules import Violations
 from madang.core.snapshot import Snapshot
 from madang.ledger import EventRecord, JobRecord
 from madang.wire import views as wire
@@ -32,9 +35,13 @@ def job_number(job_id: str) -> int:
     return int(tail) if tail.isdigit() else 0
 
 
-def of_record(record: JobRecord, waits: wire.WaitsView | None = None) -> wire.JobView:
-    """A job as the ledger has it."""
-    return job_view(
+def of_record(
+    record: JobRecord,
+    waits: wire.WaitsView | None = None,
+    violations: Mapping[str, Violations] | None = None,
+) -> wire.JobView:
+    """A job as the ledger has it, and what it breaks."""
+    made = job_view(
         record.job,
         record.standing,
         asked=json.loads(record.request or "{}"),
@@ -43,6 +50,9 @@ def of_record(record: JobRecord, waits: wire.WaitsView | None = None) -> wire.Jo
         newest=record.newest,
         waits=waits,
     )
+    if violations and record.newest is not None:
+        made.broken = broken_views(violations, record.newest.id)
+    return made
 
 
 def job_view(  # noqa: PLR0913 - the six parts that a job's picture is put together from
@@ -150,7 +160,7 @@ def why_ended(record: JobRecord) -> wire.WhyView:
     standing = record.standing
     text = f"it has {standing.phase.value}" if standing.phase is not Phase.STOPPED else "it stopped"
     if standing.reason:
-        text += f": {standing.reason}"
+        text += f": {reason_words(standing.reason)}"
     numbers: dict[str, int | str] = {"attempts": standing.attempt, "failures": standing.failures}
     exits = record.newest.exits if record.newest is not None else ()
     bad = [(rank, end) for rank, end in exits if not end.ok]
@@ -218,13 +228,14 @@ def _node(live: LiveNode, snapshot: Snapshot, holders: Holders) -> wire.NodeView
     gpus = []
     for index in range(node.gpus):
         jobs = holders.get((node.id, index), [])
-        healthy = bool(node.usable >> index & 1)
-        offered = healthy and live.state not in (NodeState.LOST, NodeState.REMOVED)
+        healthy, taken = bool(node.well >> index & 1), bool(node.taken >> index & 1)
+        offered = healthy and not taken and live.state not in (NodeState.LOST, NodeState.REMOVED)
         held_milli = sum(holder.milli for holder in jobs)
         gpus.append(
             wire.GpuView(
                 index=index,
                 healthy=healthy,
+                taken=taken,
                 free_milli=max(0, WHOLE_GPU_MILLI - held_milli) if offered else 0,
                 jobs=jobs,
                 model=node.model,
@@ -240,6 +251,8 @@ def _node(live: LiveNode, snapshot: Snapshot, holders: Holders) -> wire.NodeView
         cpus=node.cpu_milli / 1000,
         memory_mib=node.memory_mib,
         gpus=gpus,
+        labels=dict(node.labels),
+        taints=[taint_text(taint) for taint in node.taints],
     )
 
 
@@ -248,7 +261,7 @@ def gpu_counts(snapshot: Snapshot) -> wire.GpuCountsView:
     pool = snapshot.pool
     total = int(pool.gpu_count.sum())
     unhealthy = sum(
-        live.node.gpus - live.node.usable.bit_count()
+        live.node.gpus - live.node.well.bit_count()
         for live in list(snapshot.nodes.values())
         if live.state is not NodeState.REMOVED
     )

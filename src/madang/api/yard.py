@@ -18,6 +18,7 @@ from madang.core.explain import Guide, Trial
 from madang.core.model import Allocation, Job, Shape, Standing
 from madang.core.snapshot import Snapshot
 from madang.ledger import Ledger
+from madang.telemetry.store import Store
 from madang.wire.jobs import JobRequest
 
 
@@ -157,6 +158,10 @@ class Yard(Protocol):
     @property
     def code(self) -> CodeStore: ...
     @property
+    def telemetry(self) -> Store:
+        """What sensors say and said."""
+
+    @property
     def version(self) -> str: ...
     @property
     def url(self) -> str:
@@ -205,6 +210,9 @@ class Yard(Protocol):
 
     def exec_command(self, allocation: str, rank: int, command: Sequence[str]) -> Spawn:
         """See Engine.exec_command; NoSuchMember instead of EngineError."""
+
+    def scrape(self, *, open_metrics: bool) -> bytes:
+        """The text of /metrics, in OpenMetrics or in the classic form. May take a second."""
 
     def top(self) -> Top:
         """What the sensors say now."""

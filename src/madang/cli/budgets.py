@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from madang.cli.desk import Desk
+from madang.cli.kept import Kept
 from madang.cli.parse import Given, UsageError
-from madang.cli.show import Column, clean, table
+from madang.cli.show import Column, clean
 
 TYPE_CHECKING = False  # typing's own constant costs an import of 10 ms
 if TYPE_CHECKING:
@@ -13,26 +14,28 @@ if TYPE_CHECKING:
     Document = dict[str, Any]
 
 
-def budget_ls_verb(_given: Given, desk: Desk) -> int:
-    """Budgets and what is down under them."""
-    budgets = desk.client.budgets()
-    columns = [
+def _row(budget: Document) -> list[str]:
+    counts = [str(budget[key]) for key in ("members", "down", "down_max")]
+    return [clean(budget["id"]), clean(budget["project"]), *counts]
+
+
+BUDGETS = Kept(
+    "budgets",
+    [
         Column("BUDGET"),
         Column("PROJECT"),
         Column("MEMBERS", right=True),
-        Column("DOWN", right=True),
-        Column("DOWN MAX", right=True),
-    ]
-    rows = [
-        [
-            clean(each["id"]),
-            clean(each["project"]),
-            *[str(each[key]) for key in ("members", "down", "down_max")],
-        ]
-        for each in budgets
-    ]
-    desk.answer({"budgets": budgets}, table(columns, rows))
-    return 0
+        Column("DOWN NOW", right=True),
+        Column("DOWN AT MOST", right=True),
+    ],
+    _row,
+    "no budgets yet: madang budget set NAME --project PROJECT --down-max MEMBERS",
+)
+
+
+def budget_ls_verb(_given: Given, desk: Desk) -> int:
+    """Budgets and what is down under them."""
+    return BUDGETS.listed(desk)
 
 
 def budget_set_verb(given: Given, desk: Desk) -> int:
@@ -48,13 +51,7 @@ def budget_set_verb(given: Given, desk: Desk) -> int:
     budget = desk.client.set_budget(
         given.text("budget"), down_max, given.text("project") or "default"
     )
-    desk.answer(budget, f"of {_members(budget)} {down_max} may be down at once")
-    return 0
-
-
-def _members(budget: Document) -> str:
-    name, members = clean(budget["id"]), budget["members"]
-    return f"the {members} member{'s' * (members != 1)} of budget {name}"
+    return BUDGETS.shown(desk, budget)
 
 
 def budget_rm_verb(given: Given, desk: Desk) -> int:

@@ -1,4 +1,4 @@
-"""Verbs that change something: stop, requeue, memo, cordon, node rm, project set, token new."""
+"""Verbs that change something: stop, requeue, memo, cordon, node rm, project set, token add, rm."""
 
 from __future__ import annotations
 
@@ -105,15 +105,15 @@ def _node_words(node: Document) -> str:
 def project_set_verb(given: Given, desk: Desk) -> int:
     """Make a project or change its quota."""
     text, workspace = given.text("quota").lower(), given.text("workspace")
-    if not text and not workspace:
-        raise UsageError(
-            "nothing to set",
-            code="usage",
-            allowed="--quota GPUS, or --quota none for no limit; --workspace NAME",
-        )
     quota: float | None = None
     if not text:
         known = {each["id"]: each["quota_gpus"] for each in desk.client.projects()}
+        if not workspace and given.text("project") in known:
+            raise UsageError(
+                "nothing to set: there is such a project already",
+                code="usage",
+                allowed="--quota GPUS, or --quota none for no limit; --workspace NAME",
+            )
         quota = known.get(given.text("project"))
     elif text != "none":
         try:
@@ -128,11 +128,14 @@ def project_set_verb(given: Given, desk: Desk) -> int:
     return 0
 
 
-def token_new_verb(given: Given, desk: Desk) -> int:
+def token_add_verb(given: Given, desk: Desk) -> int:
     """Make a token."""
-    made = desk.client.new_token(given.text("name"))
+    made = desk.client.new_token(given.text("name"), given.text("role") or "member")
     if not desk.is_json:
-        desk.note("This is shown once. Elsewhere: MADANG_URL=… MADANG_TOKEN=… madang status")
+        desk.note(
+            f"shown this once: {clean(made['name'])} is {made['role']} with this token:\n"
+            f"MADANG_URL={desk.client.url} MADANG_TOKEN=… madang status"
+        )
     desk.answer(made, made["token"])
     return 0
 
@@ -140,5 +143,5 @@ def token_new_verb(given: Given, desk: Desk) -> int:
 def token_rm_verb(given: Given, desk: Desk) -> int:
     """Revoke a token."""
     desk.client.drop_token(given.text("name"))
-    desk.answer({"name": given.text("name")}, f"{clean(given.text('name'))} is revoked")
+    desk.answer({"name": given.text("name")}, f"{clean(given.text('name'))} has no access any more")
     return 0

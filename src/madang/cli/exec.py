@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from madang.cli.desk import Desk
 from madang.cli.parse import Given, UsageError
-from madang.client.api import quoted, with_query
 from madang.client.errors import MadangError, error_of
+from madang.client.writing import quoted, with_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ usage: madang COMMAND [OPTIONS]
 """
 _FOOT = """
 madang COMMAND --help says more. Exit codes: 0 good · 1 the job failed · 2 usage · 3 not found
-4 rejected · 5 daemon not reachable · 6 refused (token)
+4 rejected · 5 daemon not reachable · 6 refused (token, role)
 """
 
 

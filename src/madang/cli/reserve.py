@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from madang.cli.desk import Desk
+from madang.cli.kept import Kept
 from madang.cli.parse import Given, UsageError
-from madang.cli.show import Column, clean, gpus, table
+from madang.cli.show import Column, clean, gpus
 
 TYPE_CHECKING = False  # typing's own constant costs an import of 10 ms
 if TYPE_CHECKING:
@@ -15,19 +16,53 @@ if TYPE_CHECKING:
 WHEN = "now, +2h, or a date and time such as 2026-11-22T02:00"
 
 
+def _row(one: Document) -> list[str]:
+    return [
+        clean(one["id"]),
+        clean(one["project"]),
+        str(one["members"]),
+        str(one["gpus"]),
+        clean(one["profile"] or "any"),
+        _shown(one["begin_ms"]),
+        _shown(one["end_ms"]),
+        clean(one["state"]),
+        gpus(one["held_gpus"]),
+    ]
+
+
+def _shown(at_ms: int) -> str:
+    from datetime import UTC, datetime
+
+    local = datetime.fromtimestamp(at_ms / 1000, UTC).astimezone()
+    return local.strftime("%Y-%m-%d %H:%M")
+
+
+RESERVATIONS = Kept(
+    "reservations",
+    [
+        Column("NAME"),
+        Column("PROJECT"),
+        Column("MEMBERS", right=True),
+        Column("GPUS EACH", right=True),
+        Column("PROFILE"),
+        Column("BEGIN"),
+        Column("END"),
+        Column("STATE"),
+        Column("GPUS HELD", right=True),
+    ],
+    _row,
+    "no reservations yet: madang reserve add NAME --project PROJECT --gpus 8 --begin +1h --for 6h",
+)
+
+
 def reserve_ls_verb(_given: Given, desk: Desk) -> int:
     """Reservations, by when they begin."""
-    reservations = desk.client.reservations()
-    desk.answer({"reservations": reservations}, _table(reservations))
-    return 0
+    return RESERVATIONS.listed(desk)
 
 
 def reserve_add_verb(given: Given, desk: Desk) -> int:
     """Make or change a reservation."""
-    body = _body(given)
-    view = desk.client.set_reservation(body)
-    desk.answer(view, _table([view]))
-    return 0
+    return RESERVATIONS.shown(desk, desk.client.set_reservation(_body(given)))
 
 
 def reserve_rm_verb(given: Given, desk: Desk) -> int:
@@ -89,39 +124,3 @@ def _length_ms(option: str, text: str) -> int:
         raise UsageError(
             f"{option}: {wrong}", code="usage", given=text, allowed="90m, 6h, 1d12h"
         ) from None
-
-
-def _table(reservations: list[Document]) -> str:
-    columns = [
-        Column("NAME"),
-        Column("PROJECT"),
-        Column("MEMBERS", right=True),
-        Column("GPUS", right=True),
-        Column("PROFILE"),
-        Column("BEGIN"),
-        Column("END"),
-        Column("STATE"),
-        Column("HELD", right=True),
-    ]
-    rows = [
-        [
-            clean(each["id"]),
-            clean(each["project"]),
-            str(each["members"]),
-            str(each["gpus"]),
-            clean(each["profile"] or "any"),
-            _shown(each["begin_ms"]),
-            _shown(each["end_ms"]),
-            clean(each["state"]),
-            gpus(each["held_gpus"]),
-        ]
-        for each in reservations
-    ]
-    return table(columns, rows)
-
-
-def _shown(at_ms: int) -> str:
-    from datetime import UTC, datetime
-
-    local = datetime.fromtimestamp(at_ms / 1000, UTC).astimezone()
-    return local.strftime("%Y-%m-%d %H:%M")

@@ -221,7 +221,7 @@ def error_text(error: MadangError) -> str:
     lines = [f"{coloured('error:', RED, sys.stderr)} {clean(error.message)}"]
     found: Sequence[Mapping[str, Any]] = getattr(error, "errors", ())
     for each in found:
-        words = f"{each.get('where', '')}: {each.get('problem', '')}"
+        words = f"{each.get('where') or 'the body'}: {each.get('problem', '')}"
         if words != error.message:  # a single mistake is the message already
             lines.append(f"  {clean(words)}")
         if each.get("given") not in (None, "", error.given):

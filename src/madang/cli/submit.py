@@ -104,7 +104,7 @@ def _given_fields(given: Given) -> Document:
     fields: Document = {}
     for option in given.verb.options:
         value = given.values.get(option.key)
-        if not option.field or value is None or value is False:
+        if not option.field or value is None or value is False or value == []:
             continue
         if option.value and option.field in fields:
             raise UsageError(

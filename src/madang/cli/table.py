@@ -7,29 +7,14 @@ under a millisecond, and a verb's own module is imported when the verb runs.
 
 from __future__ import annotations
 
+from madang.cli.table_sim import SIMULATE
+from madang.cli.table_yard import ACCESS, MACHINES, SHARES, VIOLATIONS, ZONES
 from madang.cli.words import Argument, Option, Verb
 
-TENANCY = "madang.cli.tenancy"
-RESERVE = "madang.cli.reserve"
-ZONES = "madang.cli.zones"
-NETWORK = "madang.cli.topology"
-TREE_FILE = Argument("FILE", "a topology in YAML, or HyperNodes", complete="file")
-OWNER = Argument("OWNER", "project:NAME or workspace:NAME")
-WHERE = (
-    Option("--group", "of one machine group (all)"),
-    Option(
-        "--provisioning",
-        "of one provisioning (all)",
-        choices=("reserved", "on_demand", "spot"),
-    ),
-)
-
 JOB = Argument("JOB", "id (digits-42), number (42), or name: its newest job", complete="job")
-NODE = Argument("NODE", "a node's id", complete="node")
 FOLLOW = Option("-f --follow", "go on until the end, or Ctrl-C", kind="flag")
 MEMBER = Option("--member", "a rank", meta="N")
 SINCE = Option("--since", "30d before now (default), 2026-11-01, 2026-11-01T08:00", meta="WHEN")
-PLOT = Option("--plot", "write the curves there: one HTML file", meta="FILE", complete="file")
 
 REQUEST = (
     Option("-g --gpus", "GPUs per member; 0.25 is a quarter of one", kind="number", field="gpus"),
@@ -38,6 +23,8 @@ REQUEST = (
     Option("--profile", "machine profile (GPU model), or several: H100,A100", field="profile"),
     Option("--exclusive", "its nodes run nothing else", kind="flag", field="exclusive"),
     Option("--zone", "zone to run in", field="zone"),
+    Option("--need", "a label of its nodes: rack=r1", kind="many", meta="LABEL", field="needs"),
+    Option("--tolerate", "a taint of nodes", kind="many", meta="TAINT", field="tolerates"),
     Option("--within", "one domain of this level holds all members: block", field="within"),
     Option("--within-soft", "--within is only a wish", kind="flag", field="within_soft"),
     Option("--switches", "at most so many leaf switches", kind="int", field="switches"),
@@ -78,8 +65,7 @@ CODE = (
     Option("--no-code", "submit without any files", kind="flag"),
 )
 
-VERBS = (
-    # -- jobs
+JOBS = (
     Verb(
         "run",
         "madang.cli.submit",
@@ -165,7 +151,9 @@ VERBS = (
         group="Jobs",
         arguments=(JOB, Argument("DIR", "where to (default: ./JOB)", default="", complete="dir")),
     ),
-    # -- seeing
+)
+
+SEEING = (
     Verb(
         "ls",
         "madang.cli.watch",
@@ -214,6 +202,7 @@ VERBS = (
             Option("-n --interval", "seconds between pictures (2)", kind="number", meta="S"),
         ),
     ),
+    Verb("profiles", ZONES, "The GPUs there are to ask for", group="See"),
     Verb("status", "madang.cli.watch", "The whole cluster in a few lines", group="See"),
     Verb(
         "report",
@@ -245,211 +234,9 @@ VERBS = (
             Option("--share", "percent of the jobs that must keep it (95)", kind="int", meta="PCT"),
         ),
     ),
-    # -- machines and projects
-    Verb(
-        "cordon",
-        "madang.cli.change",
-        "Let nodes keep what they have and take no more",
-        group="Run the yard",
-        arguments=(Argument("NODE", NODE.help, many=True, complete="node"),),
-    ),
-    Verb(
-        "uncordon",
-        "madang.cli.change",
-        "Let nodes take work again",
-        group="Run the yard",
-        arguments=(Argument("NODE", NODE.help, many=True, complete="node"),),
-    ),
-    Verb(
-        "node rm",
-        "madang.cli.change",
-        "Take lost nodes that hold nothing off the lists",
-        group="Run the yard",
-        arguments=(Argument("NODE", NODE.help, many=True, complete="node"),),
-    ),
-    Verb(
-        "make-room",
-        "madang.cli.room",
-        "Move jobs so that there is room for a large one; keep it",
-        group="Run the yard",
-        arguments=(Argument("SIZE", "8x8: 8 nodes with 8 GPUs; none: what is kept", default=""),),
-        options=(
-            Option("--profile", "machine profile (GPU model)"),
-            Option("--within", "network level that holds all of it: block, leaf, …"),
-            Option("-p --project", "whose job it is for (anybody's)", complete="project"),
-            Option("--for", "how long it is kept (4h)", meta="TIME"),
-            Option("--name", "what it is called (room-1)"),
-            Option("--drop", "give this one up", meta="NAME"),
-            Option("--dry-run", "only say who would move, and what it costs", kind="flag"),
-        ),
-        note="Who moves checkpoints, and goes on elsewhere at once. The room goes to the first\n"
-        "job that asks for all of it.",
-    ),
-    Verb("project ls", "madang.cli.watch", "Projects, quota and use", group="Run the yard"),
-    Verb(
-        "project set",
-        "madang.cli.change",
-        "Make a project or change its quota",
-        group="Run the yard",
-        arguments=(Argument("PROJECT", "its name", complete="project"),),
-        options=(
-            Option("--quota", "GPUs it may hold at once, or none", meta="GPUS|none"),
-            Option("--workspace", "who pays for it"),
-        ),
-    ),
-    Verb("workspace ls", TENANCY, "Workspaces and their projects", group="Run the yard"),
-    Verb(
-        "workspace set",
-        TENANCY,
-        "Make a workspace",
-        group="Run the yard",
-        arguments=(Argument("WORKSPACE", "its name"),),
-    ),
-    Verb("profiles", ZONES, "The GPUs there are to ask for", group="See"),
-    Verb("zone ls", ZONES, "Zones, whom they take, what is free", group="Run the yard"),
-    Verb(
-        "zone set",
-        ZONES,
-        "Make or change a zone",
-        group="Run the yard",
-        arguments=(Argument("ZONE", "its name, as nodes say it; `public`: of those who do not"),),
-        options=(
-            Option("--owners", "whose jobs it takes: project:a,workspace:b; or everyone"),
-            Option("--sizes", "GPUs of the jobs it takes: 1-8, 16- or any", meta="FROM-TO"),
-        ),
-    ),
-    Verb(
-        "zone rm",
-        ZONES,
-        "Let a zone take everyone",
-        group="Run the yard",
-        arguments=(Argument("ZONE", "its name"),),
-    ),
-    Verb("reserve ls", RESERVE, "Calendar reservations", group="Run the yard"),
-    Verb(
-        "reserve add",
-        RESERVE,
-        "Keep GPUs for a project in a window",
-        group="Run the yard",
-        arguments=(Argument("NAME", "its name; an existing one is changed"),),
-        options=(
-            Option("--project", "who it is kept for (default)", complete="project"),
-            Option("--gpus", "whole GPUs of each member (1)", kind="int"),
-            Option("--members", "how many such members (1)", kind="int"),
-            Option("--profile", "GPU model (any)"),
-            Option("--begin", "now, +2h, or 2026-11-22T02:00 in local time", meta="WHEN"),
-            Option("--for", "how long: 90m, 6h, 2d", meta="TIME"),
-            Option("--end", "when it ends, as --begin; instead of --for", meta="WHEN"),
-        ),
-        note="What cannot be kept is refused, with what would work.",
-    ),
-    Verb(
-        "reserve rm",
-        RESERVE,
-        "Take a reservation away; its jobs go on as ordinary ones",
-        group="Run the yard",
-        arguments=(Argument("NAME", "as `madang reserve ls` shows it"),),
-    ),
-    Verb("quota ls", TENANCY, "Guarantees, limits and use", group="Run the yard"),
-    Verb(
-        "quota set",
-        TENANCY,
-        "Make or change a guarantee, a limit, a weight, cells",
-        group="Run the yard",
-        arguments=(OWNER,),
-        options=(
-            *WHERE,
-            Option("--guaranteed", "GPUs it can always have back", kind="number", meta="GPUS"),
-            Option("--limit", "GPUs it holds at most, or none", meta="GPUS|none"),
-            Option("--weight", "its part of what others leave idle (1)", kind="int"),
-            Option("--cells", "whole cells promised to reserved work", meta="LEVEL=N,…|none"),
-        ),
-    ),
-    Verb(
-        "quota show",
-        TENANCY,
-        "An owner's quotas, and how its promised cells stand",
-        group="Run the yard",
-        arguments=(OWNER,),
-    ),
-    Verb(
-        "quota rm",
-        TENANCY,
-        "Take a quota away",
-        group="Run the yard",
-        arguments=(OWNER,),
-        options=WHERE,
-    ),
-    Verb(
-        "budget ls",
-        "madang.cli.budgets",
-        "Who may be down at once, and who is",
-        group="Run the yard",
-    ),
-    Verb(
-        "budget set",
-        "madang.cli.budgets",
-        "Make or change a disruption budget",
-        group="Run the yard",
-        arguments=(Argument("BUDGET", "its name; jobs name it with --budget"),),
-        options=(
-            Option("--down-max", "members that may be down at once", kind="int", meta="MEMBERS"),
-            Option("--project", "whose jobs may count under it (default)", complete="project"),
-        ),
-    ),
-    Verb(
-        "budget rm",
-        "madang.cli.budgets",
-        "Take a disruption budget away",
-        group="Run the yard",
-        arguments=(Argument("BUDGET", "its name"),),
-    ),
-    Verb(
-        "policy show",
-        TENANCY,
-        "The policy in force, as TOML",
-        group="Run the yard",
-        options=(Option("--classes", "what it says of each class", kind="flag"),),
-    ),
-    Verb(
-        "policy check",
-        TENANCY,
-        "Whether a file is a policy; asks no daemon",
-        group="Run the yard",
-        arguments=(Argument("FILE", "a policy in TOML", complete="file"),),
-    ),
-    Verb(
-        "policy set",
-        TENANCY,
-        "Put a policy in force, now and for every start",
-        group="Run the yard",
-        arguments=(Argument("FILE", "a policy in TOML", complete="file"),),
-    ),
-    Verb("topology show", NETWORK, "The network tree, and what is free", group="Run the yard"),
-    *(
-        Verb(f"topology {word}", NETWORK, words, group="Run the yard", arguments=(TREE_FILE,))
-        for word, words in (
-            ("check", "What would be wrong or odd with a tree here"),
-            ("set", "Declare the network tree"),
-        )
-    ),
-    Verb("topology rm", NETWORK, "Let nodes say where they lie", group="Run the yard"),
-    Verb(
-        "token new",
-        "madang.cli.change",
-        "Make a token; it is shown once",
-        group="Run the yard",
-        arguments=(Argument("NAME", "what it is for"),),
-    ),
-    Verb("token ls", "madang.cli.watch", "Tokens, without their secrets", group="Run the yard"),
-    Verb(
-        "token rm",
-        "madang.cli.change",
-        "Revoke a token",
-        group="Run the yard",
-        arguments=(Argument("NAME", "its name"),),
-    ),
-    # -- the daemon
+)
+
+DAEMON = (
     Verb(
         "up",
         "madang.cli.updown",
@@ -462,6 +249,7 @@ VERBS = (
             Option("--fleet", "a simulated fleet instead of this machine", complete="file"),
             Option("--policy", "rules of the yard, in TOML", meta="FILE", complete="file"),
             Option("--topology", "the network tree, in YAML", meta="FILE", complete="file"),
+            Option("--telemetry-out", "where metrics go, in TOML", meta="FILE", complete="file"),
             Option("--database", "postgresql+psycopg://… instead of SQLite", meta="URL"),
             Option("-d --detach", "in the background; returns when it is ready", kind="flag"),
         ),
@@ -472,89 +260,43 @@ VERBS = (
         "Stop the daemon; running jobs go on",
         group="Daemon",
     ),
-    Verb("web", "madang.cli.updown", "A fresh link to the web page", group="Daemon"),
-    # -- the simulator
     Verb(
-        "sim pack",
-        "madang.cli.sim",
-        "Replay pods onto nodes; how full it gets",
-        group="Simulate",
+        "web",
+        "madang.cli.updown",
+        "A fresh link to the web page",
+        group="Daemon",
         options=(
-            Option("--nodes", "gzip CSV: cpu_milli, memory_mib, gpu, model", complete="file"),
-            Option("--pods", "gzip CSV: cpu_milli, memory_mib, num_gpu, …", complete="file"),
-            Option("--arrivals", "gzip CSV of published orders: seed, order", complete="file"),
-            Option("--seed", "of the order, and of random (42)", kind="int"),
+            Option("--user", "whom it logs in (you)", meta="NAME"),
             Option(
-                "--policy",
-                "who chooses the node (madang)",
-                choices=(
-                    "random",
-                    "best-fit",
-                    "dot-product",
-                    "most-allocated",
-                    "packing",
-                    "fgd",
-                    "madang",
-                ),
+                "--role",
+                "what they may do there (yours; for others member)",
+                choices=("owner", "member", "viewer"),
             ),
-            PLOT,
         ),
-        note="No daemon is needed. --nodes and --pods are required.",
+        note="It opens one browser, once, within a minute. Links for others take an owner.",
     ),
     Verb(
-        "sim replay",
-        "madang.cli.sim",
-        "Replay a queueing trace; how long jobs wait",
-        group="Simulate",
+        "agent",
+        "madang.cli.agent",
+        "Read this node's sensors, and push them to a daemon",
+        group="Daemon",
         options=(
-            Option("--trace", "gzip CSV: job, vc, submit, duration, gpus", complete="file"),
-            Option("--nodes", "equal nodes, for example 78x8", meta="NODESxGPUS"),
-            Option(
-                "--policy",
-                "whose turn it is (madang)",
-                choices=(
-                    "fifo",
-                    "fifo-skip",
-                    "sjf",
-                    "ssf",
-                    "srtf",
-                    "tiresias",
-                    "easy",
-                    "conservative",
-                    "madang",
-                ),
-            ),
-            Option("--oracle", "tell the policy true durations", kind="flag"),
-            Option("--predict", "plan by the run times learned so far from the trace", kind="flag"),
-            Option(
-                "--eta",
-                "ask every N-th job that waits when it starts; report the error",
-                kind="int",
-                meta="N",
-            ),
-            PLOT,
+            Option("--token-file", "a file that holds the token", meta="FILE", complete="file"),
+            Option("--node", "what the daemon calls this node (its host name)"),
+            Option("--interval", "from one frame to the next (10s)", meta="TIME"),
+            Option("--dcgm", "read GPUs from this page of a dcgm-exporter", meta="URL"),
+            Option("--kernel-log", "where Xids are (/dev/kmsg)", meta="FILE", complete="file"),
+            Option("--buffer", "keep what waits there", meta="DIR", complete="dir"),
+            Option("--buffer-max", "its bound (256MiB)", meta="SIZE"),
+            Option("--once", "one frame, then end", kind="flag"),
+            Option("--print", "show what is read, and push nothing", kind="flag"),
         ),
-        note="No daemon is needed. --trace and --nodes are required.",
+        note="Runs until SIGTERM. The token comes from --token-file, MADANG_TOKEN, or this\n"
+        "machine's own daemon. Without --buffer, 16 MiB of memory keep what waits.",
     ),
-    Verb(
-        "sim what-if",
-        "madang.cli.whatif",
-        "Replay this yard's own journal under another policy",
-        group="Simulate",
-        options=(
-            Option("--policy", "a policy file, or a name (madang, easy, …)", complete="file"),
-            Option("--since", "7d before now (default), 2026-11-01, 2026-11-01T08:00", meta="WHEN"),
-            Option("--until", "its end, as --since (the newest event)", meta="WHEN"),
-            Option("--ledger", "a database to read instead of asking a daemon", meta="URL"),
-            Option("--oracle", "tell the policy true durations", kind="flag"),
-            PLOT,
-        ),
-        note=(
-            "--policy is required. The journal comes from --ledger, from the records under\n"
-            "--state, or from the daemon. Nothing is changed anywhere."
-        ),
-    ),
-    # -- other
+)
+
+OTHER = (
     Verb(
         "schema",
         "madang.cli.other",
@@ -573,6 +315,9 @@ VERBS = (
         "version", "madang.cli.other", "Versions of this program and of the daemon", group="Other"
     ),
 )
+
+# In the order of `madang --help` and docs/cli.md: what most people need comes first.
+VERBS = (*JOBS, *SEEING, *VIOLATIONS, *MACHINES, *SHARES, *ACCESS, *DAEMON, *SIMULATE, *OTHER)
 
 # Asked by the shell functions of `madang completion`; not for people.
 COMPLETE = Verb(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from madang.cli.desk import Desk
+from madang.cli.kept import Kept
 from madang.cli.parse import Given, UsageError
 from madang.cli.show import DIM, Column, clean, coloured, gpus, table
 
@@ -37,9 +38,13 @@ def policy_show_verb(given: Given, desk: Desk) -> int:
     ]
     keys = ["provisioning", "category", "purpose", "priority", "head_start", "preemptible"]
     keys += ["run_min", "grace", "retries", "time"]
-    rows = [[clean(str(each[key])) for key in keys] for each in view["classes"]]
+    rows = [[_class_word(each[key]) for key in keys] for each in view["classes"]]
     desk.answer(view, table(columns, rows))
     return 0
+
+
+def _class_word(value: object) -> str:
+    return "–" if value == "0ms" else clean(str(value))
 
 
 def policy_check_verb(given: Given, desk: Desk) -> int:
@@ -87,34 +92,38 @@ def policy_file(path: str) -> PolicyFile:
 
 def quota_ls_verb(_given: Given, desk: Desk) -> int:
     """Quotas and what is held of them."""
-    quotas = desk.client.quotas()
-    desk.answer({"quotas": quotas}, _quota_table(quotas))
-    return 0
+    return QUOTAS.listed(desk)
 
 
-def _quota_table(quotas: list[Document]) -> str:
-    columns = [
+def _quota_row(quota: Document) -> list[str]:
+    limit, cells = quota["limit_gpus"], quota["cells"]
+    return [
+        clean(quota["owner"]),
+        clean(quota["group"]),
+        clean(quota["provisioning"]),
+        gpus(quota["held_gpus"]),
+        gpus(quota["guaranteed_gpus"]),
+        coloured("none", DIM) if limit is None else gpus(limit),
+        str(quota["weight"]),
+        clean(", ".join(f"{level}={count}" for level, count in cells.items())),
+    ]
+
+
+QUOTAS = Kept(
+    "quotas",
+    [
         Column("OWNER"),
         Column("GROUP"),
         Column("PROVISIONING"),
-        Column("HELD", right=True),
+        Column("GPUS HELD", right=True),
         Column("GUARANTEED", right=True),
         Column("LIMIT", right=True),
         Column("WEIGHT", right=True),
-    ]
-    rows = [
-        [
-            clean(each["owner"]),
-            clean(each["group"]),
-            clean(each["provisioning"]),
-            gpus(each["held_gpus"]),
-            gpus(each["guaranteed_gpus"]),
-            coloured("none", DIM) if each["limit_gpus"] is None else gpus(each["limit_gpus"]),
-            str(each["weight"]),
-        ]
-        for each in quotas
-    ]
-    return table(columns, rows)
+        Column("CELLS", shrinks=True),
+    ],
+    _quota_row,
+    "no quotas yet: madang quota set project:NAME --guaranteed GPUS --limit GPUS",
+)
 
 
 def quota_set_verb(given: Given, desk: Desk) -> int:
@@ -143,9 +152,7 @@ def quota_set_verb(given: Given, desk: Desk) -> int:
         body["weight"] = weight
     if cells:
         body["cells"] = {} if cells == "none" else _cells(given.text("cells"))
-    view = desk.client.set_quota(body)
-    desk.answer(view, _quota_table([view]))
-    return 0
+    return QUOTAS.shown(desk, desk.client.set_quota(body))
 
 
 def _number(option: str, text: str) -> float:
@@ -182,7 +189,7 @@ def quota_show_verb(given: Given, desk: Desk) -> int:
             f"{clean(owner)} has no quota", code="not_found", given=owner, tries=["madang quota ls"]
         )
     lines = [clean(cells["text"]) for each in quotas for cells in each["cells_now"]]
-    desk.answer({"quotas": quotas}, "\n".join([_quota_table(quotas), *lines]))
+    desk.answer({"quotas": quotas}, "\n".join([QUOTAS.text(quotas), *lines]))
     return 0
 
 
@@ -199,14 +206,20 @@ def quota_rm_verb(given: Given, desk: Desk) -> int:
 
 def workspace_ls_verb(_given: Given, desk: Desk) -> int:
     """Workspaces and their projects."""
-    workspaces = desk.client.workspaces()
-    columns = [Column("WORKSPACE"), Column("HELD", right=True), Column("PROJECTS")]
-    rows = [
-        [clean(each["id"]), gpus(each["held_gpus"]), clean(", ".join(each["projects"]))]
-        for each in workspaces
-    ]
-    desk.answer({"workspaces": workspaces}, table(columns, rows))
-    return 0
+    return WORKSPACES.listed(desk)
+
+
+def _workspace_row(workspace: Document) -> list[str]:
+    inside = clean(", ".join(workspace["projects"]))
+    return [clean(workspace["id"]), gpus(workspace["held_gpus"]), inside]
+
+
+WORKSPACES = Kept(
+    "workspaces",
+    [Column("WORKSPACE"), Column("GPUS HELD", right=True), Column("PROJECTS", shrinks=True)],
+    _workspace_row,
+    "no workspaces yet: madang workspace set NAME",
+)
 
 
 def workspace_set_verb(given: Given, desk: Desk) -> int:

@@ -41,6 +41,7 @@ class UpOptions:
     database: str = ""
     policy: str = ""
     topology: str = ""
+    telemetry_out: str = ""
 
 
 def up_verb(given: Given, desk: Desk) -> int:
@@ -80,6 +81,9 @@ def _options(given: Given) -> UpOptions:
     topology = given.text("topology")
     if topology and not os.path.isfile(topology):
         raise UsageError(f"--topology: there is no file {topology}", code="usage", given=topology)
+    out = given.text("telemetry_out")
+    if out and not os.path.isfile(out):
+        raise UsageError(f"--telemetry-out: there is no file {out}", code="usage", given=out)
     return UpOptions(
         state=state_dir(os.environ),
         host=given.text("host") or HOST,
@@ -89,6 +93,7 @@ def _options(given: Given) -> UpOptions:
         database=given.text("database"),
         policy=os.path.abspath(policy) if policy else "",
         topology=os.path.abspath(topology) if topology else "",
+        telemetry_out=os.path.abspath(out) if out else "",
     )
 
 
@@ -97,7 +102,7 @@ def _ready(daemon: dict[str, Any], desk: Desk, word: str) -> int:
 
     os.environ.pop("MADANG_URL", None)  # this machine's own daemon is meant
     with Client() as client:
-        link = client.login_link()
+        link = client.login_link()["url"]
     document = {"url": daemon["url"], "pid": daemon["pid"], "login": link}
     desk.answer(document, f"Madang {word} {daemon['url']}\nopen it once with  {link}")
     return 0
@@ -157,6 +162,8 @@ def _words(options: UpOptions) -> list[str]:
         words += ["--database", options.database]
     if options.policy:
         words += ["--policy", options.policy]
+    if options.telemetry_out:
+        words += ["--telemetry-out", options.telemetry_out]
     if options.topology:
         words += ["--topology", options.topology]
     return words
@@ -266,12 +273,14 @@ def _terminate(daemon: dict[str, Any], state: str) -> None:
         ) from None
 
 
-def web_verb(_given: Given, desk: Desk) -> int:
+def web_verb(given: Given, desk: Desk) -> int:
     """A fresh link to the page."""
     try:
-        link = desk.client.login_link()
+        link = desk.client.login_link(given.text("user"), given.text("role"))
     except Unreachable as error:
         error.tries = ("madang up --detach",)
         raise
-    desk.answer({"url": link}, link)
+    if not desk.is_json and (given.text("user") or given.text("role")):
+        desk.note(f"logs {link['user']} in as {link['role']}, once, within a minute:")
+    desk.answer(link, link["url"])
     return 0

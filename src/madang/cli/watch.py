@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from madang.cli.desk import Desk
+from madang.cli.kept import Kept
 from madang.cli.parse import Given
 from madang.cli.show import (
     DIM,
@@ -23,6 +24,7 @@ from madang.client.api import ENDED
 
 TYPE_CHECKING = False  # typing's own constant costs an import of 10 ms
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Document = dict[str, Any]
@@ -86,6 +88,12 @@ def jobs_table(jobs: list[Document]) -> str:
         ]
         for job in jobs
     ]
+    if any(job.get("broken") for job in jobs):  # a column that is mostly empty takes room
+        from madang.cli.rules import broken_cell
+
+        columns.insert(5, Column("BREAKS"))
+        for row, job in zip(rows, jobs, strict=True):
+            row.insert(5, broken_cell(job))
     return table(columns, rows)
 
 
@@ -93,6 +101,15 @@ def size(job: Document) -> str:
     """`8`, `4×2`: members × GPUs of each."""
     each = gpus(job["gpus"])
     return f"{job['members']}×{each}" if job["members"] != 1 else each
+
+
+# Why jobs were ended, where the API says a word only.
+ENDED_WORDS = {
+    "stop": "somebody stopped it",
+    "time_limit": "its time was up",
+    "reclaimed": "its GPUs were idle",
+    "attempts": "its attempts were used up",
+}
 
 
 def age(job: Document, now_ms: int) -> str:
@@ -109,7 +126,8 @@ def short_why(job: Document) -> str:
         return str((job.get("waits") or {}).get("text") or job["reason"])
     if job["phase"] == "succeeded":
         return ""
-    return str(job.get("warning") or job["reason"])
+    reason = str(job["reason"])
+    return str(job.get("warning") or ENDED_WORDS.get(reason, reason))
 
 
 # -- show -------------------------------------------------------------------------------------
@@ -133,6 +151,7 @@ def job_text(job: Document) -> str:
         ("job", f"{clean(job['id'])}  {phase(job['phase'])}"),
         ("why", _wait_text(waits, now_ms) if waits else clean(job["reason"])),
         ("warning", clean(job.get("warning") or "")),
+        *(("breaks", line) for line in _broken(job, now_ms)),
         ("command", clean(shlex.join(job["command"]))),
         ("asks", each if job["members"] == 1 else f"{job['members']} members × {each}"),
         ("on", clean(job.get("profile") or "")),
@@ -152,6 +171,14 @@ def job_text(job: Document) -> str:
     text = pairs([(name, value) for name, value in rows if value])
     seats = job.get("seats") or []
     return f"{text}\n\n{_seats_table(seats)}" if seats else text
+
+
+def _broken(job: Document, now_ms: int) -> list[str]:
+    if not job.get("broken"):
+        return []
+    from madang.cli.rules import broken_lines
+
+    return broken_lines(job, now_ms)
 
 
 def _attempts(job: Document) -> str:
@@ -194,15 +221,38 @@ def _seat_state(seat: Document) -> str:
 
 def why_verb(given: Given, desk: Desk) -> int:
     """Why it waits, or how it ended."""
-    job_id = desk.job(given.text("job"))["id"]
+    job = desk.job(given.text("job"))
+    job_id = job["id"]
     why = desk.client.why(job_id)
     lines = [f"{job_id}: {_wait_text(why, _now_ms())}"]
+    lines += [f"  breaks {line}" for line in _broken(job, _now_ms())]
     numbers = why.get("numbers") or {}
-    lines += [f"  {clean(name)} {clean(value)}" for name, value in numbers.items()]
+    if numbers:
+        told = pairs([_told(str(name), value) for name, value in numbers.items()])
+        lines += [f"  {line}" for line in told.splitlines()]
     for at, words in enumerate(why.get("try") or ()):
         lines.append(f"  {'try' if at == 0 else 'or':<3} {clean(words)}")
     desk.answer(why, "\n".join(lines))
     return 0
+
+
+def _told(name: str, value: Any) -> tuple[str, str]:
+    """A number for people: its name without underscores, its value with its unit."""
+    if isinstance(value, int):
+        for unit, words in _UNITS:
+            if name.endswith(unit):
+                return clean(name.removesuffix(unit).replace("_", " ")), words(value)
+    return clean(name.replace("_", " ")), clean(value)
+
+
+# The first that the name ends with.
+_UNITS: tuple[tuple[str, Callable[[int], str]], ...] = (
+    ("_gpu_ms", lambda value: f"{value / 3_600_000:.1f} GPU-hours"),
+    ("_ms", duration),
+    ("_milli", lambda value: f"{value / 1000:g}"),
+    ("_mib", mib),
+    ("_pct", lambda value: f"{value} %"),
+)
 
 
 def _wait_text(why: Document, now_ms: int) -> str:
@@ -271,33 +321,47 @@ def status_verb(_given: Given, desk: Desk) -> int:
 
 def project_ls_verb(_given: Given, desk: Desk) -> int:
     """Projects with quota and use."""
-    projects = desk.client.projects()
-    columns = [
+    return PROJECTS.listed(desk)
+
+
+def _project_row(project: Document) -> list[str]:
+    quota = project["quota_gpus"]
+    return [
+        clean(project["id"]),
+        clean(project["workspace"]),
+        gpus(project["used_gpus"]),
+        coloured("none", DIM) if quota is None else gpus(quota),
+    ]
+
+
+PROJECTS = Kept(
+    "projects",
+    [
         Column("PROJECT"),
         Column("WORKSPACE"),
-        Column("USED", right=True),
+        Column("GPUS HELD", right=True),
         Column("QUOTA", right=True),
-    ]
-    rows = [
-        [
-            clean(each["id"]),
-            clean(each["workspace"]),
-            gpus(each["used_gpus"]),
-            coloured("none", DIM) if each["quota_gpus"] is None else gpus(each["quota_gpus"]),
-        ]
-        for each in projects
-    ]
-    desk.answer({"projects": projects}, table(columns, rows))
-    return 0
+    ],
+    _project_row,
+    "no projects yet: madang project set NAME",
+)
 
 
 def token_ls_verb(_given: Given, desk: Desk) -> int:
-    """Tokens by name."""
+    """Who has access, and what they may do."""
     found = desk.client.tokens()
     now_ms = _now_ms()
+    columns = [Column(word) for word in ("USER", "ROLE", "KIND", "MADE", "UNTIL", "NAME")]
     rows = [
-        [clean(each["name"]), moment(int(each.get("made_ms") or 0), now_ms)]
+        [
+            clean(each["user"]),
+            clean(each["role"]),
+            clean(each["kind"]),
+            moment(int(each["made_ms"]), now_ms),
+            moment(int(each["expires_ms"]), now_ms) if each["expires_ms"] else "revoked",
+            clean(each["name"]),
+        ]
         for each in found["tokens"]
     ]
-    desk.answer(found, table([Column("NAME"), Column("MADE")], rows))
+    desk.answer(found, table(columns, rows))
     return 0

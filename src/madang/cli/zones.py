@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from madang.cli.desk import Desk
+from madang.cli.kept import Kept
 from madang.cli.parse import Given, UsageError
 from madang.cli.show import DIM, Column, clean, coloured, gpus, table
 
@@ -13,34 +14,15 @@ if TYPE_CHECKING:
     Document = dict[str, Any]
 
 
-def zone_ls_verb(_given: Given, desk: Desk) -> int:
-    """Zones, whom they take and what is free."""
-    zones = desk.client.zones()
-    desk.answer({"zones": zones}, _zone_table(zones))
-    return 0
-
-
-def _zone_table(zones: list[Document]) -> str:
-    columns = [
-        Column("ZONE"),
-        Column("FOR", shrinks=True),
-        Column("SIZES", right=True),
-        Column("NODES", right=True),
-        Column("GPUS", right=True),
-        Column("FREE", right=True),
+def _row(zone: Document) -> list[str]:
+    return [
+        clean(zone["id"]),
+        clean(", ".join(zone["owners"])) or coloured("everyone", DIM),
+        _sizes(zone),
+        str(zone["nodes"]),
+        str(zone["gpus"]),
+        gpus(zone["gpus_free"]),
     ]
-    rows = [
-        [
-            clean(each["id"]),
-            clean(", ".join(each["owners"])) or coloured("everyone", DIM),
-            _sizes(each),
-            str(each["nodes"]),
-            str(each["gpus"]),
-            gpus(each["gpus_free"]),
-        ]
-        for each in zones
-    ]
-    return table(columns, rows)
 
 
 def _sizes(zone: Document) -> str:
@@ -48,6 +30,26 @@ def _sizes(zone: Document) -> str:
     if not least and not most:
         return coloured("any", DIM)
     return f"{least}-{most}" if most else f"{least} and more"
+
+
+ZONES = Kept(
+    "zones",
+    [
+        Column("ZONE"),
+        Column("FOR", shrinks=True),
+        Column("JOB GPUS", right=True),
+        Column("NODES", right=True),
+        Column("GPUS", right=True),
+        Column("FREE", right=True),
+    ],
+    _row,
+    "no zones yet: madang zone set NAME",
+)
+
+
+def zone_ls_verb(_given: Given, desk: Desk) -> int:
+    """Zones, whom they take and what is free."""
+    return ZONES.listed(desk)
 
 
 def zone_set_verb(given: Given, desk: Desk) -> int:
@@ -63,8 +65,11 @@ def zone_set_verb(given: Given, desk: Desk) -> int:
     if sizes:
         body["gpus_min"], body["gpus_max"] = _parsed_sizes(sizes)
     view = desk.client.set_zone(name, body)
-    desk.answer(view, _zone_table([view]))
-    return 0
+    if not view["nodes"] and not desk.is_json:
+        desk.note(
+            f"no node is in zone {clean(name)} yet: nodes say themselves which zone they are in"
+        )
+    return ZONES.shown(desk, view)
 
 
 def _parsed_sizes(text: str) -> tuple[int, int]:

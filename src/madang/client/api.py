@@ -21,6 +21,8 @@ from madang.client.transport import (
     TransportError,
     unreachable,
 )
+from madang.client.writing import encoded, quoted, with_query
+from madang.client.yard import YardVerbs
 
 TYPE_CHECKING = False  # typing's own constant costs an import of 10 ms
 if TYPE_CHECKING:
@@ -39,33 +41,9 @@ PAUSE_S = 0.1  # doubled each time
 PAUSE_S_MAX = 5.0
 TIMEOUT_S = 60.0
 BUSY = (429, 502, 503, 504)
-_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~")
 
 
-def quoted(part: JobId) -> str:
-    """One segment of a path."""
-    text = str(part)
-    if text and _SAFE.issuperset(text) and text not in (".", ".."):
-        return text
-    from urllib.parse import quote
-
-    return quote(text, safe="").replace(".", "%2E") or "%20"
-
-
-def with_query(path: str, query: Mapping[str, Any]) -> str:
-    said = {
-        key: ("true" if value is True else value)
-        for key, value in query.items()
-        if value is not None and value is not False and value != ""
-    }
-    if not said:
-        return path
-    from urllib.parse import urlencode
-
-    return f"{path}?{urlencode(said)}"
-
-
-class Client:
+class Client(YardVerbs):
     """Talks to one daemon. Use as a context manager, or call `close`.
 
     Raises (every method):
@@ -120,7 +98,7 @@ class Client:
         `request` and `fields` together are a JobRequest (`client.job_schema()`), e.g.
         `submit(command=["python", "train.py"], gpus=2)`. The same `key` never makes a second job.
         """
-        body = _encoded({**(request or {}), **fields})
+        body = encoded({**(request or {}), **fields})
         return self._document(
             "POST", "/v1/jobs", body, headers={"Idempotency-Key": key or os.urandom(16).hex()}
         )
@@ -132,14 +110,14 @@ class Client:
 
         Each is judged by itself. The same `key` never makes a second job of the same place.
         """
-        body = _encoded({"jobs": [dict(each) for each in requests]})
+        body = encoded({"jobs": [dict(each) for each in requests]})
         headers = {"Idempotency-Key": key or os.urandom(16).hex()}
         answer = self._document("POST", "/v1/jobs:batch", body, headers)
         return list(answer["jobs"])
 
     def try_job(self, request: Mapping[str, Any] | None = None, **fields: Any) -> Document:
         """What would happen to a job if it were submitted now; nothing is submitted."""
-        return self._document("POST", "/v1/try", _encoded({**(request or {}), **fields}))
+        return self._document("POST", "/v1/try", encoded({**(request or {}), **fields}))
 
     def jobs(self, **filters: Any) -> Document:
         """One page: {"jobs": newest first, "next": n or None}.
@@ -154,17 +132,17 @@ class Client:
 
     def stop(self, job: JobId, grace: str = "") -> Document:
         """Ask a job to end; of an ended job nothing changes."""
-        body = _encoded({"grace": grace} if grace else {})
+        body = encoded({"grace": grace} if grace else {})
         return self._document("POST", f"/v1/jobs/{quoted(job)}/stop", body)
 
     def requeue(self, job: JobId, grace: str = "") -> Document:
         """Take a running job off its GPUs and let it wait again."""
-        body = _encoded({"grace": grace} if grace else {})
+        body = encoded({"grace": grace} if grace else {})
         return self._document("POST", f"/v1/jobs/{quoted(job)}/requeue", body, retry=False)
 
     def set_memo(self, job: JobId, memo: str) -> Document:
         """Write a note on a job."""
-        return self._document("PUT", f"/v1/jobs/{quoted(job)}/memo", _encoded({"memo": memo}))
+        return self._document("PUT", f"/v1/jobs/{quoted(job)}/memo", encoded({"memo": memo}))
 
     def request(self, job: JobId) -> Document:
         """The JobRequest as it was submitted."""
@@ -289,189 +267,6 @@ class Client:
         """A snapshot: a .tar.zst."""
         return self.exchange("GET", f"/v1/code/{quoted(digest)}").body
 
-    # -- machines, projects, the daemon -------------------------------------------------------
-
-    def nodes(self) -> list[Document]:
-        """Machines and who holds their GPUs."""
-        return list(self._document("GET", "/v1/nodes")["nodes"])
-
-    def cordon(self, node: str) -> Document:
-        """Let a node keep what it has and take no more."""
-        return self._document("POST", f"/v1/nodes/{quoted(node)}/cordon", b"{}")
-
-    def remove_node(self, node: str) -> Document:
-        """A lost node that holds nothing leaves the yard; if it is seen again, it is back."""
-        return self._document("DELETE", f"/v1/nodes/{quoted(node)}")
-
-    def uncordon(self, node: str) -> Document:
-        """Let a node take work again."""
-        return self._document("POST", f"/v1/nodes/{quoted(node)}/uncordon", b"{}")
-
-    def holes(self) -> list[Document]:
-        """Room that is kept for jobs to come."""
-        return list(self._document("GET", "/v1/holes")["holes"])
-
-    def make_room(self, **asked: Any) -> Document:
-        """Move jobs so that there is room; `dry_run=True` only says who would. See HoleRequest."""
-        return self._document("POST", "/v1/holes", _encoded(asked))
-
-    def drop_hole(self, hole: str) -> Document:
-        """Give a hole up."""
-        return self._document("DELETE", f"/v1/holes/{quoted(hole)}")
-
-    def top(self) -> Document:
-        """What machines and members use now."""
-        return self._document("GET", "/v1/top")
-
-    def overview(self) -> Document:
-        """The whole cluster in a few numbers."""
-        return self._document("GET", "/v1/overview")
-
-    def projects(self) -> list[Document]:
-        """Projects with quota and use."""
-        return list(self._document("GET", "/v1/projects")["projects"])
-
-    def set_project(self, project: str, quota_gpus: float | None, workspace: str = "") -> Document:
-        """Make a project or change its quota (None: no limit) and its workspace ("": as it is)."""
-        asked: Document = {"quota_gpus": quota_gpus}
-        if workspace:
-            asked["workspace"] = workspace
-        return self._document("PUT", f"/v1/projects/{quoted(project)}", _encoded(asked))
-
-    def policy(self) -> Document:
-        """The policy in force: whole, as TOML, and what it says of each class."""
-        return self._document("GET", "/v1/policy")
-
-    def set_policy(self, policy: Document) -> Document:
-        """Put a policy in force; what is left out is as in its `base`."""
-        return self._document("PUT", "/v1/policy", _encoded(policy))
-
-    def topology(self) -> Document:
-        """The network tree in force: levels, domains, what of each is free."""
-        return self._document("GET", "/v1/topology")
-
-    def set_topology(self, topology: Document) -> Document:
-        """Declare a network tree; see the body of `PUT /v1/topology`."""
-        return self._document("PUT", "/v1/topology", _encoded(topology))
-
-    def check_topology(self, topology: Document) -> Document:
-        """What would be wrong or odd with it here; changes nothing."""
-        return self._document("POST", "/v1/topology/check", _encoded(topology))
-
-    def drop_topology(self) -> Document:
-        """Forget the declared tree: nodes lie where they say themselves."""
-        return self._document("DELETE", "/v1/topology")
-
-    def reservations(self) -> list[Document]:
-        """Calendar reservations, by when they begin."""
-        return list(self._document("GET", "/v1/reservations")["reservations"])
-
-    def set_reservation(self, reservation: Document) -> Document:
-        """Make or change a reservation; see the body of `PUT /v1/reservations`."""
-        return self._document("PUT", "/v1/reservations", _encoded(reservation))
-
-    def drop_reservation(self, id: str) -> Document:
-        """Take a reservation away; jobs inside it go on as ordinary ones."""
-        return self._document("DELETE", f"/v1/reservations/{quoted(id)}")
-
-    def quotas(self) -> list[Document]:
-        """What owners may hold, what they can always have back, and what they hold."""
-        return list(self._document("GET", "/v1/quotas")["quotas"])
-
-    def set_quota(self, quota: Document) -> Document:
-        """Make or change a quota; see the body of `PUT /v1/quotas`."""
-        return self._document("PUT", "/v1/quotas", _encoded(quota))
-
-    def drop_quota(self, owner: str, group: str = "*", provisioning: str = "*") -> Document:
-        """Take a quota away."""
-        where = f"owner={quoted(owner)}&group={quoted(group)}&provisioning={quoted(provisioning)}"
-        return self._document("DELETE", f"/v1/quotas?{where}")
-
-    def zones(self) -> list[Document]:
-        """Zones, whom and what they take, and what is free in them."""
-        return list(self._document("GET", "/v1/zones")["zones"])
-
-    def set_zone(self, zone: str, rules: Document) -> Document:
-        """Make or change a zone; see the body of `PUT /v1/zones/{id}`."""
-        return self._document("PUT", f"/v1/zones/{quoted(zone)}", _encoded(rules))
-
-    def drop_zone(self, zone: str) -> Document:
-        """Take a zone's rules away."""
-        return self._document("DELETE", f"/v1/zones/{quoted(zone)}")
-
-    def profiles(self) -> list[Document]:
-        """Machine profiles, what comes with a GPU of each, and what is free."""
-        return list(self._document("GET", "/v1/profiles")["profiles"])
-
-    def budgets(self) -> list[Document]:
-        """Disruption budgets, and how many of their members are down."""
-        return list(self._document("GET", "/v1/budgets")["budgets"])
-
-    def set_budget(self, budget: str, down_max: int, project: str = "default") -> Document:
-        """Make or change a budget: so many members of the project's jobs may be down at once."""
-        body = _encoded({"project": project, "down_max": down_max})
-        return self._document("PUT", f"/v1/budgets/{quoted(budget)}", body)
-
-    def drop_budget(self, budget: str) -> Document:
-        """Take a budget away."""
-        return self._document("DELETE", f"/v1/budgets/{quoted(budget)}")
-
-    def workspaces(self) -> list[Document]:
-        """Workspaces, their projects and what these hold together."""
-        return list(self._document("GET", "/v1/workspaces")["workspaces"])
-
-    def set_workspace(self, workspace: str) -> Document:
-        """Make a workspace."""
-        return self._document("PUT", f"/v1/workspaces/{quoted(workspace)}", b"{}")
-
-    def usage_report(self, since: str = "", until: str = "", by: str = "") -> Document:
-        """GPU·hours, waits and preemptions of a window, grouped by e.g. `project,size`.
-
-        `since`, `until`: `30d` before now, a date or time (UTC), or ms since 1970.
-        """
-        query = {"since": since, "until": until, "by": by}
-        return self._document("GET", with_query("/v1/reports/usage", query))
-
-    def idle_report(self, since: str = "", until: str = "") -> Document:
-        """Per project: GPU·hours asked, held, used and idle; who was warned, what was taken."""
-        query = {"since": since, "until": until}
-        return self._document("GET", with_query("/v1/reports/idle", query))
-
-    def pool_advice(self, since: str = "", wait: str = "", share: int | None = None) -> Document:
-        """What pooling private zones would free, by the demand since then."""
-        query = {"since": since, "wait": wait, "share": share}
-        return self._document("GET", with_query("/v1/reports/pool", query))
-
-    def journal(self, after: int = 0, limit: int | None = None) -> Document:
-        """A page of the journal as it was committed, {"first_seq", "last_seq", "lines"}: each line
-        is [seq, at_ms, text].
-        """
-        return self._document("GET", with_query("/v1/journal", {"after": after, "limit": limit}))
-
-    def job_schema(self) -> Document:
-        """JSON Schema of a JobRequest."""
-        return self._document("GET", "/v1/schema/job")
-
-    def health(self) -> Document:
-        """{"status", "version", "role"}; needs no token."""
-        return self._document("GET", "/v1/health")
-
-    def login_link(self) -> str:
-        """A link that opens the web page once."""
-        return str(self._document("POST", "/v1/login-links", b"{}")["url"])
-
-    def tokens(self) -> Document:
-        """Tokens by name, without their secrets."""
-        return self._document("GET", "/v1/tokens")
-
-    def new_token(self, name: str) -> Document:
-        """A new token; its secret is in this answer and never again."""
-        return self._document("POST", "/v1/tokens", _encoded({"name": name}), retry=False)
-
-    def drop_token(self, name: str) -> None:
-        """Revoke a token."""
-        self.exchange("DELETE", f"/v1/tokens/{quoted(name)}")
-
     # -- how it is asked ----------------------------------------------------------------------
 
     def _document(
@@ -585,12 +380,3 @@ def _seconds(text: str | None) -> float:
         return max(float(text or 0), 0.0)
     except ValueError:  # an HTTP date: our own pause will do
         return 0.0
-
-
-def _encoded(value: Mapping[str, Any]) -> bytes:
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise MadangError(
-            f"this cannot be written as JSON: {error}", code="bad_request", given=repr(value)[:200]
-        ) from None

@@ -5,7 +5,7 @@ MadangError
 ├── CodeError        the working directory cannot be packed
 ├── WaitTimeout      `Client.wait` waited as long as it was told to
 └── ApiError         the daemon answered with a problem (RFC 9457)
-    ├── Refused      401, 403: no token, or not this one
+    ├── Refused      401, 403: no token, not this one, or not its role
     ├── NotFound     404
     ├── Invalid      422: the request has mistakes in it; `errors` names each
     └── Rejected     422: it can never run like this; `tries` says what would
@@ -105,7 +105,7 @@ class ApiError(MadangError):
 
 
 class Refused(ApiError):
-    """401 or 403: the token is missing, unknown or revoked."""
+    """401: the token is missing, unknown or revoked; 403: its role does not allow that."""
 
 
 class NotFound(ApiError):

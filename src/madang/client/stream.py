@@ -124,7 +124,7 @@ def log_pieces(
     client: Client, path: str, query: Mapping[str, Any], follow: bool
 ) -> Iterator[bytes]:
     """`Client.logs`; see there. First what there is, page by page, then what is still written."""
-    from madang.client.api import with_query
+    from madang.client.writing import with_query
 
     said = dict(query)
     if follow and said.get("attempt") is None:
@@ -148,7 +148,7 @@ def log_pieces(
 
 
 def _followed(client: Client, path: str, query: dict[str, Any], offset: int) -> Iterator[bytes]:
-    from madang.client.api import with_query
+    from madang.client.writing import with_query
 
     breaks = 0
     while True:

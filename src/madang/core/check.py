@@ -40,8 +40,12 @@ class InvariantBroken(AssertionError):
     """The yard is not as it must be; the message holds the objects."""
 
 
-def check(state: State) -> None:
+def check(state: State, *, scores: bool = True) -> None:
     """Raise if any invariant does not hold. O(nodes × devices + live jobs).
+
+    Args:
+        scores: whether what placement keeps of scores is made anew and compared, which costs as
+            much as all else. A score that is kept wrongly stays wrong until its row is written.
 
     Raises:
         InvariantBroken: always a bug of ours.
@@ -53,14 +57,16 @@ def check(state: State) -> None:
     _attention(state)
     _lingering(state)
     _usage(state)
-    _scores(state)
+    if scores:
+        _scores(state)
     _nominations(state)
     _upkeep(state)
     _cells(state)
     _network(state)
 
 
-def _require(claim: bool, *what: object) -> None:
+def require(claim: bool, *what: object) -> None:
+    """Raise InvariantBroken with these objects unless the claim holds."""
     if not claim:
         raise InvariantBroken(" | ".join(map(str, what)))
 
@@ -82,7 +88,7 @@ def _devices(state: State) -> None:
             cpu[row] -= allocation.shape.cpu_milli
             memory[row] -= allocation.shape.memory_mib
             tenants[row] += SOLE if allocation.shape.exclusive else 1
-            _require(len(set(seat.gpus)) == allocation.shape.gpus, "seat", seat, allocation)
+            require(len(set(seat.gpus)) == allocation.shape.gpus, "seat", seat, allocation)
             for gpu in seat.gpus:
                 held[row, gpu] += allocation.shape.gpu_milli
     _require_none(held > WHOLE_GPU_MILLI, "a GPU is held twice", state)
@@ -97,26 +103,26 @@ def _devices(state: State) -> None:
     _exclusive(state, on_node)
     is_open = pool.open.tolist()
     for row, (id, live) in enumerate(state.nodes.items()):
-        _require(live.row == row and state.node_ids[row] == id == live.node.id, "row", live)
-        _require(is_open[row] == (live.state is NodeState.READY), "open", live)
+        require(live.row == row and state.node_ids[row] == id == live.node.id, "row", live)
+        require(is_open[row] == (live.state is NodeState.READY), "open", live)
         marked = live.state is NodeState.CORDONED
         away = live.state in (NodeState.LOST, NodeState.REMOVED)
-        _require(live.cordoned == marked or away, "cordoned", live)
-        _require(state.on_node[id].keys() == on_node[id], "on_node", id, on_node[id])
+        require(live.cordoned == marked or away, "cordoned", live)
+        require(state.on_node[id].keys() == on_node[id], "on_node", id, on_node[id])
 
 
 def _scores(state: State) -> None:
     """What placement keeps of scores is what it would be if made anew."""
     scorer = state.learner.policy(state.policy.placement, state.pool, state.models)
     wrong = untrue(state.pool, scorer, state.models)
-    _require(not wrong, "kept scores", wrong)
+    require(not wrong, "kept scores", wrong)
 
 
 def _exclusive(state: State, on_node: dict[str, set[str]]) -> None:
     """A node that an exclusive job sits on has no other allocation."""
     for node, ids in on_node.items():
         shared = len(ids) > 1 and any(state.allocations[id].shape.exclusive for id in ids)
-        _require(not shared, "an exclusive node is shared", node, ids)
+        require(not shared, "an exclusive node is shared", node, ids)
 
 
 def _usable(state: State) -> NDArray[np.bool_]:
@@ -142,15 +148,15 @@ def _gangs(state: State) -> None:
     """A gang was given all its members' devices; a live job has at most one attempt that runs."""
     running: dict[str, str] = {}
     for id, allocation in state.allocations.items():
-        _require(id == allocation.id == f"{allocation.job}.{allocation.attempt}", "id", allocation)
+        require(id == allocation.id == f"{allocation.job}.{allocation.attempt}", "id", allocation)
         _one_allocation(state, allocation)
         live = state.jobs.get(allocation.job)
         if live is None or live.allocation != id:
             # Only what a lost node may still hold outlives its job's interest in it.
-            _require(allocation.state is AllocationState.RELEASING, "left behind", allocation)
+            require(allocation.state is AllocationState.RELEASING, "left behind", allocation)
             continue
-        _require(_is_whole(live.job, allocation.seats), "gang is not whole", allocation)
-        _require(allocation.job not in running, "two attempts", allocation.job)
+        require(_is_whole(live.job, allocation.seats), "gang is not whole", allocation)
+        require(allocation.job not in running, "two attempts", allocation.job)
         running[allocation.job] = id
 
 
@@ -163,7 +169,7 @@ def _network(state: State) -> None:
         paths = [told[: level + 1] if name else None for level, name in enumerate(told)]
         paths += [None] * (width - len(paths))
         here = [names.get(code) for code in state.pool.domains[row].tolist()]
-        _require(here == paths, "domains", live, here, paths)
+        require(here == paths, "domains", live, here, paths)
 
 
 def check_binding(state: State, allocation: Allocation) -> None:
@@ -177,7 +183,7 @@ def check_binding(state: State, allocation: Allocation) -> None:
     job = state.jobs[allocation.job].job
     rows = [state.nodes[seat.node].row for seat in allocation.seats]
     kept = keeps_terms(state.pool, job, rows, allocation.bound_ms, state.policy)
-    _require(kept, "hard terms are broken", job, allocation.seats)
+    require(kept, "hard terms are broken", job, allocation.seats)
 
 
 def _is_whole(job: Job, seats: Sequence[Seat]) -> bool:
@@ -187,54 +193,54 @@ def _is_whole(job: Job, seats: Sequence[Seat]) -> bool:
 
 def _one_allocation(state: State, allocation: Allocation) -> None:
     ended = [rank for rank, _ in allocation.exits]
-    _require(len(ended) == len(set(ended)), "a member ended twice", allocation)
-    _require(sum(1 << rank for rank in ended) == allocation.ended, "ended bits", allocation)
+    require(len(ended) == len(set(ended)), "a member ended twice", allocation)
+    require(sum(1 << rank for rank in ended) == allocation.ended, "ended bits", allocation)
     gone = allocation.ended == allocation.all_ranks
-    _require(gone == (allocation.state is AllocationState.RELEASED), "release", allocation)
+    require(gone == (allocation.state is AllocationState.RELEASED), "release", allocation)
     if allocation.release_reason:
-        _require(allocation.releasing_ms > 0, "released without being asked", allocation)
+        require(allocation.releasing_ms > 0, "released without being asked", allocation)
 
 
 def _jobs(state: State) -> None:
     """Each live job waits in the queue, in order, or has an allocation: never both or neither."""
     waiting = {id for id, live in state.jobs.items() if live.allocation is None}
     queued = [id for _, id in state.queue]
-    _require(set(queued) == waiting, "queue", waiting ^ set(queued))
-    _require(len(queued) == len(waiting), "queued twice", queued)
+    require(set(queued) == waiting, "queue", waiting ^ set(queued))
+    require(len(queued) == len(waiting), "queued twice", queued)
     keys = [key for key, _ in state.queue]
-    _require(keys == sorted(keys), "queue is not in order", keys)
+    require(keys == sorted(keys), "queue is not in order", keys)
     for key, id in state.queue:
-        _require(key == queue_key(state.policy, state.jobs[id]), "queue key", id)
+        require(key == queue_key(state.policy, state.jobs[id]), "queue key", id)
     lanes: dict[Lane, int] = {}
     for id, live in state.jobs.items():
         allocation = state.allocations.get(live.allocation) if live.allocation else None
-        _require(live.allocation is None or allocation is not None, "allocation is gone", live)
+        require(live.allocation is None or allocation is not None, "allocation is gone", live)
         phase = phase_of(live.standing, allocation)
-        _require(live.standing.phase is phase, "phase", id, phase, live.standing)
+        require(live.standing.phase is phase, "phase", id, phase, live.standing)
         if allocation is None:
             lane = lane_of(live.job)
             lanes[lane] = lanes.get(lane, 0) + 1
         else:
-            _require(live.standing.attempt == allocation.attempt, "attempt", live, allocation)
-    _require(state.waiting == lanes, "lanes", state.waiting, lanes)
+            require(live.standing.attempt == allocation.attempt, "attempt", live, allocation)
+    require(state.waiting == lanes, "lanes", state.waiting, lanes)
     backoffs = [
         (live.standing.not_before_ms, id)
         for id, live in state.jobs.items()
         if live.allocation is None and live.standing.not_before_ms
     ]
-    _require(sorted(backoffs) == state.backoffs, "backoffs", backoffs, state.backoffs)
+    require(sorted(backoffs) == state.backoffs, "backoffs", backoffs, state.backoffs)
     insisting = [
         (live.job.insists_until_ms, id)
         for id, live in state.jobs.items()
         if live.allocation is None and live.job.insists_until_ms
     ]
-    _require(sorted(insisting) == state.insisting, "insisting", insisting, state.insisting)
+    require(sorted(insisting) == state.insisting, "insisting", insisting, state.insisting)
     deadlines = [
         (a.running_ms + live.job.time_limit_ms, a.id)
         for a in state.allocations.values()
         if a.state is AllocationState.RUNNING and (live := state.jobs[a.job]).job.time_limit_ms
     ]
-    _require(sorted(deadlines) == state.deadlines, "deadlines", deadlines, state.deadlines)
+    require(sorted(deadlines) == state.deadlines, "deadlines", deadlines, state.deadlines)
 
 
 def _line(state: State) -> None:
@@ -243,11 +249,11 @@ def _line(state: State) -> None:
     for _, id in state.queue:
         again.add(state.policy, state.jobs[id])
     line = state.line
-    _require(line.lots == again.lots, "lots", line.lots, again.lots)
-    _require(line.patience == again.patience, "patience", line.patience, again.patience)
-    _require(line.niced == again.niced, "niced", line.niced, again.niced)
+    require(line.lots == again.lots, "lots", line.lots, again.lots)
+    require(line.patience == again.patience, "patience", line.patience, again.patience)
+    require(line.niced == again.niced, "niced", line.niced, again.niced)
     sinking = [at for at in state.sinks if state.allocations[at[1]].state is RUNNING]
-    _require(sinking == sorted(state.sinks), "sinks", state.sinks)
+    require(sinking == sorted(state.sinks), "sinks", state.sinks)
 
 
 def _attention(state: State) -> None:
@@ -259,12 +265,12 @@ def _attention(state: State) -> None:
         and len(one.seats) < (job := state.jobs[one.job].job).members
         and job.checkpoints
     }
-    _require(set(state.short) == short, "short", short, state.short)
+    require(set(state.short) == short, "short", short, state.short)
     for id in state.troubled:
-        _require(id in state.allocations, "troubled and gone", id)
-        _require(state.allocations[id].state in LIVELY, "troubled", state.allocations[id])
+        require(id in state.allocations, "troubled and gone", id)
+        require(state.allocations[id].state in LIVELY, "troubled", state.allocations[id])
     settling = {id for id, live in state.jobs.items() if _must_settle(state, live)}
-    _require(set(state.unsettled) == settling, "unsettled", set(state.unsettled) ^ settling)
+    require(set(state.unsettled) == settling, "unsettled", set(state.unsettled) ^ settling)
 
 
 def _must_settle(state: State, live: LiveJob) -> bool:
@@ -286,7 +292,7 @@ def _lingering(state: State) -> None:
         if live is None or live.allocation != id:
             left.setdefault(allocation.job, set()).add(id)
     known = {job: set(ids) for job, ids in state.lingering.items()}
-    _require(known == left, "lingering", known, left)
+    require(known == left, "lingering", known, left)
 
 
 def _usage(state: State) -> None:
@@ -306,9 +312,9 @@ def _usage(state: State) -> None:
             usage.get(allocation.project, 0) + members * allocation.shape.milli
         )
     kept = {project: milli for project, milli in state.usage_milli.items() if milli}
-    _require(kept == {p: m for p, m in usage.items() if m}, "usage", usage, state.usage_milli)
+    require(kept == {p: m for p, m in usage.items() if m}, "usage", usage, state.usage_milli)
     held = {key: milli for key, milli in state.held_milli.items() if milli}
-    _require(held == {k: m for k, m in parts.items() if m}, "held", parts, state.held_milli)
+    require(held == {k: m for k, m in parts.items() if m}, "held", parts, state.held_milli)
 
 
 def _nominations(state: State) -> None:
@@ -317,13 +323,13 @@ def _nominations(state: State) -> None:
     promised = np.zeros(state.pool.gpu_free.shape, np.int64)
     for id, seats in state.nominations.items():
         live = state.jobs.get(id)
-        _require(live is not None, "promised to nobody", id)
+        require(live is not None, "promised to nobody", id)
         assert live is not None, "as was required"
-        _require(live.allocation is None or _moves(state, live), "promised, but has a place", live)
-        _require(_is_whole(live.job, seats), "promise is not whole", id, seats)
+        require(live.allocation is None or _moves(state, live), "promised, but has a place", live)
+        require(_is_whole(live.job, seats), "promise is not whole", id, seats)
         _promise(state, promised, live.job.shape, seats)
     for hole in state.settings.holes.values():
-        _require(len(hole.seats) in (0, hole.members), "hole is not whole", hole)
+        require(len(hole.seats) in (0, hole.members), "hole is not whole", hole)
         _promise(state, promised, hole.shape, hole.seats)
     _require_none(promised > WHOLE_GPU_MILLI, "a GPU is promised twice", state)
     if not state.nominations:
@@ -352,7 +358,7 @@ def check_budgets(state: State, decisions: Iterable[Decision]) -> None:
             continue
         if down is None:
             down = down_by_budget(budgets, state.jobs.values(), state.allocations)
-        _require(down[id] <= budgets[id].down_max, "budget", budgets[id], down[id], one)
+        require(down[id] <= budgets[id].down_max, "budget", budgets[id], down[id], one)
 
 
 def _promise(
@@ -361,9 +367,9 @@ def _promise(
     """Add the seats, which must be of the shape and on known devices."""
     width = promised.shape[1]
     for seat in seats:
-        _require(seat.node in state.nodes, "promise on an unknown node", seat)
-        _require(len(set(seat.gpus)) == shape.gpus, "promised seat", shape, seat)
-        _require(all(gpu < width for gpu in seat.gpus), "promised seat", shape, seat)
+        require(seat.node in state.nodes, "promise on an unknown node", seat)
+        require(len(set(seat.gpus)) == shape.gpus, "promised seat", shape, seat)
+        require(all(gpu < width for gpu in seat.gpus), "promised seat", shape, seat)
         promised[state.nodes[seat.node].row, list(seat.gpus)] += shape.gpu_milli
 
 
@@ -378,27 +384,27 @@ def _upkeep(state: State) -> None:
     for live in state.jobs.values():
         standing = live.standing
         if not standing.idle_since_ms:
-            _require(not standing.warned_ms and not standing.idle_until_ms, "warned", live)
+            require(not standing.warned_ms and not standing.idle_until_ms, "warned", live)
             continue
-        _require(standing.idle_since_ms <= standing.idle_until_ms, "streak", live)
-        _require(not live.job.idle_ok, "excused, and yet idle", live)
-        _require(standing.running_ms <= standing.idle_since_ms, "older than its attempt", live)
+        require(standing.idle_since_ms <= standing.idle_until_ms, "streak", live)
+        require(not live.job.idle_ok, "excused, and yet idle", live)
+        require(standing.running_ms <= standing.idle_since_ms, "older than its attempt", live)
 
 
 def _cells(state: State) -> None:
     """The book of cells that the fold keeps up is the one that the rows make."""
     kept, made = state.book, book_of(state)
-    _require((kept is None) == (made is None), "cells", kept, made)
+    require((kept is None) == (made is None), "cells", kept, made)
     if kept is None or made is None:
         return
     for name in ("promised", "left", "opened", "whole", "need", "demoted"):
         left, right = getattr(kept, name), getattr(made, name)
-        _require(left == right, "cells", name, left, right)
+        require(left == right, "cells", name, left, right)
     for name in ("firm", "usable", "bound", "good", "host_cpu", "host_memory"):
         same = np.array_equal(getattr(kept, name), getattr(made, name))
-        _require(same, "cells", name, getattr(kept, name), getattr(made, name))
+        require(same, "cells", name, getattr(kept, name), getattr(made, name))
     for filled, remade in zip(kept.filled, made.filled, strict=True):
-        _require(all(map(np.array_equal, filled, remade)), "cells", filled, remade)
+        require(all(map(np.array_equal, filled, remade)), "cells", filled, remade)
 
 
 def check_quota(state: State) -> None:
@@ -406,10 +412,10 @@ def check_quota(state: State) -> None:
     for id, project in state.projects.items():
         if project.quota_milli != UNLIMITED:
             used = state.usage_milli.get(id, 0)
-            _require(used <= project.quota_milli, "over quota", project, used)
+            require(used <= project.quota_milli, "over quota", project, used)
     book = Book(state)
     for quota in book.quotas.values():
         limit_milli = limit_of(quota)
         if limit_milli != UNLIMITED:
             held_milli = book.held_of(quota)
-            _require(held_milli <= limit_milli, "above a limit", quota, held_milli)
+            require(held_milli <= limit_milli, "above a limit", quota, held_milli)

@@ -23,7 +23,7 @@ from madang.core.model import Job
 from madang.core.night import has_night, next_look_ms
 from madang.core.ordering import next_change_ms
 from madang.core.passes.calendar import windows_ms
-from madang.core.passes.grow import worth_from_ms
+from madang.core.passes.grow import looks_ms
 from madang.core.passes.start import BINDS_PER_TURN_MAX
 from madang.core.plan import plan
 from madang.core.reserving import refusal
@@ -101,7 +101,7 @@ class Controller:
         """When gangs that run short may first be worth a new start, after the last plan."""
         state = self.state
         running = [state.allocations[id] for id in state.short]
-        times = [worth_from_ms(state.jobs[one.job].job, one) for one in running]
+        times = [at_ms for one in running for at_ms in looks_ms(state.jobs[one.job].job, one)]
         return [at_ms for at_ms in times if at_ms > self._planned_ms]
 
     def _plan(self, now_ms: int) -> list[Decision]:

@@ -1,8 +1,10 @@
 """A plan in the making: the snapshot, the decisions so far, and the pool they leave behind."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from madang.core.asks import Ask, seat_most, sizes
+from madang.core.cells.promises import book_of
 from madang.core.cells.room import is_firm
 from madang.core.events import (
     AllocationBound,
@@ -11,7 +13,7 @@ from madang.core.events import (
     NominationDropped,
     ReleaseAsked,
 )
-from madang.core.gangs import least_members
+from madang.core.gangs import at_size, least_members
 from madang.core.lanes import Lanes
 from madang.core.model import (
     UNLIMITED,
@@ -22,14 +24,16 @@ from madang.core.model import (
     Seat,
     Shape,
 )
+from madang.core.placement import Unplaced
 from madang.core.pool import Place, Pool
 from madang.core.quotas import Book, open_to
-from madang.core.seating import Seated
-from madang.core.settings import Reservation
+from madang.core.seating import Seated, claimed, fits_when_empty, likeness, seat
+from madang.core.settings import ANY, Reservation
 from madang.core.snapshot import Snapshot
 from madang.core.timeline import Timeline
 
 Kept = tuple[Place, Shape]
+Find = Callable[[Snapshot, Pool, Job], Seated | Unplaced]  # `seat`, `claimed`
 
 
 class Draft:
@@ -54,6 +58,7 @@ class Draft:
         self._lanes: Lanes | None = None
         self._holders: tuple[tuple[int, str], ...] = ()
         self._timeline: Timeline | None = None
+        self._bare: Snapshot | None = None
         # Calendar reservation whose window is open → its free places, that its own jobs get.
         self.kept: dict[str, list[Kept]] = {}
 
@@ -84,13 +89,79 @@ class Draft:
         return self._timeline
 
     def room_for(self, job: Job) -> Pool:
-        """`view`, less the machine groups where a limit has no room for the job.
+        """`view`, less the machine groups where a limit has no room for the job, with as few
+        members as it starts with.
 
         For a job inside a reservation whose window is open it is what is kept for that.
         """
-        pool = self.view if self.window_of(job) is None else self._kept_for(job)
-        full = self.book.full_groups(job, job.milli)
-        return open_to(self.snapshot, pool, full) if full else pool
+        full = self.book.full_groups(job, least_members(job) * job.shape.milli)
+        return open_to(self.snapshot, self.ground_of(job), full)
+
+    def ground_of(self, job: Job) -> Pool:
+        """Where the job is looked for at all: `view`, or what is kept for its open window."""
+        return self.view if self.window_of(job) is None else self._kept_for(job)
+
+    # -- quotas: what a job may ask for ----------------------------------------------------------
+
+    def within_quota(self, job: Job, members: int = 0) -> bool:
+        """True iff so many members (0: the fewest that it starts with) fit in what its project and
+        its workspace may still hold."""
+        milli = (members or least_members(job)) * job.shape.milli
+        room_milli = self._room_milli(job)
+        if room_milli is not None and milli > max(0, room_milli):
+            return False
+        return self.book.short_of(job, milli) is None
+
+    def _room_milli(self, job: Job) -> int | None:
+        """What the quota of the job's project leaves; None if it has none."""
+        quota_milli = self.snapshot.projects[job.project].quota_milli
+        if quota_milli == UNLIMITED:
+            return None
+        return quota_milli - self.usage_milli.get(job.project, 0)
+
+    def asks(self, job: Job, *, entitled: bool = False) -> Iterator[Ask]:
+        """What the job may ask for under its quotas, the most members first; nothing if it may not.
+
+        Args:
+            entitled: as one within a guarantee, of which it asks for what is covered and no more.
+        """
+        if not self.within_quota(job):
+            return
+        for members in sizes(self.book, job, self._room_milli(job), entitled=entitled):
+            groups = self.book.entitled_groups(job, members) if entitled else (ANY,)
+            if groups:
+                full = self.book.full_groups(job, members * job.shape.milli)
+                yield Ask(at_size(job, members), full, groups)
+
+    def modest_ask(self, job: Job, *, entitled: bool = False) -> Ask:
+        """The last of `asks`: fewest members, most machine groups. For whom others must leave: it
+        has room wherever any of the asks has. The job is within its quotas."""
+        *_, last = self.asks(job, entitled=entitled)
+        return last
+
+    def seated(self, job: Job, find: Find = seat, *, entitled: bool = False) -> Seated | Unplaced:
+        """Where the job would sit now, with as many members as quotas and room allow."""
+        ground = self.ground_of(job)
+        return self._seat_in(ground, job, find, entitled=entitled)
+
+    def _seat_in(
+        self, pool: Pool, job: Job, find: Find = seat, *, entitled: bool = False
+    ) -> Seated | Unplaced:
+        return seat_most(
+            self.asks(job, entitled=entitled),
+            lambda ask: find(self.snapshot, ask.opened(self.snapshot, pool), ask.job),
+        )
+
+    def seat_anew(self, job: Job, allocation: Allocation) -> Seated | Unplaced:
+        """Where the job would sit if its allocation ended now: its devices and quotas are free."""
+        held, milli = self.held_places(allocation), allocation.shape.milli
+        trial = self.view.scratch()
+        for place in held:
+            trial.give(place, allocation.shape)
+        self._charge(job, held, -milli)
+        seated = self._seat_in(trial, job)
+        self._charge(job, held, milli)
+        return seated
 
     def window_of(self, job: Job) -> Reservation | None:
         """The reservation that the job runs inside; None if it has none, or that is over."""
@@ -144,14 +215,6 @@ class Draft:
             return
         self.releasing.add(allocation)
         self.decisions.append(ReleaseAsked(allocation, reason, grace_ms, by, bill_gpu_ms))
-
-    def within_quota(self, job: Job) -> bool:
-        """True iff the job fits in what its project and its workspace may still hold."""
-        quota_milli = self.snapshot.projects[job.project].quota_milli
-        would_hold_milli = self.usage_milli.get(job.project, 0) + job.milli
-        if quota_milli != UNLIMITED and would_hold_milli > quota_milli:
-            return False
-        return self.book.short_of(job, job.milli) is None
 
     def _charge(self, job: Job, places: Sequence[Place], milli: int) -> None:
         """Count so much a place for the job's project, at once: others' turns depend on it."""
@@ -249,10 +312,46 @@ class Draft:
             return False
         return live.standing.not_before_ms <= self.snapshot.now_ms
 
-    def may_start(self, job_id: str) -> bool:
-        """True iff the job waits for nothing but devices, and has none promised."""
+    def may_start(self, job_id: str, members: int = 0) -> bool:
+        """True iff the job waits for nothing but devices, and has none promised: with so many
+        members, 0: with the fewest."""
         job = self.snapshot.jobs[job_id].job
-        return self.is_due(job_id) and self.within_quota(job)
+        return self.is_due(job_id) and self.within_quota(job, members)
+
+    def who_could_start(self) -> Iterator[str]:
+        """The jobs that wait and could start if enough were free, in the order of the queue."""
+        failed: set[object] = set()
+        for _, id in self.snapshot.queue:
+            job = self.snapshot.jobs[id].job
+            alike = (job.project, job.provisioning, likeness(job))
+            if alike in failed or not self.may_start(id):
+                continue
+            if self.fits_when_empty(job):
+                yield id
+            else:
+                failed.add(alike)
+
+    def fits_when_empty(self, job: Job) -> bool:
+        """True iff the job would have room if nobody else held anything, beside all the cells that
+        are promised to others: that is what it waits for, and for no node and no promise."""
+        pool, snapshot = self.room_for(job), self.snapshot
+        allowed = snapshot if pool is self.view else replace(snapshot, pool=pool)
+        if not fits_when_empty(allowed, job):
+            return False
+        if snapshot.cells is None or not is_firm(job):
+            return True
+        if self._bare is None:
+            self._bare = replace(snapshot, pool=self._emptied(), allocations={})
+            self._bare = replace(self._bare, cells=book_of(self._bare))
+        bare, empty = self._bare, self._bare.pool.with_open(pool.open)
+        return any(isinstance(find(bare, empty, job), Seated) for find in (seat, claimed))
+
+    def _emptied(self) -> Pool:
+        pool = self.snapshot.pool.scratch()
+        for allocation in self.snapshot.allocations.values():
+            for place in self.held_places(allocation):
+                pool.give(place, allocation.shape)
+        return pool
 
     def hold_back(self, lanes: Lanes, holders: Sequence[tuple[int, str]]) -> None:
         """Nobody else, unless within a guarantee, shall move others aside in the lanes of those who
@@ -272,9 +371,9 @@ class Draft:
     def places_of(self, seats: Sequence[Seat]) -> list[Place]:
         """Seats as places in the pool; a device that is ill is not in the pool at all."""
         places: list[Place] = []
-        for seat in seats:
-            live = self.snapshot.nodes[seat.node]
-            usable, gpus = live.node.usable, seat.gpus
+        for one in seats:
+            live = self.snapshot.nodes[one.node]
+            usable, gpus = live.node.usable, one.gpus
             # By far the most are on nodes in good health; one may have got smaller.
             if usable != (1 << live.node.gpus) - 1 or max(gpus, default=-1) >= live.node.gpus:
                 gpus = tuple([gpu for gpu in gpus if usable >> gpu & 1])

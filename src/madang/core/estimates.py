@@ -50,12 +50,14 @@ class Ending:
 class Expected:
     """When a job starts: at `start_ms` if `is_known`, else at any time from then on.
 
-    `after` are the jobs whose devices it gets, the last to leave first.
+    `after` are the jobs whose devices it gets, the last to leave first. Of `futures` that were
+    looked at it is the middle one.
     """
 
     start_ms: int
     is_known: bool
     after: tuple[Ending, ...] = ()
+    futures: int = 1
 
 
 NOBODY_KNOWS = Estimate(NEVER_MS, UNKNOWN)

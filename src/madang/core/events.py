@@ -18,6 +18,7 @@ from madang.core.model import (
     Seat,
 )
 from madang.core.policy import Policy
+from madang.core.rules import Rule
 from madang.core.settings import DisruptionBudget, Hole, Quota, Reservation, Workspace, Zone
 
 # -- facts: what users asked and engines saw ---------------------------------------------------
@@ -195,6 +196,39 @@ class ProjectMeasured:
     util_pct: int = -1
 
 
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """A violation rule; see core/rules.py."""
+
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class RuleBroken:
+    """What sensors say of a running allocation breaks a rule, and has for as long as it must.
+
+    `value` is what was measured, `text` the same in words: the rule may be another one by the time
+    somebody reads this.
+    """
+
+    rule: str
+    allocation: str
+    at_ms: int
+    value: str
+    severity: str = "warning"
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleKept:
+    """The allocation keeps a rule again that it broke. One that ends is not told to."""
+
+    rule: str
+    allocation: str
+    at_ms: int
+    value: str
+
+
 # -- decisions: what the passes chose -----------------------------------------------------------
 
 
@@ -307,6 +341,9 @@ Fact = (
     | JobMeasured
     | ProjectMeasured
     | HoleAsked
+    | RuleSet
+    | RuleBroken
+    | RuleKept
 )
 Decision = (
     JobRejected
@@ -346,6 +383,9 @@ FACTS: tuple[type, ...] = (
     JobMeasured,
     ProjectMeasured,
     HoleAsked,
+    RuleSet,
+    RuleBroken,
+    RuleKept,
 )
 DECISIONS: tuple[type, ...] = (
     JobRejected,

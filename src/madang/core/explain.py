@@ -10,18 +10,29 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from madang.core import explain_preempt, explain_upkeep
-from madang.core.admission import Numbers, Rejected
+from madang.core.admission import Numbers, Rejected, above_limit, above_quota
 from madang.core.draft import Draft
 from madang.core.explain_cells import claim_words, held_back_by_cells
+from madang.core.explain_needs import NEED_CODES, needs_guide, needs_words
 from madang.core.explain_network import (
     NETWORK_CODES,
     binds_now,
     binds_when_empty,
     network_guide,
 )
-from madang.core.explain_order import gpus_word, holders_word, limit_words, turn_words
-from madang.core.explain_places import ZONE_CODES, besides, zone_guide
+from madang.core.explain_order import (
+    above_words,
+    gpus_word,
+    holders_word,
+    limit_tries,
+    limit_words,
+    needs_word,
+    never_words,
+    turn_words,
+)
+from madang.core.explain_places import ZONE_CODES, besides, nowhere, zone_guide
 from madang.core.explain_time import RESERVATION_CODES, inside_guide
+from madang.core.gangs import is_elastic, least_members
 from madang.core.lanes import Lanes
 from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Exit, Job, Phase, Shape
 from madang.core.nearest import Change, Turn, nearest
@@ -31,7 +42,7 @@ from madang.core.passes.make_room import keep_holes
 from madang.core.passes.start import walk
 from madang.core.placement import Unplaced, members_room, room_when_empty
 from madang.core.pool import Place, Pool
-from madang.core.seating import fits_when_empty, likeness_in, rows_for, seat
+from madang.core.seating import count_fitting, fits_when_empty, likeness_in, rows_for, seat
 from madang.core.snapshot import Snapshot
 
 NODES_SHOWN_MAX = 8
@@ -103,12 +114,18 @@ def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
         case "unknown_project":
             text = f"project {n['asked']} does not exist; there are: {n['known']}"
             tries = ("choose one with --project", "madang project set NAME --quota GPUS")
-        case "over_quota":
-            quota = gpus_word(n["quota_milli"])
-            text = f"{asked} asked, but project {job.project} may hold {quota} GPUs at most"
-            tries = _smaller(job, int(n["quota_milli"]) // max(job.shape.milli, 1))
-            if not tries:
-                tries = (f"raise it: madang project set {job.project} --quota GPUS",)
+        case "unknown_budget":
+            text = f"project {n['project']} has no disruption budget {n['asked']}; "
+            text += f"it has: {n['known']}"
+            tries = (
+                "see what there is: madang budget ls",
+                "leave --budget out: nothing protects it",
+            )
+        case "over_quota" | "over_limit":
+            least = size(least_members(job), job.shape)
+            asked = f"at least {least}" if is_elastic(job) else asked
+            text = f"{asked} asked, but {above_words(rejected)}"
+            tries = limit_tries(job, rejected)
         case "unknown_model":
             text = f"no node has {n['asked']}; there are: {n['known']}"
             tries = ("choose one with --profile, or leave it out to take any",)
@@ -122,6 +139,8 @@ def guide(job: Job, rejected: Rejected, models: Iterable[str] = ()) -> Guide:
             text, tries = network_guide(job, rejected, asked)
         case code if code in ZONE_CODES:
             text, tries = zone_guide(job, rejected.numbers)
+        case code if code in NEED_CODES:
+            text, tries = needs_guide(rejected.numbers)
         case code if code in RESERVATION_CODES:
             text, tries = inside_guide(job, rejected, asked)
         case _:
@@ -137,7 +156,7 @@ def _lighter(n: dict[str, int | str]) -> tuple[str, ...]:
         for asked, most, advice in (
             ("gpus", "gpus_max", f"--gpus {n['gpus_max']} and more members"),
             ("cpu_milli", "cpu_milli_max", f"--cpus {int(n['cpu_milli_max']) / 1000:g} or fewer"),
-            ("memory_mib", "memory_mib_max", f"--memory-mib {n['memory_mib_max']} or less"),
+            ("memory_mib", "memory_mib_max", f"--memory {n['memory_mib_max']} or less"),
         )
         if int(n[asked]) > int(n[most])
     ]
@@ -215,6 +234,9 @@ def _why(snapshot: Snapshot, job_id: str) -> Why:
 
 def _blocked(snapshot: Snapshot, job: Job) -> Why:
     """Why the job, which waits for nothing but its turn, does not start now."""
+    never = above_quota(snapshot, job) or above_limit(snapshot, job)
+    if never is not None:
+        return Why("quota", never_words(job, never), never.numbers)
     short = _short_of_quota(snapshot, job)
     if short is not None:
         return short
@@ -226,7 +248,7 @@ def _blocked(snapshot: Snapshot, job: Job) -> Why:
         return _out_of_service(snapshot, job)
     draft = _kept_for_others(snapshot, job)
     holders = walk(draft, until=job.id).holders
-    placed = seat(snapshot, draft.room_for(job), job)
+    placed = draft.seated(job)
     lanes = Lanes(snapshot)
     mine = lanes.of(job)
     ahead = [id for bits, id in holders if bits & mine]
@@ -259,13 +281,14 @@ def _blocked(snapshot: Snapshot, job: Job) -> Why:
 def _short_of_quota(snapshot: Snapshot, job: Job) -> Why | None:
     quota_milli = snapshot.projects[job.project].quota_milli
     used_milli = snapshot.usage_milli.get(job.project, 0)
-    if quota_milli == UNLIMITED or used_milli + job.milli <= quota_milli:
+    milli = least_members(job) * job.shape.milli
+    if quota_milli == UNLIMITED or not milli or used_milli + milli <= quota_milli:
         return None
     return Why(
         "quota",
         f"project {job.project} holds {gpus_word(used_milli)} of its {gpus_word(quota_milli)} "
-        f"GPUs; this job needs {gpus_word(job.milli)} more{holders_word(snapshot, job.project)}",
-        (("used_milli", used_milli), ("quota_milli", quota_milli), ("asked_milli", job.milli)),
+        f"GPUs; this job needs {needs_word(job)} more{holders_word(snapshot, job.project)}",
+        (("used_milli", used_milli), ("quota_milli", quota_milli), ("asked_milli", milli)),
     )
 
 
@@ -289,10 +312,12 @@ def _out_of_service(snapshot: Snapshot, job: Job) -> Why:
     ill = int((snapshot.pool.gpu_count - snapshot.pool.gpu_usable).sum())
     text = (
         f"needs {size(job.members, job.shape)}; the nodes in service could hold {room} of "
-        f"{job.members} members even if they were empty{_closed(closed)}"
+        f"{job.members} members even if they were empty{_closed(closed)}{nowhere(snapshot, job)}"
     )
     if ill:
-        text += f"; {_count(ill, 'GPU')} unhealthy"
+        text += f"; {_count(ill, 'GPU')} unhealthy or taken by others"
+    if terms := needs_words(snapshot, job):
+        text += f"; {terms}"
     numbers: Numbers = (
         ("members", job.members),
         ("members_room", room),
@@ -332,6 +357,8 @@ def _no_room(
     text += _closed(int(np.count_nonzero(~pool.open)))
     if kept := explain_upkeep.kept_for_holes(snapshot, job.shape.models):
         text += f"; {kept}"
+    if stays := explain_preempt.kept_by_budgets(snapshot, job):
+        text += f"; {stays}"
     numbers: Numbers = (
         ("free", free),
         ("most_on_one_node", most),
@@ -360,8 +387,7 @@ def _closed(nodes: int) -> str:
 
 def _count_ahead(snapshot: Snapshot, until: str, lanes: Lanes, mine: int) -> int:
     """How many jobs whose turn is before that one's could go and compete for the same devices."""
-    count = 0
-    fits: dict[object, bool] = {}  # by likeness: equal jobs fit or do not
+    ahead: dict[object, tuple[Job, int]] = {}  # by likeness: equal jobs fit or do not
     for job_id in Turns(snapshot):
         if job_id == until:
             break
@@ -373,10 +399,8 @@ def _count_ahead(snapshot: Snapshot, until: str, lanes: Lanes, mine: int) -> int
         if _short_of_quota(snapshot, live.job) is not None:
             continue
         alike = likeness_in(snapshot, live.job)
-        if alike not in fits:
-            fits[alike] = fits_when_empty(snapshot, live.job)
-        count += fits[alike]
-    return count
+        ahead[alike] = (live.job, ahead[alike][1] + 1 if alike in ahead else 1)
+    return count_fitting(snapshot, ahead.values())
 
 
 def _earliest(snapshot: Snapshot, job: Job) -> tuple[int, str]:
@@ -451,7 +475,7 @@ def _kept_for_others(snapshot: Snapshot, job: Job) -> Draft:
 def _placed_behind(snapshot: Snapshot, job: Job) -> tuple[Place, ...]:
     draft = _kept_for_others(snapshot, job)
     walk(draft, until=job.id)
-    placed = seat(snapshot, draft.room_for(job), job)
+    placed = draft.seated(job)
     assert not isinstance(placed, Unplaced), f"would start, but where? {job} {placed}"
     return placed.places
 
@@ -480,7 +504,7 @@ def _change_words(change: Change) -> str:
         case "--members --gpus":
             members, gpus = change.value.split()
             return f"--members {members} --gpus {gpus} would start now: as many GPUs, other members"
-        case "--switches" | "--spread" | "--exclusive" | "--zone":
+        case "--switches" | "--spread" | "--exclusive" | "--zone" | "--need":
             return f"without {change.option} it would start now"
         case "segments":
             return "without segments it would start now"

@@ -34,7 +34,7 @@ def quota_guide(rejected: Rejected) -> tuple[str, tuple[str, ...]]:
         case "cells_unknown_level":
             return (
                 f"{n['level']} is no level of cells there; there are: {n['known']}",
-                ("choose one of these", "madang topology"),
+                ("choose one of these", "madang topology show"),
             )
         case "cells_ambiguous":
             return f"{n['level']} could be {n['known']}", ("name the group and LEVEL@MODEL",)

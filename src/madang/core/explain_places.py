@@ -3,6 +3,7 @@
 import numpy as np
 
 from madang.core.admission import Numbers
+from madang.core.explain_needs import needs_words
 from madang.core.model import WHOLE_GPU_MILLI, Job
 from madang.core.pool import Pool
 from madang.core.seating import rows_for
@@ -31,6 +32,13 @@ def zone_guide(job: Job, numbers: Numbers) -> tuple[str, tuple[str, ...]]:
     return text, ("ask an operator: madang zone set ZONE --owners …",)
 
 
+def nowhere(snapshot: Snapshot, job: Job) -> str:
+    """Why a job has no node at all, however empty: the zone that it names has none."""
+    there = snapshot.pool.zone[snapshot.pool.gpu_count > 0]
+    code = snapshot.zones.get("" if job.zone == PUBLIC else job.zone, -1)
+    return f"; no node is in zone {job.zone}" if job.zone and not (there == code).any() else ""
+
+
 def besides(snapshot: Snapshot, pool: Pool, job: Job) -> str:
     """What else keeps a job that waits for room from it, to be said after the figures."""
     text = ""
@@ -51,4 +59,6 @@ def besides(snapshot: Snapshot, pool: Pool, job: Job) -> str:
         open_to = ", ".join(sorted(names[code] for code in allowed.all)) or "none"
         asked = f"{size_of(job)} GPU{'s' if size_of(job) != 1 else ''}"
         text += f"; with {asked}, project {job.project} may use zone {open_to}"
+    if terms := needs_words(snapshot, job):
+        text += f"; {terms}"
     return text

@@ -1,6 +1,9 @@
 """The words about being moved aside, for both sides; see explain.py."""
 
-from madang.core.model import AllocationState, ReleaseReason
+from madang.core.budgets import Allowance
+from madang.core.model import AllocationState, Job, ReleaseReason
+from madang.core.rights import Cause, Rights
+from madang.core.settings import DisruptionBudget
 from madang.core.snapshot import Snapshot
 
 NAMES_SHOWN_MAX = 3
@@ -52,6 +55,33 @@ def moved(snapshot: Snapshot, job_id: str) -> str:
         f"it was asked to save and leave for {for_whom}, whose turn comes first; that costs "
         f"{bill(held.bill_gpu_ms)} of work at most, and it goes on when there is room again"
     )
+
+
+def kept_by_budgets(snapshot: Snapshot, job: Job) -> str:
+    """Whom the job might displace, were it not for their disruption budgets; "" if nobody."""
+    budgets = snapshot.settings.budgets
+    if not budgets:
+        return ""
+    allowance, claim = Allowance(snapshot, ()), Rights(snapshot).claim(job)
+    kept: dict[str, list[str]] = {}
+    for allocation in snapshot.allocations.values():
+        live = snapshot.jobs.get(allocation.job)
+        if live is None or allowance.allows(live.job, allocation):
+            continue
+        if claim.over(allocation) is not Cause.NONE:
+            kept.setdefault(allowance.budget(live.job), []).append(live.job.id)
+    words = [
+        f"{_names(jobs)} {'stays' if len(jobs) == 1 else 'stay'}: budget {id} lets "
+        f"{budgets[id].down_max} of its members be down at once, {_down(budgets[id], allowance)}"
+        for id, jobs in sorted(kept.items())
+    ]
+    more = len(words) - NAMES_SHOWN_MAX
+    return "; ".join(words[:NAMES_SHOWN_MAX]) + (f"; and {more} more budgets" if more > 0 else "")
+
+
+def _down(budget: DisruptionBudget, allowance: Allowance) -> str:
+    down = budget.down_max - allowance.left[budget.id]
+    return "none is" if not down else f"{down} {'is' if down == 1 else 'are'}"
 
 
 def _names(names: list[str]) -> str:

@@ -73,10 +73,17 @@ def expected_words(expected: Expected) -> str:
     if not expected.is_known:
         return "what runs is not known to end: neither limits nor past runs say when"
     if not expected.after:
-        return "there is room for it then"
+        return f"there is room for it then{_middle_words(expected)}"
     shown = [_ending_words(one) for one in expected.after[:ENDINGS_SHOWN_MAX]]
     more = len(expected.after) - ENDINGS_SHOWN_MAX
-    return f"after {'; '.join(shown)}{f' and {more} more' if more > 0 else ''}"
+    beyond = f" and {more} more" if more > 0 else ""
+    return f"after {'; '.join(shown)}{beyond}{_middle_words(expected)}"
+
+
+def _middle_words(expected: Expected) -> str:
+    if expected.futures == 1:
+        return ""
+    return f"; of {expected.futures} futures run ahead, as many say sooner as say later"
 
 
 def _ending_words(ending: Ending) -> str:

@@ -2,16 +2,27 @@
 
 The very controller that decides is run ahead on a copy of the yard, with the expected ends of what
 runs for facts (estimates.py): whatever the policy does with quotas, order, reservations and those
-who are moved aside, the forecast does too. It knows of nobody who is yet to come, and nodes neither
-fail nor come. Pure, deterministic, and bounded: far ahead, ends are taken together, so that the
-number of turns grows with the logarithm of the time looked ahead.
+who are moved aside, the forecast does too. Several futures are run, in which jobs take other
+quantiles of what the history knows, and the middle one is told: half of the jobs outlive a median,
+but of a hundred that run together many end long before it. It knows of nobody who is yet to come,
+and nodes neither fail nor come. Pure, deterministic, and bounded: far ahead, ends are taken
+together, so that the number of turns grows with the logarithm of the time looked ahead.
 """
 
 import heapq
 from dataclasses import dataclass, field, replace
 
 from madang.core.controller import Controller
-from madang.core.estimates import MOVED, NEVER_MS, UNKNOWN, Ending, Estimate, Expected, left
+from madang.core.estimates import (
+    HISTORY,
+    MOVED,
+    NEVER_MS,
+    UNKNOWN,
+    Ending,
+    Estimate,
+    Expected,
+    left,
+)
 from madang.core.events import (
     AllocationBound,
     Decision,
@@ -24,26 +35,27 @@ from madang.core.explain import Why, why
 from madang.core.explain_time import expected_words
 from madang.core.keys import attained_ms
 from madang.core.lifecycle import LIVELY
-from madang.core.model import Allocation, Exit, NodeState
+from madang.core.model import Allocation, Exit, Job, NodeState
 from madang.core.restore import restored
 from madang.core.snapshot import Snapshot
 from madang.core.state import State
 
-TURNS_MAX = 1_000  # a forecast that has not come to it by then says "not before"
-WORK_MAX = 400_000  # turns × (jobs + nodes): who asks waits seconds, not minutes
+TURNS_MAX = 1_000  # a future that has not come to it by then says "not before"
+WORK_MAX = 1_000_000  # turns × (jobs + nodes), of all futures: who asks waits seconds, not minutes
 TURNS_WORTH_IT = 16  # with fewer the answer would be "not before" anyway
 WAITS_FOR_DEVICES = frozenset({"capacity", "behind", "network", "quota", "reserved"})
 TOGETHER_MS = 1_000  # ends this close are one turn; further ahead a share of the time looked ahead
-TOGETHER_SHARE = 64
+TOGETHER_SHARE = 32
+# (how many futures are looked at, if each can have so many turns): odd primes, see permille_of. If
+# that does not suffice to come to the middle one, the next fewer.
+FUTURES = ((7, 128), (3, 64), (1, 0))
 MEDIAN_PERMILLE = 500  # half of the jobs are expected to have ended: what one would bet on
+_WORD = (1 << 64) - 1
 _DONE, _MOVED = Exit(0), Exit(0, signal=15)
 
 
-def expected_start(snapshot: Snapshot, job_id: str, permille: int = MEDIAN_PERMILLE) -> Expected:
-    """When the waiting job is expected to start.
-
-    Args:
-        permille: the quantile of the history that those who run are expected to end by.
+def expected_start(snapshot: Snapshot, job_id: str) -> Expected:
+    """When the waiting job is expected to start: in the middle one of several futures.
 
     Raises:
         KeyError: the job is not live.
@@ -51,7 +63,45 @@ def expected_start(snapshot: Snapshot, job_id: str, permille: int = MEDIAN_PERMI
     live = snapshot.jobs[job_id]
     if live.allocation is not None:
         return Expected(snapshot.now_ms, True)
-    return _Ahead(snapshot, permille).until(job_id)
+    turns, found = turns_max(snapshot), Expected(snapshot.now_ms, False)
+    for futures, least in FUTURES:
+        if turns >= futures * least:
+            found = _middle(snapshot, job_id, futures, min(TURNS_MAX, turns // futures))
+            if found.is_known or found.start_ms == NEVER_MS:
+                break  # else fewer are looked at, each further ahead
+    return found
+
+
+def _middle(snapshot: Snapshot, job_id: str, futures: int, turns: int) -> Expected:
+    """The middle one of so many futures, each of so many turns."""
+    middle = futures // 2
+    found: list[Expected] = []
+    for future in range(futures):
+        # What starts after the middle one of those so far moves the middle no more.
+        known = sorted(one.start_ms for one in found if one.is_known)
+        until_ms = known[middle] if len(known) > middle else NEVER_MS
+        ahead = _Ahead(snapshot, future, futures)
+        found.append(ahead.until(job_id, turns, until_ms))
+        if not ahead.has_guessed:
+            return found[0]  # what was said, and limits, are the same in every future
+    found.sort(key=lambda one: (not one.is_known, one.start_ms))
+    return replace(found[middle], futures=futures)
+
+
+def permille_of(job: Job, future: int, futures: int) -> int:
+    """Which quantile of its run time a job is given in a future.
+
+    Every job meets all of them once, the middles of as many equal parts, each in an order of its
+    own: a Latin hypercube, without randomness. Ends of several jobs are then as far apart as ends
+    are; were all given the median, whoever needs any one of them to end would be told too late.
+    """
+    mixed = (job.seq + 1) * 0x9E3779B97F4A7C15 & _WORD
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _WORD
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _WORD
+    mixed ^= mixed >> 31
+    step, first = 1 + mixed % (futures - 1) if futures > 1 else 0, (mixed >> 32) % futures
+    part = (first + step * future) % futures
+    return (2 * part + 1) * 1000 // (2 * futures)
 
 
 def why_and_when(snapshot: Snapshot, job_id: str) -> Why:
@@ -71,7 +121,7 @@ def why_and_when(snapshot: Snapshot, job_id: str) -> Why:
 
 def turns_max(snapshot: Snapshot) -> int:
     """How many turns a forecast takes at most: fewer, the more there is to look at in each."""
-    return min(TURNS_MAX, WORK_MAX // (1 + len(snapshot.jobs) + len(snapshot.nodes)))
+    return WORK_MAX // (1 + len(snapshot.jobs) + len(snapshot.nodes))
 
 
 def twin(snapshot: Snapshot) -> State:
@@ -91,7 +141,8 @@ class _Ahead:
     """A yard that is run ahead. `totals_ms` is how long each job runs in all, once it was asked."""
 
     snapshot: Snapshot
-    permille: int
+    future: int
+    futures: int
     now_ms: int = 0
     state: State = field(init=False)
     controller: Controller = field(init=False)
@@ -106,10 +157,10 @@ class _Ahead:
         self.state = twin(self.snapshot)
         self.controller = Controller(self.state)
 
-    def until(self, job_id: str) -> Expected:
+    def until(self, job_id: str, turns: int, until_ms: int) -> Expected:
         """Run until the job starts, nothing more happens, or it has been looked far enough."""
         facts = self._begin()
-        for _ in range(turns_max(self.snapshot)):
+        for _ in range(turns):
             facts = self._turn(facts, job_id)
             if self.found is not None:
                 return self.found
@@ -120,10 +171,18 @@ class _Ahead:
             next_ms = self._next_ms()
             if next_ms is None:
                 return Expected(NEVER_MS, False)
+            if next_ms >= until_ms:
+                break
             ahead_ms = next_ms - self.snapshot.now_ms
-            self.now_ms = next_ms + min(TOGETHER_MS, ahead_ms) + ahead_ms // TOGETHER_SHARE
-            facts = self._ended()
+            together_ms = min(TOGETHER_MS, ahead_ms) + ahead_ms // TOGETHER_SHARE
+            self.now_ms = next_ms + together_ms // 2
+            facts = self._ended(next_ms + together_ms)
         return Expected(self.now_ms, False)
+
+    @property
+    def has_guessed(self) -> bool:
+        """True iff the end of some job was told by the history."""
+        return any(one.source is HISTORY for one in self.estimates.values())
 
     def _begin(self) -> list[Fact]:
         facts: list[Fact] = []
@@ -154,7 +213,7 @@ class _Ahead:
             before_ms = live.standing.attained_ms
             estimate = left(
                 self.state.settings.runs,
-                self.permille,
+                permille_of(live.job, self.future, self.futures),
                 live.job,
                 before_ms=before_ms,
                 ran_ms=attained - before_ms,
@@ -180,9 +239,10 @@ class _Ahead:
         allocation = self.state.allocations.get(allocation_id)
         return allocation is None or allocation.state not in LIVELY
 
-    def _ended(self) -> list[Fact]:
+    def _ended(self, until_ms: int) -> list[Fact]:
+        """Those who end by then end now."""
         facts: list[Fact] = []
-        while self.ends and self.ends[0][0] <= self.now_ms:
+        while self.ends and self.ends[0][0] <= until_ms:
             at_ms, id = heapq.heappop(self.ends)
             if not self._is_stale(id):
                 allocation = self.state.allocations[id]

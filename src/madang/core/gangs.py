@@ -278,6 +278,27 @@ def least_members(job: Job) -> int:
     return min(least, job.members)  # a gang smaller than its segment is one segment
 
 
+def is_elastic(job: Job) -> bool:
+    """True iff it may start with fewer members than it wants."""
+    return bool(job.members_min) and least_members(job) < job.members
+
+
+def at_size(job: Job, members: int) -> Job:
+    """The same job wanting no more members than so many: what it asks for under a quota."""
+    return job if members == job.members else replace(job, members=members)
+
+
+def exactly(job: Job, members: int) -> Job:
+    """The same job with so many members or none."""
+    return replace(job, members=members, members_min=0) if is_elastic(job) else job
+
+
+def whole_segments(job: Job, members: int) -> int:
+    """So many members or the next fewer that its segments can be made of."""
+    unit = max((segment.members for segment in job.segments), default=1)
+    return members // unit * unit
+
+
 def gang_likeness(job: Job) -> tuple[object, ...]:
     """All that decides, besides its shape, whether and where a gang fits; () for a single member.
 

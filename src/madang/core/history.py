@@ -103,26 +103,37 @@ def guess(known: Mapping[str, Runs], job: Job, permille: int, ran_ms: int = 0) -
     Never less than `ran_ms`. None if nobody has seen enough of such jobs.
     """
     first = bucket_of(ran_ms) if ran_ms >= LEAST_MS else 0
+    begin_ms = bound_ms(first - 1) if first else 0
+    span_ms = bound_ms(first) - begin_ms
+    # Of those that ended within the bucket that the job is in now, it has outlived some: the rest
+    # are spread over what is left of it.
+    ahead_ms = max(0, bound_ms(first) - ran_ms) if first else span_ms
     for family in families_of(job):
         runs = known.get(family)
-        if runs is None:
+        if runs is None or len(runs.weights) <= first:
             continue
-        weights = runs.weights[first:]
-        left = sum(weights)
-        if left >= RUNS_MIN * WEIGHT:
-            ms = _quantile_ms(weights, first, -(-left * permille // PERMILLE))
-            return Guess(max(ms, ran_ms), left // WEIGHT, family)
+        head, *beyond = runs.weights[first:]
+        left = sum(beyond) * span_ms + head * ahead_ms
+        if left >= RUNS_MIN * WEIGHT * span_ms:
+            ms = _quantile_ms(runs.weights, first, ahead_ms, permille)
+            return Guess(max(ms, ran_ms), left // (WEIGHT * span_ms), family)
     return None
 
 
 @lru_cache(maxsize=16_384)
-def _quantile_ms(weights: tuple[int, ...], first: int, wanted: int) -> int:
-    """Straight lines inside a bucket; the first of the weights is that of the bucket `first`."""
-    for bucket, weight in enumerate(weights, start=first):
-        if weight >= wanted:
-            begin_ms = bound_ms(bucket - 1) if bucket else 0
-            return begin_ms + (bound_ms(bucket) - begin_ms) * wanted // weight
-        wanted -= weight
+def _quantile_ms(weights: tuple[int, ...], first: int, ahead_ms: int, permille: int) -> int:
+    """Straight lines inside a bucket; of the bucket `first` only the last `ahead_ms` count."""
+    span_ms = bound_ms(first) - (bound_ms(first - 1) if first else 0)
+    masses = [weights[first] * ahead_ms, *(weight * span_ms for weight in weights[first + 1 :])]
+    wanted = -(-sum(masses) * permille // PERMILLE)
+    for bucket, mass in enumerate(masses, start=first):
+        if mass and mass >= wanted:
+            end_ms = bound_ms(bucket)
+            if bucket == first:
+                return end_ms - ahead_ms + ahead_ms * wanted // mass
+            begin_ms = bound_ms(bucket - 1)
+            return begin_ms + (end_ms - begin_ms) * wanted // mass
+        wanted -= mass
     raise AssertionError(f"asked for more than there is: {weights}")
 
 

@@ -150,7 +150,10 @@ def cheapest_room(draft: Draft, job: Job, victims: Iterable[Allocation]) -> Room
     decided: see `Clearing.clear`.
     """
     stoppable = [victim for victim in victims if may_be_stopped(draft, victim)]
-    return Clearing(draft, stoppable).room_for(job)
+    if not draft.within_quota(job):
+        return None
+    ask = draft.modest_ask(job)
+    return Clearing(draft, stoppable).room_for(ask.job, None, draft.room_for(job))
 
 
 class Clearing:
@@ -191,17 +194,14 @@ class Clearing:
             up_of(allocation) if budget else 0,
         )
 
-    def room_for(
-        self, job: Job, displaceable: Bools | None = None, pool: Pool | None = None
-    ) -> Room | None:
+    def room_for(self, job: Job, displaceable: Bools | None, pool: Pool) -> Room | None:
         """The cheapest room for the job, in the first of its shapes that can have any.
 
         Args:
             displaceable: (V,) those of `victims` that the job may displace; None: all.
-            pool: what is free and open to it; None: all that its quotas leave open.
+            pool: what is free and open to it.
         """
         draft = self.draft
-        pool = draft.room_for(job) if pool is None else pool
         seated = seat(draft.snapshot, pool, job)
         if isinstance(seated, Seated):
             return Room(seated, ())
@@ -242,8 +242,10 @@ class Clearing:
 
     @property
     def limits(self) -> list[Limit]:
-        """What the budgets still allow."""
-        return [Limit(self._counts[id], self.allowance.left[id]) for id in sorted(self._counts)]
+        """What the budgets still allow. One that is overdrawn (more are down than it allows, by
+        whatever cause) binds nobody but those who count under it."""
+        left = self.allowance.left
+        return [Limit(self._counts[id], max(0, left[id])) for id in sorted(self._counts)]
 
 
 class _Search:

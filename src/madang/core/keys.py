@@ -4,8 +4,9 @@ A waiting job attains nothing, so its key stands still until it runs: the queue 
 insert. What time alone changes (patience) is looked at in ordering.py.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from math import isqrt
 
 from madang.core.live import LiveJob, QueueKey
@@ -50,12 +51,16 @@ def gpus_of(job: Job) -> int:
 
 def level_of(policy: Policy, job: Job, attained: int) -> int:
     """The feedback level of a job that has attained so much run time."""
-    service = attained * service_weight(policy, job) // _SCALE
-    level, bound = 0, policy.level_ms
-    while service >= bound and level < policy.levels_max:
-        level += 1
-        bound *= policy.level_factor
-    return level
+    weight = service_weight(policy, job)
+    return bisect_right(
+        _bounds_ms(policy.level_ms, policy.level_factor, policy.levels_max, weight), attained
+    )
+
+
+@lru_cache(maxsize=4096)
+def _bounds_ms(level_ms: int, factor: int, levels: int, weight: int) -> tuple[int, ...]:
+    """The run time with which each level but the first begins, for a job of this weight."""
+    return tuple([-(-level_ms * factor**level * _SCALE // weight) for level in range(levels)])
 
 
 def sinks_ms(policy: Policy, live: LiveJob, began_ms: int, until_ms: int) -> list[int]:

@@ -85,10 +85,12 @@ class Learner:
         self.seq = self.since[-1].seq
         self.since.clear()
         self._left = max(REFRESH_LEAST, self.madang.mix.requests // REFRESH_PART)
+        # Also of a state that nobody has looked at: where nothing can be priced, these are written.
+        self._fit(pool, models)
         here = set(pool.model.tolist())
         models = {name: code for name, code in models.items() if code in here}
-        self.madang.refresh(pool, lambda names: _mask(names, models))
-        self.madang.tables = leaning(self.madang.tables)
+        if self.madang.refresh(pool, lambda names: _mask(names, models)):
+            self.madang.tables = leaning(self.madang.tables)
         gone = [code for code in range(len(self.madang.tables.class_of) - 1) if code not in here]
         self.madang.tables.class_of[gone] = self.madang.tables.class_of[-1]
         self._kinds, self._fgd = dict(self.madang.mix.kinds), None

@@ -10,6 +10,7 @@ from typing import Any
 
 from madang.core.keys import overdue_ms, queue_key
 from madang.core.live import Lane, LiveJob, QueueKey, lane_of
+from madang.core.needs import Demands, demands_of
 from madang.core.policy import Policy
 
 Entry = tuple[QueueKey, str]
@@ -18,7 +19,8 @@ Ask = object  # equal for jobs of a project that may start together or not at al
 
 class Line:
     """`queue`: all entries in the policy's order, patience and fair share aside. `lots`: the same
-    by project and likeness. `waiting`: how many wait in each lane, none of them 0. `patience`:
+    by project and likeness. `waiting`: how many wait in each lane, `terms`: how many say the same
+    of nodes, none of them 0. `patience`:
     (when it is lost, job), sorted, under a policy where it can be. `niced`: per project the jobs
     that their owners have put before or after their others. `ask_of` says which jobs are alike.
     """
@@ -28,6 +30,7 @@ class Line:
         self.queue: list[Entry] = []
         self.lots: dict[str, dict[Ask, list[Entry]]] = {}
         self.waiting: dict[Lane, int] = {}
+        self.terms: dict[Demands, int] = {}
         self.patience: list[tuple[int, str]] = []
         self.niced: dict[str, int] = {}
 
@@ -39,6 +42,8 @@ class Line:
         insort(self.lots.setdefault(job.project, {}).setdefault(self._ask_of(live), []), entry)
         lane = lane_of(job)
         self.waiting[lane] = self.waiting.get(lane, 0) + 1
+        terms = demands_of(job)
+        self.terms[terms] = self.terms.get(terms, 0) + 1
         if policy.patience_ms:
             insort(self.patience, (overdue_ms(policy, live), job.id))
         if job.nice:
@@ -56,6 +61,7 @@ class Line:
             if not lots:
                 del self.lots[job.project]
         _count_down(self.waiting, lane_of(job))
+        _count_down(self.terms, demands_of(job))
         if policy.patience_ms:
             drop(self.patience, (overdue_ms(policy, live), job.id))
         if job.nice:
@@ -63,7 +69,8 @@ class Line:
 
     def refill(self, policy: Policy, waiting: Iterable[LiveJob]) -> None:
         """The same jobs under another policy. Lists stay the same objects: others hold them."""
-        for kept in (self.queue, self.lots, self.waiting, self.patience, self.niced):
+        lists = (self.queue, self.lots, self.waiting, self.terms, self.patience, self.niced)
+        for kept in lists:
             kept.clear()
         for live in waiting:
             self.add(policy, live)
@@ -84,6 +91,7 @@ class Line:
             for project, lots in self.lots.items()
         }
         other.waiting, other.niced = dict(self.waiting), dict(self.niced)
+        other.terms = dict(self.terms)
         other.patience = list(self.patience)
         return other
 

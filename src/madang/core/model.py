@@ -113,6 +113,35 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """What a label of a node must be: `how` is one of needs.HOWS (in, not_in, exists, absent, gt,
+    lt), `values` what it is compared with."""
+
+    key: str
+    how: str
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """What keeps members off a node that do not tolerate it; `effect` as Kubernetes names it."""
+
+    key: str
+    value: str = ""
+    effect: str = "NoSchedule"
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    """Of taints with this key ("": any) and effect ("": any); `how` is `equal` or `exists`."""
+
+    key: str = ""
+    how: str = "equal"
+    value: str = ""
+    effect: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A request as the scheduler sees it: fixed from submission to the end.
 
@@ -127,7 +156,8 @@ class Job:
     policy's, "any": anywhere), a wish if `within_soft`; `switches` the most leaf switches, given
     up after `switches_wait_ms`; `segments` from the outermost in; `data` what it needs as (image
     or data set, MiB to fetch where it is absent); `spread_nodes` the fewest nodes to spread over;
-    `exclusive`: its nodes run nothing else; `zone` as asked ("": public and its own).
+    `exclusive`: its nodes run nothing else; `zone` as asked ("": public and its own); `needs` an
+    OR of ANDs over labels of nodes, `tolerates` the taints of nodes that do not keep it off.
     Right: `preemptible`, `head_start_ms`, `run_ms_min` are of its class's row; `nice` orders within
     a project; `restart_ms` is what a stop and a new start cost (0: guessed by size); `budget` and
     `reservation` name settings it counts under; `idle_ok`: it is never reclaimed for idleness.
@@ -169,6 +199,8 @@ class Job:
     reservation: str = ""
     budget: str = ""
     idle_ok: bool = False
+    needs: tuple[tuple[Need, ...], ...] = ()
+    tolerates: tuple[Toleration, ...] = ()
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -294,7 +326,8 @@ class Node:
     `healthy` is a bit set over device indices. `domains` names the network tree from the root down
     (block, leaf switch). `group` is the machine group that its profile belongs to. `cached` are the
     images and data sets that are there, `mig` the MIG profile of its devices ("": whole GPUs),
-    `labels` whatever its operators call it by (key, value).
+    `labels` whatever its operators call it by (key, value); `taints` what it will not have. `taken`
+    is the bit set of devices that others than this yard use: not offered, and not ill.
     """
 
     id: str
@@ -310,11 +343,18 @@ class Node:
     cached: tuple[str, ...] = ()
     mig: str = ""
     labels: tuple[tuple[str, str], ...] = ()
+    taints: tuple[Taint, ...] = ()
+    taken: int = 0
+
+    @property
+    def well(self) -> int:
+        """The bit set of devices that exist and are healthy."""
+        return self.healthy & ((1 << self.gpus) - 1)
 
     @property
     def usable(self) -> int:
-        """The bit set of devices that exist and are healthy."""
-        return self.healthy & ((1 << self.gpus) - 1)
+        """The bit set of devices that the yard may use: well, and not taken by others."""
+        return self.well & ~self.taken
 
 
 class NodeState(StrEnum):

@@ -17,7 +17,6 @@ from madang.core.lanes import Lanes
 from madang.core.model import Job, Provisioning, Shape
 from madang.core.passes.start import walk
 from madang.core.placement import Unplaced
-from madang.core.seating import seat
 from madang.core.snapshot import Snapshot
 
 CHANGES_SHOWN_MAX = 4
@@ -45,9 +44,9 @@ class Turn:
     def starts(self, job: Job) -> bool:
         """True iff the job, if it were this one, would be given its place."""
         mine = self.lanes.of(job)
-        if any(bits & mine for bits, _ in self.holders) or not self.draft.within_quota(job):
+        if any(bits & mine for bits, _ in self.holders):
             return False
-        return not isinstance(seat(self.snapshot, self.draft.room_for(job), job), Unplaced)
+        return not isinstance(self.draft.seated(job), Unplaced)
 
 
 def nearest(turn: Turn, job: Job) -> tuple[Change, ...]:
@@ -75,6 +74,7 @@ def _of_place(turn: Turn, job: Job) -> Iterator[Change]:
         "--spread": {"spread_nodes": 1},
         "--exclusive": {"exclusive": False},
         "--zone": {"zone": ""},
+        "--need": {"needs": ()},
     }
     has = {
         "--within any": job.members > 1 and job.within != ANYWHERE and bool(turn.snapshot.domains),
@@ -83,6 +83,7 @@ def _of_place(turn: Turn, job: Job) -> Iterator[Change]:
         "--spread": job.spread_nodes > 1,
         "--exclusive": job.exclusive,
         "--zone": bool(job.zone),
+        "--need": bool(job.needs),
     }
     asked = [option for option in wishes if has[option]]
     any_found = False

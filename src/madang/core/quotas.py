@@ -3,7 +3,8 @@
 A quota belongs to a workspace or a project and counts what that holds in a machine group under a
 provisioning; `*` counts all. A limit is never exceeded. A guarantee covers what is `reserved` or
 `on_demand`, never `spot`: spot lives on what others leave. Of a workspace's guarantee, what its
-projects' own do not take is for all of them together.
+projects' own do not take is for all of them together. All of it counts GPUs: who asks for none is
+kept by no limit and is within no guarantee.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from madang.core.gangs import least_members
 from madang.core.model import UNLIMITED, Allocation, AllocationState, Job, Project, Provisioning
 from madang.core.pool import Bools, Pool
 from madang.core.settings import ANY, Quota, Settings
@@ -94,28 +96,39 @@ class Book:
 
     def short_of(self, job: Job, milli: int) -> Short | None:
         """The quota that keeps the job from so much, whatever the machine group; None if none."""
-        for quota in self.of_project(job.project):
-            if quota.group != ANY or not _is_for(quota, job.provisioning):
-                continue
-            limit_milli = limit_of(quota)
-            if limit_milli != UNLIMITED:
-                held_milli = self.held_of(quota)
-                if held_milli + milli > limit_milli:
-                    return Short(quota, held_milli, milli)
+        for quota, room_milli in self._limits(job) if milli else ():
+            if quota.group == ANY and milli > room_milli:
+                return Short(quota, self.held_of(quota), milli)
         return None
 
     def full_groups(self, job: Job, milli: int) -> dict[str, Short]:
         """The machine groups where a limit keeps the job from so much, each with its quota."""
         full: dict[str, Short] = {}
+        for quota, room_milli in self._limits(job) if milli else ():
+            if quota.group != ANY and milli > room_milli and quota.group not in full:
+                full[quota.group] = Short(quota, self.held_of(quota), milli)
+        return full
+
+    def rooms_milli(self, job: Job, *, entitled: bool) -> tuple[list[int], list[int]]:
+        """What limits leave the job wherever it goes, and what each of a machine group leaves it.
+
+        Args:
+            entitled: among the latter, what each of its guarantees covers more.
+        """
+        limits = list(self._limits(job))
+        anywhere = [milli for quota, milli in limits if quota.group == ANY]
+        somewhere = [milli for quota, milli in limits if quota.group != ANY]
+        if entitled:
+            guarantees = self._guarantees(job.project, job.provisioning)
+            somewhere += [self._covered_more(quota, job.project) for quota in guarantees]
+        return anywhere, somewhere
+
+    def _limits(self, job: Job) -> Iterator[tuple[Quota, int]]:
+        """The quotas that limit the job, each with what it leaves."""
         for quota in self.of_project(job.project):
             limit_milli = limit_of(quota)
-            if quota.group == ANY or limit_milli == UNLIMITED:
-                continue
-            if _is_for(quota, job.provisioning) and quota.group not in full:
-                held_milli = self.held_of(quota)
-                if held_milli + milli > limit_milli:
-                    full[quota.group] = Short(quota, held_milli, milli)
-        return full
+            if limit_milli != UNLIMITED and _is_for(quota, job.provisioning):
+                yield quota, limit_milli - self.held_of(quota)
 
     def held_of(self, quota: Quota) -> int:
         """GPU-milli that count under the quota now."""
@@ -149,27 +162,35 @@ class Book:
         }
         return sorted(named)
 
-    def entitled_groups(self, job: Job) -> tuple[str, ...]:
-        """The machine groups where the job is within a guarantee; `*` alone: anywhere."""
+    def entitled_groups(self, job: Job, members: int = 0) -> tuple[str, ...]:
+        """The machine groups where the job is within a guarantee; `*` alone: anywhere.
+
+        Args:
+            members: with so many; 0: with the fewest that it starts with.
+        """
         groups: list[str] = []
-        for quota in self._guarantees(job.project, job.provisioning):
-            if quota.group not in groups and self._covers(quota, job.project, job.milli):
-                if quota.group == ANY:
-                    return (ANY,)
+        for quota in self._covering(job, members or least_members(job)):
+            if quota.group == ANY:
+                return (ANY,)
+            if quota.group not in groups:
                 groups.append(quota.group)
         return tuple(groups)
 
     def guarantee_of(self, job: Job) -> Quota | None:
         """The guarantee that the job is within, if any: its project's before its workspace's."""
-        for quota in self._guarantees(job.project, job.provisioning):
-            if self._covers(quota, job.project, job.milli):
-                return quota
-        return None
+        return next(self._covering(job, least_members(job)), None)
+
+    def _covering(self, job: Job, members: int) -> Iterator[Quota]:
+        """The guarantees that so many members are within."""
+        milli = members * job.shape.milli
+        for quota in self._guarantees(job.project, job.provisioning) if milli else ():
+            if milli <= self._covered_more(quota, job.project):
+                yield quota
 
     def covers(self, job: Job, group: str, milli: int) -> bool:
         """True iff so much of one machine group is within a guarantee of the job's project."""
         return any(
-            quota.group in (ANY, group) and self._covers(quota, job.project, milli)
+            quota.group in (ANY, group) and milli <= self._covered_more(quota, job.project)
             for quota in self._guarantees(job.project, job.provisioning)
         )
 
@@ -180,17 +201,21 @@ class Book:
             if quota.guaranteed_milli and _is_for(quota, provisioning):
                 yield quota
 
-    def _covers(self, quota: Quota, project: str, milli: int) -> bool:
-        """True iff so much more is still within the guarantee."""
+    def _covered_more(self, quota: Quota, project: str) -> int:
+        """How much more of the project is still within the guarantee; below 0: none, not even 0."""
         if quota.owner.startswith("project:"):
-            return self._held_firm(project, quota) + milli <= quota.guaranteed_milli
+            return quota.guaranteed_milli - self._held_firm(project, quota)
         common = quota.guaranteed_milli
+        mine = 0
         for sibling in self._projects_of(quota):
             own_milli = self._own_milli(sibling, quota)
-            more = milli if sibling == project else 0
+            beyond_milli = self._held_firm(sibling, quota) - own_milli
             common -= own_milli
-            common -= max(0, self._held_firm(sibling, quota) + more - own_milli)
-        return common >= 0
+            if sibling == project:
+                mine = beyond_milli
+            else:
+                common -= max(0, beyond_milli)
+        return common - mine if common >= 0 else common
 
     def _own_milli(self, project: str, quota: Quota) -> int:
         """What of a workspace's guarantee is guaranteed to one of its projects."""

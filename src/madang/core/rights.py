@@ -6,7 +6,9 @@ disruption budgets bind on top of any right and are looked at there.
 
 - A job within a guarantee may take what no guarantee covers from other projects, and spot from
   anyone, whatever their class: what was borrowed is given back.
-- What a guarantee covers, or stands in promised cells, is taken by nobody of another project.
+- What a guarantee covers, or stands in promised cells, is taken by nobody of another project; what
+  stands in cells by nobody for his turn alone: it would claim them again, whoever stands there. Nor
+  does spot take from its own project what a guarantee covers: that would take it back at once.
 - A job of a higher priority may take from a lower one that its class lets be preempted.
 - A job whose turn comes first may take from one of no higher priority that checkpoints, and that
   has run undisturbed for the least run time, which doubles for those moved aside again and again:
@@ -98,6 +100,8 @@ class Claim:
         same_project = theirs.project == self.waiting.project
         if (victim.id in self._rights.covered or victim.cells) and not same_project:
             return Cause.NONE
+        if victim.id in self._rights.covered and _is_spot(self.waiting):
+            return Cause.NONE
         if self._is_of_use(victim) and (not same_project or _is_spot(theirs)):
             return Cause.GUARANTEE
         if not policy.preempts or not theirs.preemptible:
@@ -107,7 +111,7 @@ class Claim:
             return Cause.CLASS
         if ranked and self.waiting.priority < theirs.priority:
             return Cause.NONE
-        if not theirs.checkpoints or self.key >= self._rights.key_of(live):
+        if victim.cells or not theirs.checkpoints or self.key >= self._rights.key_of(live):
             return Cause.NONE
         if self.snapshot.now_ms - victim.running_ms >= undisturbed_ms(policy, live):
             return Cause.ORDER

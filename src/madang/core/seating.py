@@ -5,7 +5,7 @@ whole. What a job may use at all (models, zones) and what it should use first (n
 health, its own zones, nodes that have its data) is decided here; `placement` only sees rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from madang.core.cells.room import breaks, is_firm, shielded
 from madang.core.gangs import could_hold_gang, gang_likeness, least_members, place_gang
 from madang.core.hypernodes import ANYWHERE
 from madang.core.model import Category, Job, Seat, Shape
+from madang.core.needs import demands_of
 from madang.core.placement import (
     Unplaced,
     could_hold,
@@ -116,7 +117,8 @@ def likeness(job: Job) -> object:
     asked = (job.shape, gang_likeness(job), is_firm(job))
     if _is_plain(job):
         return asked
-    return (*asked, job.fallbacks, job.exclusive, job.data, spread_of(job), job.zone)
+    wishes = (job.fallbacks, job.exclusive, job.data, spread_of(job), job.zone)
+    return (*asked, *wishes, job.needs, job.tolerates)
 
 
 def likeness_in(snapshot: Snapshot, job: Job) -> object:
@@ -131,6 +133,8 @@ def _is_plain(job: Job) -> bool:
         or job.exclusive
         or job.data
         or job.zone
+        or job.needs
+        or job.tolerates
         or (job.members > 1 and spread_of(job) > 1)
     )
 
@@ -154,13 +158,24 @@ def spread_of(job: Job) -> int:
 def rows_for(snapshot: Snapshot, pool: Pool, job: Job, shape: Shape) -> Bools | None:
     """(N,) the rows that a member of this shape may use at all; None when any will do."""
     rows = eligible_rows(pool, model_codes(snapshot, shape))
+    meets = snapshot.ground.mask(demands_of(job))
+    if meets is not None:
+        rows = meets if rows is None else rows & meets
+    there = zone_rows(snapshot, pool, job)
+    if there is None:
+        return rows
+    return there if rows is None else rows & there
+
+
+def zone_rows(snapshot: Snapshot, pool: Pool, job: Job) -> Bools | None:
+    """(N,) the rows in zones that take the job; None when all do."""
     allowed = access(snapshot, job)
     if allowed is None:
-        return rows
+        return None
     there = np.zeros(pool.nodes, np.bool_)
     for code in allowed.all:
         there |= pool.zone == code
-    return there if rows is None else rows & there
+    return there
 
 
 def model_codes(snapshot: Snapshot, shape: Shape) -> tuple[int, ...]:
@@ -252,6 +267,51 @@ def fits_when_empty(snapshot: Snapshot, job: Job) -> bool:
         if fits:
             return True
     return False
+
+
+def count_fitting(snapshot: Snapshot, asked: Iterable[tuple[Job, int]]) -> int:
+    """How many of the jobs would fit, each alone: the sum of `fits_when_empty`.
+
+    Wherever a job fits, one fits that asks for less CPU and memory and is alike otherwise: such a
+    kind is halved until all of a part fit or none does. Mostly that is one look a kind.
+
+    Args:
+        asked: (job, how many there are like it).
+    """
+    kinds: dict[object, list[tuple[Job, int]]] = {}
+    for job, count in asked:
+        kinds.setdefault(_likeness_but_host(snapshot, job), []).append((job, count))
+    return sum(_count_of_kind(snapshot, alike) for alike in kinds.values())
+
+
+def _likeness_but_host(snapshot: Snapshot, job: Job) -> object:
+    """Who is alike in it differs in CPU and memory only."""
+    if not _is_plain(job):
+        return likeness_in(snapshot, job)
+    owner, shape = job.project if snapshot.settings.zones else "", job.shape
+    devices = (shape.gpus, shape.gpu_milli, shape.models, shape.exclusive)
+    return owner, devices, gang_likeness(job), is_firm(job)
+
+
+def _count_of_kind(snapshot: Snapshot, alike: list[tuple[Job, int]]) -> int:
+    first = alike[0][0]
+    total = sum(count for _, count in alike)
+    if len(alike) == 1:
+        return total * fits_when_empty(snapshot, first)
+    cpus = [job.shape.cpu_milli for job, _ in alike]
+    memories = [job.shape.memory_mib for job, _ in alike]
+    if fits_when_empty(snapshot, _with_host(first, max(cpus), max(memories))):
+        return total
+    if not fits_when_empty(snapshot, _with_host(first, min(cpus), min(memories))):
+        return 0
+    by_cpu = max(cpus) * (min(memories) + 1) > max(memories) * (min(cpus) + 1)
+    alike.sort(key=lambda one: one[0].shape.cpu_milli if by_cpu else one[0].shape.memory_mib)
+    half = len(alike) // 2
+    return _count_of_kind(snapshot, alike[:half]) + _count_of_kind(snapshot, alike[half:])
+
+
+def _with_host(job: Job, cpu_milli: int, memory_mib: int) -> Job:
+    return replace(job, shape=replace(job.shape, cpu_milli=cpu_milli, memory_mib=memory_mib))
 
 
 def shape_at(snapshot: Snapshot, job: Job, seats: Sequence[Seat]) -> Shape:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from madang.core.history import Runs
 from madang.core.hypernodes import Topology
 from madang.core.model import UNLIMITED, Seat, Shape
+from madang.core.rules import Rule, Violations
 
 ANY = "*"
 
@@ -195,6 +196,8 @@ Setting = (
     | Hole
     | Night
     | Learned
+    | Rule
+    | Violations
 )
 
 
@@ -214,6 +217,8 @@ class Settings:
     holes: dict[str, Hole] = field(default_factory=dict)
     nights: dict[str, Night] = field(default_factory=dict)
     learned: dict[str, Learned] = field(default_factory=dict)
+    rules: dict[str, Rule] = field(default_factory=dict)
+    violations: dict[str, Violations] = field(default_factory=dict)
 
     def put(self, setting: Setting) -> bool:
         """True iff it was news."""
@@ -258,6 +263,8 @@ KINDS: dict[str, type] = {
     "holes": Hole,
     "nights": Night,
     "learned": Learned,
+    "rules": Rule,
+    "violations": Violations,
 }
 KIND_OF: dict[type, str] = {type_: kind for kind, type_ in KINDS.items()}
 assert tuple(KINDS) == tuple(one.name for one in fields(Settings)), "a mapping for each kind"

@@ -13,6 +13,7 @@ from madang.core.events import JobMeasured
 from madang.core.line import Line
 from madang.core.live import Lane, LiveJob, LiveNode, QueueKey
 from madang.core.model import Allocation, Job, NodeState, Project, ReleaseReason, Seat, Standing
+from madang.core.needs import Ground
 from madang.core.policy import Policy
 from madang.core.pool import Pool
 from madang.core.scoring import Policy as PlacementPolicy
@@ -34,8 +35,8 @@ class Snapshot:
     was made (0: none since the start), by which passes that look now and then know if it is time.
     `short` are the running allocations of elastic gangs that could do with more members.
     `scorer` says how good a node is for one member. `suspects` are the nodes that something speaks
-    against; `cached` maps an image or data set to the rows that have it. `cells` is who holds what
-    of promised cells, None if none are promised.
+    against; `cached` maps an image or data set to the rows that have it; `ground` is what nodes say
+    of themselves. `cells` is who holds what of promised cells, None if none are promised.
     `troubled`, `unsettled`, `strays`, `deadlines` are what the release and settle passes look at.
     """
 
@@ -71,6 +72,7 @@ class Snapshot:
     scorer: PlacementPolicy
     suspects: Mapping[str, None]
     cached: Mapping[str, Mapping[int, None]]
+    ground: Ground
     cells: CellBook | None = None
 
     def still_runs(self, job_id: str) -> str:
@@ -137,5 +139,6 @@ class Snapshot:
             short=dict(self.short),
             suspects=dict(self.suspects),
             cached={name: dict(rows) for name, rows in self.cached.items()},
+            ground=self.ground.copy(),
             cells=self.cells.scratch() if self.cells is not None else None,
         )

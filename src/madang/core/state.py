@@ -30,9 +30,11 @@ from madang.core.model import (
 )
 from madang.core.policy import DEFAULT, Policy
 from madang.core.pool import Place, Pool
+from madang.core.rules import Rule
 from madang.core.settings import KIND_OF, KINDS, Factors, Setting
 from madang.core.snapshot import Snapshot
 from madang.core.state_nodes import NodeFold
+from madang.core.state_rules import RulesFold
 from madang.core.state_upkeep import UpkeepFold
 
 
@@ -40,7 +42,7 @@ def _sits_on(allocation: Allocation, node: str) -> bool:
     return any(allocation.holds(rank) for rank, s in enumerate(allocation.seats) if s.node == node)
 
 
-class State(NodeFold, UpkeepFold):
+class State(NodeFold, UpkeepFold, RulesFold):
     """See the module's docstring. One verb changes it: `apply`."""
 
     # -- the fold ------------------------------------------------------------------------------
@@ -92,6 +94,7 @@ class State(NodeFold, UpkeepFold):
             scorer=self.learner.policy(self.policy.placement, self.pool, self.models),
             suspects=self.suspects,
             cached=self.cached,
+            ground=self.ground,
         )
 
     @property
@@ -445,6 +448,7 @@ class State(NodeFold, UpkeepFold):
     def _drop_deadline(self, allocation: Allocation) -> None:
         """The allocation leaves RUNNING: its time limit has no more to say."""
         self.stop_sinking(allocation.id)
+        self.end_violations(allocation.id)
         self.short.pop(allocation.id, None)
         live = self.jobs.get(allocation.job)
         if live is None or not live.job.time_limit_ms or not allocation.running_ms:
@@ -502,6 +506,8 @@ class State(NodeFold, UpkeepFold):
         self.settings.drop(event.kind, event.key)
         self.changed.settings[event.kind, event.key] = None
         self.stirs += 1
+        if event.kind == KIND_OF[Rule]:
+            self.forget_rule(event.key)
         if event.kind == KIND_OF[Topology]:
             policy = replace(self.policy, levels=DEFAULT.levels, within=DEFAULT.within)
             self._set_policy(policy)
@@ -540,17 +546,6 @@ class State(NodeFold, UpkeepFold):
         self.changed.settings[KIND_OF[Factors], factors.key] = None
         return True
 
-    # -- what is seen of running jobs ------------------------------------------------------------
-
-    def _checkpoint_saved(self, event: ev.CheckpointSaved, now_ms: int) -> bool:
-        live = self.jobs.get(event.job)
-        at_ms = min(event.at_ms, now_ms)
-        if live is None or at_ms <= live.standing.checkpoint_ms:
-            return False
-        live.standing = replace(live.standing, checkpoint_ms=at_ms)
-        self.changed.jobs[event.job] = None
-        return True
-
 
 def _held(allocation: Allocation) -> list[int]:
     """The ranks that still hold devices."""
@@ -584,6 +579,9 @@ _FOLD: dict[type, Callable[[State, Any, int], bool]] = {
     ev.JobMeasured: State._job_measured,
     ev.ProjectMeasured: State._project_measured,
     ev.HoleAsked: State._hole_asked,
+    ev.RuleSet: State._rule_set,
+    ev.RuleBroken: State._rule_broken,
+    ev.RuleKept: State._rule_kept,
     ev.JobRejected: State._job_rejected,
     ev.AllocationBound: State._allocation_bound,
     ev.JobNominated: State._job_nominated,

@@ -23,6 +23,7 @@ from madang.core.model import (
     ReleaseReason,
     Seat,
 )
+from madang.core.needs import Ground
 from madang.core.policy import DEFAULT, Policy
 from madang.core.pool import Pool, Taken, avoided, empty_pool, widened
 from madang.core.quotas import Book, HeldKey
@@ -89,6 +90,7 @@ class StateRows:
         self.suspects: dict[str, None] = {}  # nodes that something speaks against
         self.cached: dict[str, dict[int, None]] = {}  # image or data set → rows that have it
         self._cached_on: dict[int, tuple[str, ...]] = {}
+        self.ground = Ground()
         self.measured: dict[str, ev.JobMeasured] = {}  # running jobs whose sensors speak
         self.idle: dict[str, None] = {}  # jobs whose last measurement calls for something
         self.planned_ms = 0  # when the last plan was made; the controller's, in no row
@@ -228,6 +230,7 @@ class StateRows:
         self._write_domains(row, self.domains_of(node))
         pool.write_row(row, node, taken)
         self._write_cached(row, node.cached)
+        self.ground.write(row, node)
         if live.suspicion:
             self.suspects[live.node.id] = None
         else:

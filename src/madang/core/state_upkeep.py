@@ -1,4 +1,6 @@
-"""The part of the fold that is about moved and idle jobs, and about holes. See state.py."""
+"""The part of the fold that is about what is seen of running jobs: that they saved, are idle, were
+moved; and about holes. See state.py.
+"""
 
 from dataclasses import replace
 
@@ -11,6 +13,15 @@ from madang.core.state_rows import StateRows
 
 class UpkeepFold(StateRows):
     """See the module's docstring."""
+
+    def _checkpoint_saved(self, event: ev.CheckpointSaved, now_ms: int) -> bool:
+        live = self.jobs.get(event.job)
+        at_ms = min(event.at_ms, now_ms)
+        if live is None or at_ms <= live.standing.checkpoint_ms:
+            return False
+        live.standing = replace(live.standing, checkpoint_ms=at_ms)
+        self.changed.jobs[event.job] = None
+        return True
 
     def _job_measured(self, event: ev.JobMeasured, now_ms: int) -> bool:
         live = self.jobs.get(event.job)

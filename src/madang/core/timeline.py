@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from madang.core.budgets import budget_of
 from madang.core.estimates import NEVER_MS, Estimate, left
 from madang.core.events import AllocationBound
 from madang.core.gangs import least_members
@@ -69,6 +70,18 @@ def left_of(snapshot: Snapshot, allocation: Allocation) -> Estimate:
     )
 
 
+def steps_aside(snapshot: Snapshot, job: Job, begin_ms: int) -> bool:
+    """True iff the job, started now, can be asked to leave for a window that opens then.
+
+    Also by its least run time; and no disruption budget may stand against it, which nobody can
+    foresee.
+    """
+    if not (job.preemptible and job.checkpoints) or budget_of(snapshot.settings.budgets, job):
+        return False
+    least_ms = max(KEEP_CLEAR_MS, snapshot.policy.run_ms_min, job.run_ms_min)
+    return begin_ms - snapshot.now_ms >= least_ms
+
+
 class Timeline:
     """See the module's docstring. It costs nothing until something is reserved."""
 
@@ -88,15 +101,13 @@ class Timeline:
         if not self.reservations:
             return ()
         end_ms = stay_of(self.draft.snapshot, job).end_ms(self.now_ms)
-        steps_aside = job.preemptible and job.checkpoints
+        snapshot = self.draft.snapshot
         return tuple(
             [
                 at
                 for at, kept in enumerate(self.reservations)
                 if kept.begin_ms < end_ms
-                and not (
-                    kept.calendar and steps_aside and kept.begin_ms - self.now_ms >= KEEP_CLEAR_MS
-                )
+                and not (kept.calendar and steps_aside(snapshot, job, kept.begin_ms))
             ]
         )
 
@@ -143,6 +154,7 @@ class Timeline:
         if len(self.reservations) >= RESERVATIONS_MAX:
             return False
         length = stay_of(self.draft.snapshot, job)
+        job = self.draft.modest_ask(job).job
         free, given = self.draft.room_for(job).scratch(), 0
         gaps, free_milli = Gaps(self.draft.snapshot, free, job), int(free.gpu_free.sum())
         least_milli = least_members(job) * job.shape.milli
@@ -188,6 +200,11 @@ class Timeline:
                 free.give(place, stay.shape)
         kept = self._without_reservations(free, at_ms, until_ms)
         return free, kept.scratch() if kept is free else kept
+
+    def ends_before(self, end_ms: int) -> list[int]:
+        """When something is expected to end until then, in order."""
+        self._ending()
+        return [at_ms for at_ms in self._ends() if at_ms < end_ms]
 
     def add_end(self, stay: Stay) -> None:
         """Something that the draft holds back gives its places back at its end."""

@@ -67,6 +67,10 @@ class Inbox:
             self._requests.extend(requests)
         self._wake()
 
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._requests)
+
     def take(self, requests_max: int) -> list[Request]:
         """The oldest requests."""
         with self._lock:

@@ -10,15 +10,18 @@ from madang.core.model import (
     Allocation,
     Category,
     Job,
+    Need,
     Node,
     Provisioning,
     Purpose,
     Segment,
     Shape,
+    Toleration,
 )
 from madang.core.profiles import MachineProfile, derived_profiles
 from madang.engines.base import Launch
 from madang.wire.jobs import JobRequest
+from madang.wire.terms import need_of, toleration_of
 
 CPU_ONLY_CPU_MILLI = 1_000  # what a job without GPUs gets unless it says more
 _RUNTIMES = re.compile(r"^(python|pypy|bash|sh|node|perl|ruby|torchrun)[0-9.]*$")
@@ -114,7 +117,13 @@ def job_from(
         reservation=request.reservation,
         budget=request.budget,
         idle_ok=request.idle_ok,
+        needs=(needs,) if (needs := _needs_of(request)) else (),
+        tolerates=tuple(Toleration(*toleration_of(one)) for one in request.tolerates),
     )
+
+
+def _needs_of(request: JobRequest) -> tuple[Need, ...]:
+    return tuple(Need(*need_of(one)) for one in request.needs)
 
 
 def default_name(command: list[str]) -> str:

@@ -8,6 +8,7 @@ engine saw is folded once more. Who kills this thread at any point loses nothing
 import json
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,7 @@ from madang.daemon.inbox import Ask, Inbox, Note, Request, Submit
 from madang.daemon.intake import Profiles, job_from, launch_of
 from madang.engines.base import Action, Engine, EngineError, Launch, Start, Stop, Tell
 from madang.ledger import CommitFailed, CommitUnknown, Ledger, LedgerError, NewJob, turn_of
+from madang.telemetry.histogram import Histogram
 from madang.wire.jobs import JobRequest
 
 log = logging.getLogger("madang.daemon")
@@ -48,6 +50,7 @@ CHECK_EVERY_S = 30.0  # all invariants, while that costs less than a turn may
 CHECK_ALLOCATIONS_MAX = 2_000
 RECOVERY_PAUSE_S = 0.5
 REQUESTS_CACHED_MAX = 4_096
+TURN_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
 class Clock(Protocol):
@@ -88,6 +91,7 @@ class TurnLoop:
         self.inbox = Inbox(self.wake)
         self.failure = ""
         self.last_seq = 0
+        self.turns = Histogram(TURN_BOUNDS_S)
         self._lock = threading.RLock()
         self._bell = threading.Event()
         self._leaving = False
@@ -172,7 +176,9 @@ class TurnLoop:
             while not self._leaving:
                 self._bell.wait(self._pause_s())
                 self._bell.clear()
+                began_s = time.perf_counter()
                 self._turn()
+                self.turns.add(time.perf_counter() - began_s)
         except BaseException as failure:
             # Ours, or another daemon leads: the rows are right, the memory is not. Stop; a restart
             # reads the rows.

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from madang import __version__
 from madang.core.events import Fact, PolicySet, ProjectSet, TopologySet
@@ -29,11 +29,20 @@ from madang.core.policy import Policy
 from madang.daemon.clock import WallClock
 from madang.daemon.loop import TurnLoop
 from madang.daemon.measuring import Measurer
+from madang.daemon.rules import Wardens
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
+from madang.daemon.telemetry import Watch, tick_ms_of
+from madang.daemon.telemetry_out import Out, read_settings
 from madang.daemon.yard import DaemonYard
 from madang.engines.base import Engine, EngineError
 from madang.engines.code_store import CodeStore
 from madang.ledger import Ledger, LedgerError, open_ledger
+from madang.telemetry.store import Settings as StoreSettings
+from madang.telemetry.store import Store
+from madang.wire.access import Role
+
+if TYPE_CHECKING:
+    from madang.agent.gather import Gather
 
 log = logging.getLogger("madang.daemon")
 
@@ -62,6 +71,8 @@ class Options(Protocol):
     def policy(self) -> str: ...
     @property
     def topology(self) -> str: ...
+    @property
+    def telemetry_out(self) -> str: ...
 
 
 class _Leave(BaseException):
@@ -102,24 +113,39 @@ def _run(options: Options) -> int:
             ledger = open_ledger(options.database or state_dir.database_url)
             code = CodeStore(state_dir.path / "code")
             url = _url_of(door)
-            yard = DaemonYard(
-                TurnLoop(
-                    ledger,
-                    _engine(options, state_dir, code, url),
-                    WallClock(),
-                    holder=f"{socket.gethostname()}:{os.getpid()}",
-                    on_failure=lambda: os.kill(os.getpid(), signal.SIGTERM),
-                ),
-                code,
-                url,
-                partial(state_dir.write_text, POLICY_FILE),
+            engine = _engine(options, state_dir, code, url)
+            loop = TurnLoop(
+                ledger,
+                engine,
+                WallClock(),
+                holder=f"{socket.gethostname()}:{os.getpid()}",
+                on_failure=lambda: os.kill(os.getpid(), signal.SIGTERM),
             )
+            telemetry = state_dir.path / "telemetry"
+            store = Store(telemetry, StoreSettings(tick_ms_of(engine)))
+            out = _out(options, state_dir, loop, store)
+            keep = partial(state_dir.write_text, POLICY_FILE)
+            yard = DaemonYard(loop, code, url, store, keep, out)
             rules = [PolicySet(_policy(options, state_dir)), *_topology(options)]
             return _serve(yard, state_dir, door, rules)
     except (LedgerError, EngineError, StateDirError) as failure:
         return _fail(failure)
     finally:
         state_dir.close()
+
+
+def _out(options: Options, state_dir: StateDir, loop: TurnLoop, store: Store) -> Out:
+    """What goes out of the daemon, and where to.
+
+    Raises:
+        StateDirError: it cannot be as it is written, or its queue cannot be opened.
+    """
+    settings = read_settings(options.telemetry_out, state_dir)
+    folder = store.path / "out"
+    try:
+        return Out(loop, store, folder, settings)
+    except OSError as failure:
+        raise StateDirError(f"the queue in {folder} cannot be opened: {failure}") from failure
 
 
 def _fail(failure: Exception) -> int:
@@ -151,6 +177,22 @@ def _engine(options: Options, state_dir: StateDir, code: CodeStore, url: str) ->
     engine = LocalEngine(state_dir.path, code, devices=options.devices or None)
     engine.url = url
     return engine
+
+
+def _sensors(engine: Engine, state_dir: StateDir) -> "Callable[[], Gather] | None":
+    """Who reads this machine, if the engine runs members on it; called after the start."""
+    uuids = getattr(engine, "gpu_uuids", None)
+    if uuids is None:
+        return None
+
+    def opened() -> "Gather":
+        from madang.agent.gather import Gather
+        from madang.agent.loop import node_readers
+
+        cursor = state_dir.path / "telemetry" / "kernel-log"
+        return Gather(node_readers(cursor=cursor, gpu_uuids=uuids))
+
+    return opened
 
 
 def _read_fleet(path: Path) -> dict[str, Any]:
@@ -226,12 +268,24 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     from madang.api import ApiSettings, create_app, make_server
 
     host, port = door.getsockname()[:2]
-    settings = ApiSettings(host=host, port=port)
+    scrape = yard.out.settings.scrape
+    settings = ApiSettings(
+        host=host,
+        port=port,
+        keep=state_dir.path / "live",
+        metrics_on_loopback=scrape.loopback_open,
+        metrics_token_file=scrape.token_file,
+    )
     app = create_app(yard, settings)
     server = make_server(app, settings, partial(_ready, yard, state_dir, app.state.login_link))
     yard.loop.open([*rules, *_first_facts(yard.ledger)])
     measurer = Measurer(yard.loop)
     measurer.open()
+    yard.out.open()
+    watch = Watch(yard.loop, yard.telemetry, _sensors(yard.loop.engine, state_dir))
+    watch.open()
+    wardens = Wardens(yard.loop, yard.telemetry)
+    wardens.open()
     try:
         _let_the_owner_in(state_dir, yard.ledger, yard.url)
         state_dir.write_private(
@@ -241,6 +295,9 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     except _Leave:
         pass  # the server has ended by itself, and then raised the signal again
     finally:
+        wardens.close()
+        watch.close()
+        yard.out.close()
         measurer.close()
         yard.loop.close()
         yard.ledger.close()
@@ -275,11 +332,11 @@ def _first_facts(ledger: Ledger) -> list[Fact]:
 def _let_the_owner_in(state_dir: StateDir, ledger: Ledger, url: str) -> None:
     """The first start makes a token; client.json holds it for the CLI of this user, mode 0600."""
     known = state_dir.read("client.json").get("token", "")
-    if not known or ledger.token_name(_digest(known)) is None:
+    if not known or ledger.token(_digest(known)) is None:
         known = secrets.token_urlsafe(TOKEN_BYTES)
         name = getpass.getuser()
         ledger.drop_token(name)
-        ledger.add_token(name, _digest(known), WallClock()())
+        ledger.add_token(name, _digest(known), WallClock()(), Role.OWNER)
     state_dir.write_private("client.json", {"url": url, "token": known})
 
 

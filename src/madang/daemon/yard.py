@@ -25,8 +25,11 @@ from madang.core.model import Shape
 from madang.core.snapshot import Snapshot
 from madang.daemon.inbox import Ask, Note, Request, Submit
 from madang.daemon.loop import TurnLoop
+from madang.daemon.telemetry_out import Out
 from madang.engines.base import EngineError
 from madang.engines.code_store import CodeStore
+from madang.telemetry.out.settings import OutSettings
+from madang.telemetry.store import Store
 from madang.wire.jobs import JobRequest
 
 
@@ -50,8 +53,12 @@ class DaemonYard:
         loop: TurnLoop,
         code: CodeStore,
         url: str,
+        telemetry: Store,
         keep_policy: Callable[[str], None] | None = None,
+        out: Out | None = None,
     ) -> None:
+        self.telemetry = telemetry
+        self.out = out or Out(loop, telemetry, telemetry.path / "out", OutSettings())
         self._keep_policy = keep_policy
         self.loop = loop
         self.ledger = loop.ledger
@@ -151,6 +158,10 @@ class DaemonYard:
         with _no_such_member():
             argv, env, directory = self.engine.exec_command(allocation, rank, command)
         return Spawn(tuple(argv), env, directory)
+
+    def scrape(self, *, open_metrics: bool) -> bytes:
+        """See api.yard.Yard."""
+        return self.out.scrape(open_metrics=open_metrics)
 
     def top(self) -> Top:
         """What the sensors say now."""

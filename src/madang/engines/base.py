@@ -16,9 +16,12 @@
 Every engine passes `madang.testing.engine.EngineContract`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from madang.core.events import Fact
 from madang.core.model import Allocation
@@ -116,6 +119,73 @@ class Sample:
     members: tuple[MemberSample, ...] = ()
 
 
+# -- what sensors say, for telemetry: canonical metrics; NaN is "no sensor" -----------------------
+
+
+class Column(NamedTuple):
+    """One metric of one node. `values`: (len(keys),) float32, NaN where nothing is known."""
+
+    metric: str
+    subject: str
+    keys: tuple[str, ...]
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Metrics of one kind of thing: `gpu` (keys "0" …, the device index on the node), `node` (one
+    key, ""), `member` ("ALLOCATION/RANK") or `port` ("mlx5_0/1").
+
+    `values`: (len(metrics), len(keys)) float32 of NumPy, not to be written to; NaN is unknown.
+    A metric that counts says the increase since the node's last readings.
+    """
+
+    subject: str
+    metrics: tuple[str, ...]
+    keys: tuple[str, ...]
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What happened once, at `at_ms`: an Xid (`kind` "xid", `code` 79), a port that went down
+    ("mlx5"). `subject` and `key` as in `Block`."""
+
+    at_ms: int
+    kind: str
+    code: int
+    subject: str
+    key: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Readings:
+    """One node that can be heard, at one moment; `interval_ms` after its last readings (0: these
+    are the first, and nothing that counts is known yet), in the time of the node: a virtual fleet's
+    runs faster."""
+
+    node: str
+    at_ms: int
+    interval_ms: int
+    blocks: tuple[Block, ...]
+    signals: tuple[Signal, ...] = ()
+
+    @property
+    def columns(self) -> Iterator[Column]:
+        """Every metric of which some value is known."""
+        for block in self.blocks:
+            values, subject, keys = block.values, block.subject, block.keys
+            known = ~np.isnan(values)
+            if known.all():
+                for row, metric in enumerate(block.metrics):
+                    yield Column(metric, subject, keys, values[row])
+                continue
+            for row, metric in enumerate(block.metrics):
+                if known[row].any():
+                    yield Column(metric, subject, keys, values[row])
+
+
 class Engine(Protocol):
     """See the module's docstring."""
 
@@ -161,3 +231,10 @@ class Engine(Protocol):
 
     def sample(self) -> Sample:
         """What the sensors say now."""
+
+    def readings(self) -> Sequence[Readings]:
+        """What the sensors of each node say now, and what happened since the last call.
+
+        For one caller: what is counted is counted since its last call. It may take as long as the
+        sensors do, and disturbs no other verb.
+        """

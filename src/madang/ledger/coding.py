@@ -60,7 +60,13 @@ def subject_of(event: ev.Event) -> tuple[str | None, str | None]:
             return event.job.id, None
         case ev.AllocationBound():
             return event.allocation.job, None
-        case ev.MemberStarted() | ev.MemberEnded() | ev.ReleaseAsked():
+        case (
+            ev.MemberStarted()
+            | ev.MemberEnded()
+            | ev.ReleaseAsked()
+            | ev.RuleBroken()
+            | ev.RuleKept()
+        ):
             return job_of_allocation(event.allocation), None
         case ev.NodeSeen():
             return None, event.node.id

@@ -175,8 +175,8 @@ class Ledger:
 
     # -- tokens ----------------------------------------------------------------------------------
 
-    def add_token(self, name: str, digest: str, now_ms: int) -> None:
-        """Keep the digest of a token under a name.
+    def add_token(self, name: str, digest: str, now_ms: int, role: str) -> None:
+        """Keep the digest of a token under a name, and what its holder may do.
 
         Raises:
             LedgerError: the name is taken.
@@ -184,16 +184,17 @@ class Ledger:
         """
         try:
             with self._writing, self._written() as connection:
-                connection.execute(_ADD_TOKEN, {"name": name, "digest": digest, "made_ms": now_ms})
+                row = {"name": name, "digest": digest, "made_ms": now_ms, "role": role}
+                connection.execute(_ADD_TOKEN, row)
         except sa.exc.IntegrityError as error:
             raise LedgerError(
                 f"there is a token named {name!r}; revoke it first, or choose another name"
             ) from error
 
-    def token_name(self, digest: str) -> str | None:
-        """The name of the token with this digest; None if there is no such token."""
+    def token(self, digest: str) -> Token | None:
+        """The token with this digest; None if there is no such token."""
         with self._read() as connection:
-            return reading.token_name(connection, digest)
+            return reading.token(connection, digest)
 
     def tokens(self) -> list[Token]:
         """Every token, by name."""

@@ -103,8 +103,9 @@ _LIVE_ALLOCATIONS = sa.union(
     .where(_LIVE, jobs.c.attached == 1),
 ).order_by("n")
 
-_TOKEN_NAME = sa.select(tokens.c.name).where(tokens.c.digest == sa.bindparam("digest"))
-_TOKENS = sa.select(tokens.c.name, tokens.c.digest, tokens.c.made_ms).order_by(tokens.c.name)
+_TOKENS = sa.select(tokens.c.name, tokens.c.digest, tokens.c.made_ms, tokens.c.role)
+_TOKEN = _TOKENS.where(tokens.c.digest == sa.bindparam("sought"))
+_TOKENS_BY_NAME = _TOKENS.order_by(tokens.c.name)
 
 
 def load(connection: sa.Connection) -> Loaded:
@@ -251,9 +252,10 @@ def journal_span(connection: sa.Connection) -> tuple[int, int]:
     return (last + 1 if first is None else first), last
 
 
-def token_name(connection: sa.Connection, digest: str) -> str | None:
-    return connection.scalar(_TOKEN_NAME, {"digest": digest})
+def token(connection: sa.Connection, digest: str) -> Token | None:
+    row = connection.execute(_TOKEN, {"sought": digest}).one_or_none()
+    return None if row is None else Token(*row)
 
 
 def all_tokens(connection: sa.Connection) -> list[Token]:
-    return [Token(row.name, row.digest, row.made_ms) for row in connection.execute(_TOKENS)]
+    return [Token(*row) for row in connection.execute(_TOKENS_BY_NAME)]

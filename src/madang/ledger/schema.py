@@ -8,12 +8,12 @@
   not encoded again.
 - `holdings` says which member holds which device; `devices` is their sum, kept by triggers and
   checked by the database, so that no device can be promised twice whatever the code does.
-- `tokens` holds digests only.
+- `tokens` holds digests only, and what their holders may do.
 """
 
 import sqlalchemy as sa
 
-SCHEMA = "0002"  # the newest migration's revision
+SCHEMA = "0003"  # the newest migration's revision
 
 metadata = sa.MetaData()
 
@@ -158,4 +158,5 @@ tokens = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("digest", sa.Text, nullable=False, unique=True),
     _number("made_ms"),
+    sa.Column("role", sa.Text, nullable=False, server_default="owner"),
 )

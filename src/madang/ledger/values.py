@@ -147,11 +147,15 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token's name and digest. The token itself is nowhere."""
+    """A token's name and digest, and what its holder may do. The token itself is nowhere.
+
+    `role` is a word of the API's; the ledger only keeps it.
+    """
 
     name: str
     digest: str
     made_ms: int
+    role: str
 
 
 def name_of(job_id: str) -> str:

@@ -1,17 +1,20 @@
-"""Seeds with zones, mixed profiles, exclusive jobs, data that lies somewhere, and suspects."""
+"""Seeds with zones, mixed profiles, exclusive jobs, data that lies somewhere, suspects, labels
+that jobs need, and taints that keep some off."""
 
 from dataclasses import dataclass, replace
 from random import Random
 
 from madang.core import events as ev
 from madang.core.learning import PLACEMENTS
-from madang.core.model import Job, Node
+from madang.core.model import Job, Need, Node, Taint, Toleration
 from madang.core.policy import Policy
 from madang.core.settings import Zone
 
 ZONES = ("lab", "small")
 DATA = ("imagenet", "torch")
 GPUS_SMALL = 2
+RACKS = ("r0", "r1", "r2")
+TEAM = Taint("team", "a")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class Places:
     """
 
     random: Random
+    ground: Random
     active: bool
     named: tuple[str, ...]
     facts: tuple[tuple[int, ev.Fact], ...]
@@ -32,7 +36,12 @@ class Places:
             return nodes
         # Whoever asks for the lab by name must not wait for nodes that never come.
         named = ("lab", *[""] * len(nodes))
-        return (nodes[0], *map(self._placed, nodes[1:], named))
+        nodes = (nodes[0], *map(self._placed, nodes[1:], named))
+        return tuple(self._labelled(node, place) for place, node in enumerate(nodes))
+
+    def _labelled(self, node: Node, place: int) -> Node:
+        taints = (TEAM,) if place and self.ground.random() < 0.2 else ()
+        return replace(node, labels=(("rack", RACKS[place % len(RACKS)]),), taints=taints)
 
     def _placed(self, node: Node, zone: str = "") -> Node:
         draw = self.random
@@ -56,7 +65,16 @@ class Places:
             exclusive=draw.random() < 0.15,
             zone=draw.choice(self.named) if draw.random() < 0.1 else "",
             spread_nodes=draw.choice((0, 0, 2, 3)),
+            needs=self._needs(),
+            tolerates=(Toleration("team", "exists"),) if self.ground.random() < 0.4 else (),
         )
+
+    def _needs(self) -> tuple[tuple[Need, ...], ...]:
+        draw = self.ground
+        if draw.random() < 0.8:
+            return ()
+        racks = draw.sample(RACKS, draw.choice((1, 2)))
+        return tuple((Need("rack", "in", (rack,)),) for rack in racks)
 
     def policy(self, policy: Policy) -> Policy:
         """The policy with any placement."""
@@ -69,7 +87,7 @@ def places(seed: int, projects: tuple[str, ...], nodes: tuple[Node, ...], length
     """The places of a seed."""
     draw = Random(f"madang/places/{seed}")
     if draw.random() < 0.5:
-        return Places(draw, False, (), ())
+        return Places(draw, draw, False, (), ())
     zones = (Zone("lab", (f"project:{projects[0]}",)), Zone("small", gpus_max=GPUS_SMALL))
     facts: list[tuple[int, ev.Fact]] = []
     for zone in zones:
@@ -83,4 +101,5 @@ def places(seed: int, projects: tuple[str, ...], nodes: tuple[Node, ...], length
         node = draw.choice(nodes).id
         facts.append((draw.randint(0, length_ms), ev.NodeFlagged(node, draw.choice((0, 1, 3)))))
     named = ("public", "lab") if len(nodes) > 1 else ("public",)
-    return Places(draw, True, named, tuple(fact for fact in facts if fact[0] < length_ms))
+    ground = Random(f"madang/ground/{seed}")  # its own, so that the rest of a seed stays as it was
+    return Places(draw, ground, True, named, tuple(fact for fact in facts if fact[0] < length_ms))

@@ -12,6 +12,7 @@ from math import floor, log10
 WIDTH, HEIGHT = 760, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 44
 TICKS = 6
+EDGE = 12  # pixels: half a label, less what there is to the right of the axis
 _DASHES = ("", "7 4", "2 3", "9 3 2 3", "14 4", "4 6")
 _STYLE = """
 :root{--bg:#fff;--ink:#12161f;--quiet:#566176;--line:#dfe3ea;
@@ -196,11 +197,16 @@ def _x_marks(axis: _Axis, ticks: Sequence[tuple[float, str]]) -> list[str]:
         ticks = [(value, f"{value:g}") for value in round_values(axis.low, axis.high)]
     return [
         f'<path class="grid" d="M{axis.at(value)} {TOP}V{HEIGHT - BOTTOM}"/>'
-        f'<text x="{axis.at(value)}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">'
-        f"{escape(label)}</text>"
+        f'<text x="{axis.at(value)}" y="{HEIGHT - BOTTOM + 18}" text-anchor='
+        f'"{_anchor(axis.at(value))}">{escape(label)}</text>'
         for value, label in ticks
         if axis.low <= value <= axis.high
     ]
+
+
+def _anchor(x: float) -> str:
+    """A label at the right edge ends there: it would be cut off."""
+    return "end" if x > WIDTH - RIGHT - EDGE else "middle"
 
 
 def round_values(low: float, high: float) -> list[float]:

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -21,7 +22,7 @@ import numpy as np
 from madang.core.estimates import NEVER_MS
 from madang.core.policies import POLICIES
 from madang.core.policy import Policy
-from madang.sim.plot import Chart, Series, page
+from madang.sim.plot import Chart, Section, Series, Table, page
 from madang.sim.queueing import Outcome, Replay, TraceJob, members_of
 from madang.sim.traces import TraceError, rows_of, write_text
 
@@ -203,7 +204,7 @@ def plotted(jobs: Sequence[TraceJob], outcome: Outcome, gpus: int, result: dict[
         for name, of in waits.items()
         if of
     )
-    charts = [
+    sections: list[Section] = [
         Chart(
             title="Waits by size of the job",
             about="Wait is the time from submission to end less the trace's duration. "
@@ -225,18 +226,29 @@ def plotted(jobs: Sequence[TraceJob], outcome: Outcome, gpus: int, result: dict[
         ),
     ]
     if outcome.expected_ms:
-        charts.append(_eta_chart(jobs, outcome))
+        sections += [_eta_chart(jobs, outcome), _eta_table(result["eta"])]
     about = f"{len(jobs)} jobs on {gpus} GPUs"
-    return page(f"Queueing: {result['policy']}", about, result, charts)
+    return page(f"Queueing: {result['policy']}", about, _flat(result), sections)
+
+
+def _flat(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures that are one number each; what is told by size has a table of its own."""
+    flat = {name: value for name, value in result.items() if not isinstance(value, dict)}
+    guessed = result.get("prediction", {})
+    return flat | {f"prediction, {name}": value for name, value in guessed.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What a job was told at its submission and what came of it, in seconds from then."""
+    """What a job was told at its submission and what came of it, in seconds from then.
+
+    `peers_s` is what PEERS would have said.
+    """
 
     gpus: int
     told_s: float  # inf: nobody could say
     waited_s: float
+    peers_s: tuple[float, ...] = ()
 
     @property
     def is_right_away(self) -> bool:
@@ -244,54 +256,103 @@ class _Told:
 
 
 def _told(jobs: Sequence[TraceJob], outcome: Outcome) -> list[_Told]:
-    told = []
+    told, pages = [], _QueuePages(jobs, outcome)
     for number, at_ms in sorted(outcome.expected_ms.items()):
         job, started_ms = jobs[number], outcome.first_start_ms[number]
         told_s = inf if at_ms == NEVER_MS else (at_ms - job.submit_ms) / 1000
-        told.append(_Told(job.gpus, told_s, (started_ms - job.submit_ms) / 1000))
+        waited_s = (started_ms - job.submit_ms) / 1000
+        told.append(_Told(job.gpus, told_s, waited_s, pages.say(job)))
     return told
+
+
+class _QueuePages:
+    """What the queue-time pages of clusters say, the naive peers of a forecast: the mean wait of
+    the last PEER_JOBS that started, of that size class, and the median of the last that waited."""
+
+    def __init__(self, jobs: Sequence[TraceJob], outcome: Outcome) -> None:
+        self._starts: dict[str, list[tuple[int, float]]] = {}  # (when, waited s) by size class
+        for number, at_ms in sorted(outcome.first_start_ms.items(), key=lambda one: one[::-1]):
+            waited_s = (at_ms - jobs[number].submit_ms) / 1000
+            self._starts.setdefault(_size_class(jobs[number].gpus), []).append((at_ms, waited_s))
+        self._waits = {
+            name: [one for one in starts if one[1] > AT_ONCE_S]
+            for name, starts in self._starts.items()
+        }
+
+    def say(self, job: TraceJob) -> tuple[float, ...]:
+        """By each of PEERS; inf where nothing has been seen."""
+        name = _size_class(job.gpus)
+        started = _before(self._starts[name], job.submit_ms)
+        waited = _before(self._waits[name], job.submit_ms)
+        return (
+            float(np.mean(started)) if started else inf,
+            float(np.median(waited)) if waited else inf,
+        )
+
+
+PEERS = ("mean_of_started", "median_of_waited")
+PEER_JOBS = 50
+
+
+def _before(starts: Sequence[tuple[int, float]], at_ms: int) -> list[float]:
+    end = bisect_left(starts, (at_ms, -inf))
+    return [waited_s for _, waited_s in starts[max(0, end - PEER_JOBS) : end]]
+
+
+def _size_class(gpus: int) -> str:
+    return next(name for name, least, most in SIZE_CLASSES if least <= gpus <= most)
 
 
 def eta_of(jobs: Sequence[TraceJob], outcome: Outcome) -> dict[str, dict[str, Any]]:
     """How wrong the start that was told at submission was, by size of the job.
 
-    Of those that waited, or were told so: medians of the real wait, of what was told, of the
-    absolute error in seconds and in percent of the real wait (of a second at least).
+    Of those that waited, or were told so, and were asked: medians of the real wait, of what was
+    told, of the absolute error in seconds; quantiles of that in percent of the real wait (of a
+    second at least); how many were told too late a start; the same error of the naive peers. An
+    answer that could not be given is as wrong as can be (null where a quantile falls on one).
     """
     told = _told(jobs, outcome)
     rows = {"all": told}
     rows |= {
-        name: [one for one in told if least <= one.gpus <= most]
-        for name, least, most in SIZE_CLASSES
+        name: [one for one in told if _size_class(one.gpus) == name] for name, _, _ in SIZE_CLASSES
     }
     return {name: _eta_row(of) for name, of in rows.items() if of}
 
 
 def _eta_row(told: Sequence[_Told]) -> dict[str, Any]:
     waited = [one for one in told if not one.is_right_away]
+    known = [one for one in waited if isfinite(one.told_s)]
     row: dict[str, Any] = {
-        "asked": len(told),
-        "right_away_pct": round(100 * (len(told) - len(waited)) / len(told), 1),
-        "waited": len(waited),
-        "unknown": sum(one.told_s == inf for one in waited),
+        "right_away": len(told) - len(waited),
+        "asked": len(waited),
+        "unknown": len(waited) - len(known),
     }
     if not waited:
         return row
-    errors = [abs(one.told_s - one.waited_s) for one in waited]
-    parts = [
-        100 * error / max(one.waited_s, 1.0) for one, error in zip(waited, errors, strict=True)
-    ]
-    medians = {
-        "wait_s": [one.waited_s for one in waited],
-        "told_s": [one.told_s for one in waited],
-        "error_s": errors,
-        "error_pct": parts,
-    }
-    for name, values in medians.items():
-        # An answer that could not be given is as wrong as can be; the median bears some of them.
-        middle = float(np.quantile(values, 0.5, method="inverted_cdf"))
-        row[f"median_{name}"] = round(middle, 1) if isfinite(middle) else None
+    row["median_wait_s"] = _quantile([one.waited_s for one in waited], 0.5)
+    row["median_told_s"] = _quantile([one.told_s for one in waited], 0.5)
+    row["median_error_s"] = _quantile([abs(one.told_s - one.waited_s) for one in waited], 0.5)
+    off = [_off_pct(one.told_s, one.waited_s) for one in waited]
+    row |= {f"error_pct_p{p}": _quantile(off, p / 100) for p in (25, 50, 75, 90)}
+    if known:
+        late = sum(one.told_s > one.waited_s for one in known)
+        row["too_late_pct"] = round(100 * late / len(known), 1)
+        ratios = [max(one.told_s, 1.0) / max(one.waited_s, 1.0) for one in known]
+        row["median_told_by_real"] = _quantile(ratios, 0.5, digits=2)
+    for at, name in enumerate(PEERS):
+        theirs = [_off_pct(one.peers_s[at], one.waited_s) for one in waited]
+        row[f"{name}_error_pct"] = _quantile(theirs, 0.5)
     return row
+
+
+def _off_pct(told_s: float, waited_s: float) -> float:
+    return 100 * abs(told_s - waited_s) / max(waited_s, 1.0)
+
+
+def _quantile(values: Sequence[float], share: float, digits: int = 1) -> float | None:
+    """None where it falls on an answer that could not be given."""
+    value = float(np.quantile(values, share, method="inverted_cdf"))
+    return round(value, digits) if isfinite(value) else None
 
 
 def prediction_of(jobs: Sequence[TraceJob], outcome: Outcome) -> dict[str, Any]:
@@ -310,21 +371,20 @@ def prediction_of(jobs: Sequence[TraceJob], outcome: Outcome) -> dict[str, Any]:
 
 def _eta_chart(jobs: Sequence[TraceJob], outcome: Outcome) -> Chart:
     """How far off the told starts were, for each size: error in percent of the real wait."""
-    curves = []
-    for name, least, most in SIZE_CLASSES:
-        off = sorted(
-            100 * abs(one.told_s - one.waited_s) / max(one.waited_s, 1.0)
-            for one in _told(jobs, outcome)
-            if least <= one.gpus <= most and not one.is_right_away
-        )
-        points = [
-            (min(max(error, 1.0), ERROR_PCT_MAX), 100 * rank / len(off))
-            for rank, error in enumerate(off, start=1)
-        ]
-        if points:
-            step = max(1, len(points) // PLOT_POINTS)
-            shown = (*points[::step], points[-1])
-            curves.append(Series(f"{name} ({len(off)} that waited)", shown, in_steps=True))
+    told = [one for one in _told(jobs, outcome) if not one.is_right_away]
+    off = {
+        name: [_off_pct(one.told_s, one.waited_s) for one in told if _size_class(one.gpus) == name]
+        for name, _, _ in SIZE_CLASSES
+    }
+    curves = [
+        Series(f"{name} ({len(of)} that waited)", _errors(of), in_steps=True)
+        for name, of in off.items()
+        if of
+    ]
+    pages = [_off_pct(one.peers_s[0], one.waited_s) for one in told]
+    if pages:
+        name = "a queue page: mean wait of the last 50 started"
+        curves.append(Series(name, _errors(pages), in_steps=True))
     return Chart(
         title="Error of the start that was told at submission",
         about="Of the jobs that waited or were told so: |told − real| in percent of the real wait. "
@@ -335,6 +395,53 @@ def _eta_chart(jobs: Sequence[TraceJob], outcome: Outcome) -> Chart:
         x_ticks=ERROR_TICKS,
         x_is_log=True,
         y_max=100,
+    )
+
+
+def _errors(off_pct: Sequence[float]) -> tuple[tuple[float, float], ...]:
+    """(error, percent of the jobs that were off by at most so much), from 0 % of them on."""
+    ends = [min(max(error, 1.0), ERROR_PCT_MAX) for error in sorted(off_pct)]
+    points = [(error, 100 * rank / len(ends)) for rank, error in enumerate(ends, start=1)]
+    step = max(1, len(points) // PLOT_POINTS)
+    return ((ends[0], 0.0), *points[::step], points[-1])
+
+
+# (key of a row of eta_of, what it is)
+ETA_LINES = (
+    ("right_away", "at once, as told"),
+    ("asked", "others asked"),
+    ("unknown", "told nothing"),
+    ("median_wait_s", "median wait s"),
+    ("median_told_s", "median told s"),
+    ("error_pct_p25", "error p25 %"),
+    ("error_pct_p50", "error p50 %"),
+    ("error_pct_p75", "error p75 %"),
+    ("error_pct_p90", "error p90 %"),
+    ("too_late_pct", "told too late %"),
+    ("mean_of_started_error_pct", "mean of 50 started, p50 %"),
+    ("median_of_waited_error_pct", "median of 50 that waited, p50 %"),
+)
+
+
+def _eta_rows(eta: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+    """A line for each figure, a column for each size."""
+    return [(head, *(_cell(row, key) for row in eta.values())) for key, head in ETA_LINES]
+
+
+def _cell(row: dict[str, Any], key: str) -> str:
+    if key not in row:
+        return ""
+    return "unknown" if row[key] is None else f"{row[key]:,}"
+
+
+def _eta_table(eta: dict[str, dict[str, Any]]) -> Table:
+    return Table(
+        title="Expected starts by size of the job",
+        about="Of the jobs that waited or were told so, and were asked. The last two lines are "
+        "what a queue page would have said: the error of the mean wait of the last 50 that "
+        "started, and of the median of the last 50 that waited.",
+        columns=("", *eta),
+        rows=tuple(_eta_rows(eta)),
     )
 
 
@@ -423,7 +530,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def table(result: dict[str, Any]) -> str:
     """The result as lines for people."""
-    return "\n".join(f"{name:>18}  {value}" for name, value in result.items())
+    flat = _flat(result)
+    width = max(18, *map(len, flat))
+    lines = [f"{name:>{width}}  {value}" for name, value in flat.items()]
+    if "eta" not in result:
+        return "\n".join(lines)
+    rows = [("expected starts by size", *result["eta"]), *_eta_rows(result["eta"])]
+    lines += [
+        "",
+        *("  ".join([f"{head:>32}", *(f"{cell:>12}" for cell in of)]) for head, *of in rows),
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -19,23 +19,31 @@ from madang.core.check import (
     InvariantBroken,
     check,
     check_binding,
-    check_budgets,
     check_quota,
 )
+from madang.core.check_turns import Watch
 from madang.core.codec import encode_event
 from madang.core.controller import Controller
+from madang.core.keys import MOVES_FREE
 from madang.core.model import NodeState, Project, ReleaseReason
+from madang.core.needs import demands_of
 from madang.core.zones import allowed_on
 from madang.engines.virtual import FleetModel
 from madang.sim.faults import QUIET, Channel
-from madang.sim.scenario import LENGTH_MS, PROJECTS, Scenario, scenario
+from madang.sim.scenario import HASTY, LENGTH_MS, PROJECTS, Scenario, scenario
 from madang.sim.truth import Truth
 from madang.sim.upkeep import Upkeep
 from madang.sim.world import World, picture, replayed, restored_from_rows
 
 TURNS_MAX = 20_000  # a scenario that takes more does not come to rest
 RESYNC_MS = 60_000
-CALM_MS_MAX = 12 * 3_600_000  # jobs take minutes, but those who move each other aside take turns
+SCORES_EVERY = 4  # turns: looking at all that placement keeps costs as much as all other checks
+# A job that saves nothing loses what it did each time that another, having lost patience, moves it
+# aside. MOVES_FREE times nobody minds; from then on its least stay doubles, and after 7 more times
+# outlasts the 25 minutes of the longest job. So much for one after the other; jobs run side by side
+# while they wait, and the rest is for those that end in between.
+STAYS_UNTIL_SAFE = 7
+CALM_MS_MAX = (MOVES_FREE + STAYS_UNTIL_SAFE + 1) * HASTY.patience_ms + 2 * 3_600_000  # 12 h
 
 
 class NotLive(AssertionError):
@@ -62,6 +70,7 @@ class Outcome:
     reclaims: int
     phases: frozenset[str]
     end_ms: int
+    seen: tuple[tuple[str, int], ...]  # turns that put each property to the test
 
 
 def run(seed: int, tell: Callable[[int, ev.Event], None] | None = None) -> Outcome:
@@ -87,6 +96,7 @@ class _Play:
         self.world = World(Controller(), model, channel, script.launch_of)
         self.truth = Truth(model, keeps_order=script.chaos.keeps_order)
         self.upkeep = Upkeep(model)
+        self.watch = Watch()
         self.lowered = False
 
     def disturbed(self) -> None:
@@ -153,6 +163,7 @@ class _Play:
             self.upkeep.reclaims,
             frozenset(ended.phase.value for ended in self.truth.ended.values()),
             world.now_ms,
+            tuple(self.watch.seen.items()),
         )
 
     def _until(self, at_ms: int) -> None:
@@ -172,18 +183,18 @@ class _Play:
         for event in step.events:
             if self.tell is not None:
                 self.tell(world.now_ms, event)
-        check(world.state)
+        check(world.state, scores=world.turns % SCORES_EVERY == 0)
         for event in step.events:
             if isinstance(event, ev.AllocationBound):
                 check_binding(world.state, event.allocation)
-        check_budgets(world.state, step.decisions)
+        self.watch.look(world.state, step.decisions, world.now_ms)
         self._check_quota(step.events)
         self._check_zones(step.events)
         self.truth.look(step.events, world.state)
         self.upkeep.look(world.now_ms, step.events, world.state)
 
     def _check_zones(self, events: tuple[ev.Event, ...]) -> None:
-        """Nobody is given a node whose zone is shut to the job."""
+        """Nobody is given a node whose zone is shut to the job, or that is not what it needs."""
         snapshot = self.world.state.view(self.world.now_ms)
         for event in events:
             if (
@@ -195,6 +206,9 @@ class _Play:
             assert allowed_on(snapshot, job, [seat.node for seat in nodes]), (
                 f"in a zone that is shut to it: {event}"
             )
+            meets = snapshot.ground.mask(demands_of(job))
+            rows = [snapshot.nodes[seat.node].row for seat in nodes]
+            assert meets is None or meets[rows].all(), f"on nodes it may not use: {event}"
 
     def _check_quota(self, events: tuple[ev.Event, ...]) -> None:
         """Never above quota, unless the quota was lowered below what was held."""
@@ -212,6 +226,7 @@ class _Play:
         before = picture(self.world.state)
         assert picture(restored_from_rows(self.world.state)) == before, "rows lose something"
         self.world.restart()
+        self.watch.forget()
         check(self.world.state)
 
     def _lost_nodes(self) -> list[str]:
@@ -226,6 +241,7 @@ class _Play:
         missing = submitted - rejected - set(self.truth.ended)
         if missing:
             raise NotLive(f"jobs were lost: {sorted(missing)}")
+        check(world.state)
         again = replayed(world.journal)
         assert picture(again) == picture(world.state), "the journal makes another state"
 

@@ -5,7 +5,6 @@ ledger: collect → fold → plan → act; a restart goes through the same rows 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 from typing import TypeVar
 
@@ -16,11 +15,10 @@ from madang.core.live import LiveJob, LiveNode
 from madang.core.model import Allocation, AllocationState, Job, Node, Project, Standing
 from madang.core.pool import ARRAYS
 from madang.core.restore import restored, with_recent
-from madang.core.settings import Learned, Setting
 from madang.core.state import State
 from madang.engines.base import Launch
 from madang.engines.measuring import Meter
-from madang.engines.virtual import FleetModel, sample
+from madang.engines.virtual import FleetModel, Sensors, sample_of
 from madang.sim.faults import Channel
 
 T = TypeVar("T")
@@ -41,6 +39,7 @@ class World:
         self.journal: list[tuple[int, Event]] = []
         self._launch_of = launch_of
         self._meter = Meter()
+        self._sensors = Sensors(model)
         self._digest = sha256()
         self.channel.send(self._reported(), self.now_ms)
 
@@ -84,7 +83,7 @@ class World:
     def measure(self, window_ms: int) -> None:
         """Look at the fleet's sensors; what is known of a window goes the way of all facts."""
         self.channel.send(self.model.advance(self.now_ms), self.now_ms)
-        seen = sample(self.model, self.now_ms)
+        seen = sample_of(self._sensors.look(self.now_ms))
         allocations = self.state.allocations.values()
         measured = self._meter.look(seen, allocations, self.now_ms, window_ms)
         self.channel.send([*measured], self.now_ms)
@@ -155,19 +154,13 @@ def picture(state: State) -> tuple[object, ...]:
         sorted(state.nominations.items()),
         sorted((job, sorted(ids)) for job, ids in state.lingering.items()),
         sorted((key, milli) for key, milli in state.held_milli.items() if milli),
-        sorted((type(one).__name__, one.key, _as_learned(one)) for one in state.settings),
+        sorted((type(one).__name__, one.key, one) for one in state.settings),
         state.policy,
         state.line.patience,
         state.sinks,
         [entry for entry in arrays if entry[0] not in ("model", "group", "domains")],
         [_domains_of(state, row) for row in range(pool.nodes)],
     )
-
-
-def _as_learned(setting: Setting) -> Setting:
-    """What prices are made from (the mix, and up to which job) must be the same. The prices are not
-    compared: in one of a thousand scenarios a replay makes others, and nobody knows yet why."""
-    return replace(setting, tables="") if isinstance(setting, Learned) else setting
 
 
 def _domains_of(state: State, row: int) -> list[tuple[str, ...]]:

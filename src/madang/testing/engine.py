@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -24,7 +24,7 @@ import pytest
 
 from madang.core.events import Fact, MemberEnded, MemberStarted, NodeSeen
 from madang.core.model import Allocation, AllocationState, Exit, Seat, Shape
-from madang.engines.base import Engine, EngineError, Launch, Start, Stop
+from madang.engines.base import Engine, EngineError, Launch, Readings, Start, Stop
 
 PATIENCE_S = 30.0  # only a broken engine makes the suite wait this long
 FAIL_CODE = 3
@@ -122,6 +122,16 @@ class Watch:
         return found
 
 
+def _member_keys(readings: Sequence[Readings]) -> set[str]:
+    return {
+        key
+        for one in readings
+        for column in one.columns
+        if column.subject == "member"
+        for key in column.keys
+    }
+
+
 class EngineContract:
     """Subclass it and give it a `world`."""
 
@@ -165,6 +175,40 @@ class EngineContract:
         assert nodes[-1].gpus == world.gpus
         assert nodes[-1].cpu_milli > 0
         assert nodes[-1].memory_mib > 0
+
+    # -- sensors ------------------------------------------------------------------------------
+
+    def test_readings_tell_of_a_member_while_it_runs(self, world: World, watch: Watch) -> None:
+        job = allocation(world, "sensed-1")
+        watch.engine.act([start(world, job, Behaviour.RUN_ON)])
+        watch.until_started(job)
+        watch.engine.readings()
+        while_it_ran = watch.engine.readings()
+        watch.engine.act([Stop(job.id, 0)])
+        watch.until_ended(job)
+
+        assert f"{job.id}/0" in _member_keys(while_it_ran)
+        assert f"{job.id}/0" not in _member_keys(watch.engine.readings())
+
+    def test_readings_have_a_value_for_each_metric_and_key(
+        self, world: World, watch: Watch
+    ) -> None:
+        job = allocation(world, "sensed-2")
+        watch.engine.act([start(world, job, Behaviour.RUN_ON)])
+        watch.until_started(job)
+        found = [*watch.engine.readings(), *watch.engine.readings()]
+        watch.engine.act([Stop(job.id, 0)])
+        watch.until_ended(job)
+
+        for one in found:
+            assert one.at_ms > 0
+            told: set[tuple[str, str]] = set()
+            for block in one.blocks:
+                assert block.values.shape == (len(block.metrics), len(block.keys))
+                assert block.values.dtype.name == "float32"
+                for metric in block.metrics:
+                    assert told.isdisjoint((metric, key) for key in block.keys), "told twice"
+                    told.update((metric, key) for key in block.keys)
 
     # -- act ----------------------------------------------------------------------------------
 

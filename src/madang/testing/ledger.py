@@ -37,6 +37,7 @@ from madang.ledger import (
     LostLead,
     NewJob,
     NodeWrite,
+    Token,
     Turn,
     open_ledger,
 )
@@ -527,20 +528,18 @@ class LedgerContract:
     # -- tokens ----------------------------------------------------------------------------------
 
     def test_tokens_are_digests_with_names(self, ledger: Ledger) -> None:
-        ledger.add_token("laptop", "d1", 5)
-        ledger.add_token("ci", "d2", 6)
+        ledger.add_token("laptop", "d1", 5, "owner")
+        ledger.add_token("ci", "d2", 6, "member")
 
-        assert ledger.token_name("d1") == "laptop"
-        assert ledger.token_name("d3") is None
-        assert [(t.name, t.digest, t.made_ms) for t in ledger.tokens()] == [
-            ("ci", "d2", 6),
-            ("laptop", "d1", 5),
-        ]
+        laptop, ci = Token("laptop", "d1", 5, "owner"), Token("ci", "d2", 6, "member")
+        assert ledger.token("d1") == laptop
+        assert ledger.token("d3") is None
+        assert ledger.tokens() == [ci, laptop]
         with pytest.raises(LedgerError, match="'ci'"):
-            ledger.add_token("ci", "d4", 7)
+            ledger.add_token("ci", "d4", 7, "owner")
         assert ledger.drop_token("ci")
         assert not ledger.drop_token("ci")
-        assert ledger.token_name("d2") is None
+        assert ledger.token("d2") is None
 
     # -- opening ---------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from madang.wire.jobs import DurationMs, duration_ms
+from madang.wire.terms import taint_of
 
 NODES_MAX = 100_000
 GPUS_PER_NODE_MAX = 64
@@ -76,7 +77,12 @@ class NodesOfFleet(BaseModel):
     blocks: int = Field(1, ge=1, description="Network blocks that these nodes are spread over.")
     nodes_per_leaf: int = Field(8, ge=1, description="Nodes under one leaf switch.")
     labels: dict[str, str] = Field(
-        default_factory=dict, max_length=64, description="Labels of each node, for a topology file."
+        default_factory=dict, max_length=64, description="Labels of each node."
+    )
+    taints: list[Annotated[tuple[str, str, str], BeforeValidator(taint_of)]] = Field(
+        default_factory=list,
+        max_length=16,
+        description="What keeps jobs off that do not tolerate it: `key=value:NoSchedule`.",
     )
 
 

@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from madang.wire.terms import need_of, toleration_of
+
 MEMBERS_MAX = 65_536
 GPUS_PER_MEMBER_MAX = 64
 ENV_MAX = 512
@@ -121,6 +123,18 @@ class JobRequest(BaseModel):
     zone: str = Field(
         "", max_length=64, description="Zone to run in; default: the public one and the project's."
     )
+    needs: list[str] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Labels its nodes must have, written as Kubernetes' label selectors are; all "
+        "of them must hold.",
+        examples=[["rack=r1", "generation>3"]],
+    )
+    tolerates: list[str] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Taints of nodes that do not keep it off: `key`, `key=value:NoSchedule`, `*`.",
+    )
     within: str = Field(
         "",
         max_length=64,
@@ -200,6 +214,20 @@ class JobRequest(BaseModel):
     def _text(cls, value: str) -> str:
         if "\0" in value:
             raise ValueError("it holds a NUL byte")
+        return value
+
+    @field_validator("needs")
+    @classmethod
+    def _needs(cls, value: list[str]) -> list[str]:
+        for one in value:
+            need_of(one)
+        return value
+
+    @field_validator("tolerates")
+    @classmethod
+    def _tolerates(cls, value: list[str]) -> list[str]:
+        for one in value:
+            toleration_of(one)
         return value
 
     @model_validator(mode="after")

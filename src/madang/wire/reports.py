@@ -177,10 +177,10 @@ def csv_of(report: dict[str, Any]) -> Iterator[str]:
     for line in [*report["lines"], total]:
         words = [line["group"].get(name, "(total)") for name in by]
         cells = [line[name] for name in numbers] + [line["waits"][name] for name in waits]
-        yield _csv([*map(_plain, words), *("" if cell is None else cell for cell in cells)])
+        yield _csv([*map(cell, words), *("" if one is None else one for one in cells)])
 
 
-def _plain(word: str) -> str:
+def cell(word: str) -> str:
     """A word that no spreadsheet takes for a formula."""
     return f"'{word}" if word.startswith(_FORMULA) else word
 

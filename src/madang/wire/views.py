@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from madang.wire.jobs import DurationMs, JobRequest
 from madang.wire.problems import ProblemView
+from madang.wire.rules import BrokenView
 
 BATCH_JOBS_MAX = 1_000
 PHASES = ("waiting", "starting", "running", "stopping", "succeeded", "failed", "stopped")
@@ -102,6 +103,9 @@ class JobView(BaseModel):
     seats: list[SeatView] = Field(description="Of the newest attempt.")
     memo: str
     warning: str = Field("", description="That it holds idle GPUs; empty if nothing is wrong.")
+    broken: list[BrokenView] = Field(
+        default_factory=list, description="Violation rules that it breaks now, gravest first."
+    )
     forked_from: str
     waits: WaitsView | None = Field(
         description="Why it waits: for one job, and for the first 50 waiting ones of a list."
@@ -206,6 +210,7 @@ class GpuView(BaseModel):
 
     index: int
     healthy: bool
+    taken: bool = Field(False, description="Used by others than this yard.")
     free_milli: int
     jobs: list[HolderView]
     model: str
@@ -223,6 +228,8 @@ class NodeView(BaseModel):
     cpus: float
     memory_mib: int
     gpus: list[GpuView]
+    labels: dict[str, str] = Field(default_factory=dict)
+    taints: list[str] = Field(default_factory=list)
 
 
 class NodeListView(BaseModel):
@@ -330,41 +337,12 @@ class CodeView(BaseModel):
     size_bytes: int
 
 
-class TokenRequest(BaseModel):
-    """A new token."""
+class LiveHistoryView(BaseModel):
+    """The last day in columns: at each of `times` (Unix ms), how many devices were in each state
+    and the mean utilization of those that have a sensor, in percent.
+    """
 
-    model_config = ConfigDict(extra="forbid")
-
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$",
-        description="Whose it is or what for; jobs submitted with it have this owner.",
-        examples=["ci"],
-    )
-
-
-class TokenView(BaseModel):
-    """The token itself, shown this once."""
-
-    name: str
-    token: str
-
-
-class TokenEntryView(BaseModel):
-    """A token without its secret. `kind` is `token`, or `browser` for a logged-in browser."""
-
-    name: str
-    kind: Literal["token", "browser"]
-    made_ms: int
-
-
-class TokenListView(BaseModel):
-    """Every token that opens this API."""
-
-    tokens: list[TokenEntryView]
-
-
-class LoginLinkView(BaseModel):
-    """A link that logs one browser in, once."""
-
-    url: str
-    expires_ms: int
+    times: list[int]
+    states: list[str]
+    counts: dict[str, list[int]]
+    util: list[float | None]

@@ -4,7 +4,6 @@ import type {
   EventView,
   JobPage,
   JobView,
-  NodeView,
   Overview,
   Problem,
   ProjectView,
@@ -45,7 +44,7 @@ async function call(path: string, init: RequestInit = {}): Promise<Response> {
   throw new ApiError(answer.status, problem);
 }
 
-async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
   const answer = await call(path, signal ? { signal } : {});
   return (await answer.json()) as T;
 }
@@ -75,7 +74,6 @@ export type LogSpan = { tail: number } | { offset: number; limit: number };
 
 export const api = {
   overview: () => get<Overview>('/overview'),
-  nodes: async () => (await get<{ nodes: NodeView[] }>('/nodes')).nodes,
   top: () => get<Top>('/top'),
   projects: async () => (await get<{ projects: ProjectView[] }>('/projects')).projects,
   job: (id: string, signal?: AbortSignal) => get<JobView>(at(id), signal),

@@ -1,17 +1,19 @@
 // Keeps the store true: everything once, then only what changed.
 //
-// The event stream says *that* something changed; what changed is fetched, coalesced, and never
-// faster than the daemon answers. A hidden tab lets go of its stream (a browser has six per host) and
-// catches up when it is seen again. `EventSource` resumes after the last event by itself.
+// Devices and their readings come over the one live line (liveSocket.ts), which also says *which* jobs
+// changed; their texts are fetched, coalesced, and never faster than the daemon answers. A hidden tab
+// lets go of the line and catches up when it is seen again. There is no event stream: a browser has
+// six of those per host, and the seventh tab would hang.
 
 import { api, ApiError } from './client';
+import type { News } from './liveMoment';
+import { line, liveSocket, newest, type Line } from './liveSocket';
 import {
   connection,
   endedLately,
   inSight,
   jobs,
   loggedOut,
-  nodes,
   overview,
   projects,
   setAll,
@@ -38,13 +40,12 @@ const HIDDEN_MS_MAX = 20_000;
 const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));
 
 class Live {
-  private stream: EventSource | null = null;
-  private lastId = '';
   private readonly dirty = new Set<string>();
-  private dirtyNodes = false;
+  private dirtyAll = false;
   private dirtyProjects = false;
   private flushing = false;
   private loaded = false;
+  private loading = false;
   private hiddenTimer = 0;
   private askReasons: () => void = () => undefined;
 
@@ -56,6 +57,11 @@ class Live {
       if (ids.every((id) => jobs.peek()?.get(id)?.waits)) return;
       setTimeout(() => this.askReasons(), COALESCE_MS);
     });
+    liveSocket.onNews = (news) => this.hear(news);
+    line.subscribe((at) => this.show(at));
+    newest.subscribe((moment) => {
+      if (moment) tellServerTime(moment.atMs);
+    });
     void this.open();
     void this.pollTop();
     void this.pollReasons();
@@ -63,32 +69,34 @@ class Live {
 
   /** After a login, or when someone presses "try again". */
   async open(): Promise<void> {
-    this.stream?.close();
-    this.stream = null;
+    if (this.loading) return;
+    this.loading = true;
+    this.loaded = false;
     connection.value = 'wait';
-    while (!(await this.load())) {
-      if (loggedOut.value) return;
+    // Both at once: the map needs nothing but the line, the rest of the page follows.
+    liveSocket.open();
+    while (!(await this.load()) && !loggedOut.value) {
       connection.value = 'off';
       await sleep(RETRY_MS);
     }
-    this.listen();
+    this.loading = false;
+    if (loggedOut.value) liveSocket.close();
+    else this.show(line.peek());
   }
 
   private async load(): Promise<boolean> {
     try {
-      // First of all: what happens while the rest is fetched is told by the stream once more.
+      // First of all: what happens while the rest is fetched is told by the line once more.
       const now = await api.overview();
-      this.lastId = String(now.seq);
-      const [allNodes, live, ended] = await Promise.all([
-        api.nodes(),
+      loggedOut.value = false;
+      tellServerTime(now.now_ms);
+      overview.value = now;
+      const [live, ended] = await Promise.all([
         liveJobs(),
         api.jobs({ phase: 'ended', limit: 50 }),
       ]);
-      tellServerTime(now.now_ms);
-      overview.value = now;
-      setAll(live, allNodes);
+      setAll(live);
       endedLately.value = [...ended.jobs].sort((a, b) => b.ended_ms - a.ended_ms);
-      loggedOut.value = false;
       this.loaded = true;
       void this.refresh(async () => (projects.value = await api.projects()));
       return true;
@@ -98,53 +106,29 @@ class Live {
     }
   }
 
-  private listen(): void {
-    const resume = this.lastId ? `?after=${this.lastId}` : '';
-    const stream = new EventSource(`/v1/events${resume}`);
-    this.stream = stream;
-    let cut = false;
-    stream.onopen = () => {
-      connection.value = 'on';
-      // A daemon that was restarted may have come back with other nodes.
-      if (cut) this.mark({ nodes: true });
-      cut = false;
-    };
-    stream.onerror = () => {
-      connection.value = 'off';
-      cut = true;
-      if (stream.readyState === EventSource.CLOSED && this.stream === stream) {
-        setTimeout(() => void this.open(), RETRY_MS);
-      }
-    };
-    stream.addEventListener('job', (event) => {
-      this.lastId = event.lastEventId || this.lastId;
-      const told = JSON.parse(String(event.data)) as { id?: string; job?: { id: string } | string };
-      const id = typeof told.job === 'string' ? told.job : (told.job?.id ?? told.id);
-      if (id) this.mark({ job: id });
-    });
-    // The journal was pruned while nobody listened: only a fresh picture is true.
-    stream.addEventListener('gap', () => void this.open());
-    stream.addEventListener('node', (event) => {
-      this.lastId = event.lastEventId || this.lastId;
-      this.mark({ nodes: true });
-    });
-    stream.addEventListener('project', (event) => {
-      this.lastId = event.lastEventId || this.lastId;
-      this.mark({ projects: true });
-    });
+  private show(at: Line): void {
+    if (loggedOut.peek()) return;
+    if (at === 'off' && this.loaded) void this.refresh(() => api.overview()); // still logged in?
+    connection.value = at;
   }
 
-  mark(what: { job?: string; nodes?: boolean; projects?: boolean }): void {
-    if (what.job) this.dirty.add(what.job);
-    this.dirtyNodes ||= what.nodes ?? false;
-    this.dirtyProjects ||= what.projects ?? false;
+  private hear(news: News): void {
+    if (!this.loaded) return; // it is being fetched as it is now
+    for (const id of news.jobs) this.dirty.add(id);
+    this.dirtyAll ||= news.all;
+    this.dirtyProjects ||= news.others || news.all;
+    if (news.others) this.askReasons(); // quotas, zones, the policy: why jobs wait may be new
+    this.flushSoon();
+  }
+
+  private flushSoon(): void {
     if (!this.flushing) void this.flush();
   }
 
   private async flush(): Promise<void> {
     this.flushing = true;
     await sleep(COALESCE_MS);
-    while (this.dirty.size || this.dirtyNodes || this.dirtyProjects) {
+    while (this.dirty.size || this.dirtyAll || this.dirtyProjects) {
       const startedMs = performance.now();
       await this.refresh(() => this.fetchDirty());
       const tookMs = performance.now() - startedMs;
@@ -155,20 +139,16 @@ class Live {
 
   private async fetchDirty(): Promise<void> {
     const ids = [...this.dirty];
+    const many = this.dirtyAll || ids.length > SINGLE_FETCHES_MAX;
     this.dirty.clear();
-    const fetches = [ids.length > SINGLE_FETCHES_MAX ? this.fetchMany(ids) : fetchEach(ids)];
-    if (this.dirtyNodes) {
-      this.dirtyNodes = false;
-      fetches.push(api.nodes().then((now) => void (nodes.value = now)));
-    }
+    this.dirtyAll = false;
+    const fetches: Promise<unknown>[] = [many ? this.fetchMany(ids) : fetchEach(ids)];
     if (this.dirtyProjects || ids.length) {
       this.dirtyProjects = false;
       fetches.push(api.projects().then((now) => void (projects.value = now)));
     }
     await Promise.all(fetches);
-    const now = await api.overview();
-    tellServerTime(now.now_ms);
-    overview.value = now;
+    overview.value = await api.overview();
   }
 
   private async fetchMany(ids: readonly string[]): Promise<void> {
@@ -176,15 +156,19 @@ class Live {
     const alive = new Set(live.map((job) => job.id));
     const gone = [...(jobs.value?.keys() ?? [])].filter((id) => !alive.has(id));
     const told = new Set([...ids, ...gone]);
-    const news = [...live, ...ended.jobs].filter((job) => told.has(job.id));
-    setJobs(news, gone);
+    const known = jobs.value;
+    const changed = (job: JobView): boolean => {
+      const before = known?.get(job.id);
+      return told.has(job.id) || before?.phase !== job.phase || before.attempt !== job.attempt;
+    };
+    setJobs([...live.filter(changed), ...ended.jobs.filter((job) => told.has(job.id))], gone);
   }
 
-  /** Sensors, only while someone looks. */
+  /** What members use, only while someone looks at a job: devices come over the line. */
   private async pollTop(): Promise<never> {
     for (;;) {
       const startedMs = performance.now();
-      if (!document.hidden && this.loaded) {
+      if (!document.hidden && this.loaded && window.location.pathname.startsWith('/jobs/')) {
         await this.refresh(async () => (top.value = await api.top()));
       }
       const tookMs = performance.now() - startedMs;
@@ -214,21 +198,17 @@ class Live {
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) loggedOut.value = true;
       else if (error instanceof ApiError && error.status !== 0) console.warn(error.message);
-      // Not reachable: the stream notices too, and says so.
+      // Not reachable: the line notices too, and says so.
     }
   }
 
   private seen(): void {
     clearTimeout(this.hiddenTimer);
     if (!document.hidden) {
-      if (connection.value === 'paused') void this.open();
+      if (line.value === 'paused' && !loggedOut.value) liveSocket.open();
       return;
     }
-    this.hiddenTimer = window.setTimeout(() => {
-      this.stream?.close();
-      this.stream = null;
-      connection.value = 'paused';
-    }, HIDDEN_MS_MAX);
+    this.hiddenTimer = window.setTimeout(() => liveSocket.close(), HIDDEN_MS_MAX);
   }
 }
 

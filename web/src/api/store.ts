@@ -1,11 +1,12 @@
 // What this page knows of the yard, as signals. Filled by live.ts; read by every page.
 //
-// Promises: `jobs` holds exactly the live jobs; a GPU's jobs follow the seats of those jobs as they
-// change, so that the big list of nodes is fetched again only when a node itself changed.
+// Promises: `jobs` holds exactly the live jobs. Nodes and devices are the live line's (liveMoment.ts).
 
 import { batch, computed, signal } from '@preact/signals';
 
-import type { JobView, NodeView, Overview, ProjectView, Top } from './types';
+import type { NodeRow } from './liveMoment';
+import { newest as newestMoment } from './liveSocket';
+import type { JobView, Overview, ProjectView, Top } from './types';
 import { LIVE_PHASES } from './types';
 
 export type Connection = 'wait' | 'on' | 'off' | 'paused';
@@ -13,7 +14,9 @@ export type Connection = 'wait' | 'on' | 'off' | 'paused';
 export const connection = signal<Connection>('wait');
 export const loggedOut = signal(false);
 export const overview = signal<Overview | null>(null);
-export const nodes = signal<readonly NodeView[] | null>(null);
+export const nodes = computed<readonly NodeRow[] | null>(
+  () => newestMoment.value?.places.nodes ?? null,
+);
 export const jobs = signal<ReadonlyMap<string, JobView> | null>(null);
 export const top = signal<Top | null>(null);
 export const projects = signal<readonly ProjectView[] | null>(null);
@@ -56,14 +59,11 @@ export const holding = computed(() =>
 /** GPUs a job asks for, of all its members. */
 export const gpusOf = (job: JobView): number => job.members * job.gpus;
 
-export function setAll(live: readonly JobView[], allNodes: readonly NodeView[]): void {
-  batch(() => {
-    jobs.value = new Map(live.map((job) => [job.id, job]));
-    nodes.value = allNodes;
-  });
+export function setAll(live: readonly JobView[]): void {
+  jobs.value = new Map(live.map((job) => [job.id, job]));
 }
 
-/** Fold changed jobs in: live ones stay, ended ones leave, and the nodes' squares follow. */
+/** Fold changed jobs in: live ones stay, ended ones leave. */
 export function setJobs(changed: readonly JobView[], gone: readonly string[] = []): void {
   if (!changed.length && !gone.length) return;
   const known = new Map(jobs.value ?? []);
@@ -81,7 +81,6 @@ export function setJobs(changed: readonly JobView[], gone: readonly string[] = [
   batch(() => {
     jobs.value = known;
     touched.value = counts;
-    if (nodes.value) nodes.value = reseated(nodes.value, changed, gone);
     if (ended.length) endedLately.value = newest(ended, endedLately.value);
   });
 }
@@ -98,38 +97,4 @@ function newest(more: readonly JobView[], known: readonly JobView[]): JobView[] 
   const all = new Map([...more, ...known].map((job) => [job.id, job]));
   for (const job of more) all.set(job.id, job);
   return [...all.values()].sort((a, b) => b.ended_ms - a.ended_ms).slice(0, ENDED_KEPT_MAX);
-}
-
-/** The nodes with the given jobs' devices as their seats say. Untouched nodes stay the same objects. */
-export function reseated(
-  before: readonly NodeView[],
-  changed: readonly JobView[],
-  gone: readonly string[] = [],
-): readonly NodeView[] {
-  const moved = new Set([...changed.map((job) => job.id), ...gone]);
-  const seats = new Map<string, { job: string; member: number; milli: number; gpu: number }[]>();
-  for (const job of changed) {
-    if (!isLive(job)) continue;
-    const milli = job.gpus < 1 ? Math.round(job.gpus * 1000) : 1000;
-    for (const seat of job.seats) {
-      if (seat.exit) continue; // an ended member holds nothing
-      const list = seats.get(seat.node) ?? [];
-      for (const gpu of seat.gpus) list.push({ job: job.id, member: seat.rank, milli, gpu });
-      seats.set(seat.node, list);
-    }
-  }
-  return before.map((node) => {
-    const mine = seats.get(node.id);
-    if (!mine && !node.gpus.some((gpu) => gpu.jobs.some((held) => moved.has(held.job)))) {
-      return node;
-    }
-    const gpus = node.gpus.map((gpu) => {
-      const stay = gpu.jobs.filter((held) => !moved.has(held.job));
-      const come = (mine ?? []).filter((seat) => seat.gpu === gpu.index);
-      const held = [...stay, ...come.map(({ job, member, milli }) => ({ job, member, milli }))];
-      const free = 1000 - held.reduce((sum, one) => sum + one.milli, 0);
-      return { ...gpu, jobs: held, free_milli: Math.max(0, free) };
-    });
-    return { ...node, gpus };
-  });
 }

@@ -25,6 +25,15 @@ export interface Waits {
   basis: string;
 }
 
+export type Severity = 'critical' | 'warning' | 'info';
+
+export interface BrokenView {
+  rule: string;
+  severity: Severity;
+  since_ms: number;
+  text: string;
+}
+
 export interface JobView {
   id: string;
   n: number;
@@ -57,36 +66,12 @@ export interface JobView {
   exit_code: number | null;
   seats: SeatView[];
   memo: string;
+  /** That it holds idle GPUs; empty if nothing is wrong. */
+  warning?: string;
+  /** Violation rules that it breaks now, gravest first; an older daemon does not say. */
+  broken?: BrokenView[];
   forked_from: string;
   waits: Waits | null;
-}
-
-export interface GpuJob {
-  job: string;
-  member: number;
-  milli: number;
-}
-
-export interface GpuView {
-  index: number;
-  healthy: boolean;
-  free_milli: number;
-  jobs: GpuJob[];
-  model: string;
-  memory_mib: number;
-}
-
-export type NodeState = 'ready' | 'cordoned' | 'lost';
-
-export interface NodeView {
-  id: string;
-  state: NodeState;
-  model: string;
-  group: string;
-  domains: string[];
-  cpus: number;
-  memory_mib: number;
-  gpus: GpuView[];
 }
 
 export interface GpuReading {
@@ -150,6 +135,8 @@ export interface Why {
   numbers: Record<string, number | string>;
   earliest_ms: number;
   basis: string;
+  /** What is nearest to it and would start now. */
+  try?: string[];
 }
 
 export type Report = Record<string, unknown> & { t_ms?: number; step?: number };

@@ -3,16 +3,17 @@
 import { useSignal } from '@preact/signals';
 import { useMemo } from 'preact/hooks';
 
-import { endedLately, nodes, nowMs, waiting, gpusOf } from '../api/store';
+import { endedLately, nowMs, waiting, gpusOf } from '../api/store';
 import type { JobView } from '../api/types';
 import { ago, count, duration } from '../format';
 import { t } from '../i18n';
 import { query, setQuery } from '../router';
 import { Sparkline } from '../ui/parts';
 import { devices, startText } from '../words';
+import { breachList } from './breaches';
 import { Swatch } from './Legend';
 import { historyOf, idleJobs, rowsOfJob, units } from './state';
-import { gpuAt, nodeAt, stateAt, type State } from './units';
+import { CODE, keyAt, nodeAt, type State } from './units';
 
 const FAILED_MS_MAX = 3_600_000;
 const EACH_MAX = 4;
@@ -20,7 +21,7 @@ const QUEUE_MAX = 8;
 
 interface Item {
   key: string;
-  state: State;
+  state: State | 'rule';
   title: string;
   text: string;
   /** What a click selects on the map. */
@@ -31,38 +32,53 @@ interface Item {
 }
 
 function brokenDevices(): Item[] {
-  const items: Item[] = [];
-  for (const node of nodes.value ?? []) {
-    if (node.state === 'lost') {
-      const text = t('att.lost', { n: node.gpus.length });
-      items.push({ key: node.id, state: 'lost', title: node.id, text, select: `node:${node.id}` });
-    }
-  }
   const all = units.value;
-  for (let row = 0; row < all.count; row++) {
-    if (stateAt(all, row) !== 'faulty') continue;
-    const node = nodeAt(all, row);
-    const title = `${node.id} · gpu${gpuAt(all, row).index}`;
-    const select = `node:${node.id}`;
-    items.push({ key: all.keys[row]!, state: 'faulty', title, text: t('att.faulty'), select });
+  const lost: Item[] = [];
+  const cordoned: Item[] = [];
+  for (const node of all.nodes) {
+    if (node.state === 'ready') continue;
+    const base = { key: node.id, title: node.id, select: `node:${node.id}` };
+    if (node.state === 'lost') {
+      lost.push({ ...base, state: 'lost', text: t('att.lost', { n: node.gpus }) });
+      continue;
+    }
+    const n = all.job.subarray(node.first, node.first + node.gpus).filter((job) => job >= 0).length;
+    cordoned.push({ ...base, state: 'draining', text: t('att.cordoned', { n }) });
   }
-  for (const node of nodes.value ?? []) {
-    if (node.state !== 'cordoned') continue;
-    const n = node.gpus.filter((gpu) => gpu.jobs.length).length;
-    const text = t('att.cordoned', { n });
-    items.push({
-      key: node.id,
-      state: 'draining',
-      title: node.id,
-      text,
+  const faulty: Item[] = [];
+  for (let row = 0; row < all.count; row++) {
+    if (all.state[row] !== CODE.faulty) continue;
+    const node = nodeAt(all, row);
+    faulty.push({
+      key: keyAt(all, row),
+      state: 'faulty',
+      title: `${node.id} · gpu${all.slot[row]!}`,
+      text: t('att.faulty'),
       select: `node:${node.id}`,
     });
   }
-  return items;
+  return [...lost, ...faulty, ...cordoned];
+}
+
+function breakers(now: number): Item[] {
+  return breachList.value.map(({ job, worst, more }) => ({
+    key: `rule ${job.id}`,
+    state: 'rule' as const,
+    title: job.id,
+    text:
+      t('att.rule', { rule: worst.rule, units: devices(gpusOf(job)) }) +
+      (more ? t('att.ruleMore', { n: more }) : ''),
+    time: ago(now - worst.since_ms),
+    select: `job:${job.id}`,
+    job: job.id,
+  }));
 }
 
 function troubledJobs(now: number): Item[] {
+  const broken = breakers(now);
+  const told = new Set(broken.map((item) => item.job));
   const idle: Item[] = [...idleJobs.value]
+    .filter(([id]) => !told.has(id)) // its rule says so already
     .sort(([, a], [, b]) => b.units - a.units)
     .map(([id, one]) => ({
       key: id,
@@ -82,12 +98,12 @@ function troubledJobs(now: number): Item[] {
       time: ago(now - job.ended_ms),
       href: `/jobs/${encodeURIComponent(job.id)}`,
     }));
-  return [...idle, ...failed];
+  return [...broken, ...idle, ...failed];
 }
 
 export function Attention() {
   const now = nowMs.value;
-  const broken = useMemo(brokenDevices, [nodes.value, units.value]);
+  const broken = useMemo(brokenDevices, [units.value]);
   const troubled = troubledJobs(now);
   const open = broken.length + troubled.length;
   return (

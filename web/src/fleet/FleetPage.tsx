@@ -1,6 +1,9 @@
 // The first page: is anything wrong, and where. Everything one sees is in the URL.
 
-import { connection, holding, nodes, nowMs, overview, waiting, gpusOf } from '../api/store';
+import { useEffect } from 'preact/hooks';
+
+import { liveSocket } from '../api/liveSocket';
+import { connection, holding, nowMs, overview, waiting, gpusOf } from '../api/store';
 import { duration, percent } from '../format';
 import { t } from '../i18n';
 import { query, setQuery } from '../router';
@@ -8,14 +11,20 @@ import { Empty, Kpi, Segmented } from '../ui/parts';
 import { devices } from '../words';
 import { Attention } from './Attention';
 import { FleetTable } from './FleetTable';
+import { Band } from './Band';
+import { fieldText } from './fieldText';
 import { Legend, StateBar } from './Legend';
 import { MapView } from './MapView';
-import { COLORS, GROUPS, specOf } from './spec';
-import { busy, hasSensor, units } from './state';
+import { moment } from './moment';
+import { COLORS, GROUPS, isKind, KINDS, specOf, type ColorBy } from './spec';
+import { busy, fields, hasSensor, units } from './state';
 
 export function FleetPage() {
   const spec = specOf(query.value);
-  if (!nodes.value) return <main id="content" class="content" aria-busy="true" />;
+  useEffect(() => {
+    if (!isKind(spec.color)) liveSocket.want([spec.color]);
+  }, [spec.color]);
+  if (!moment.value) return <main id="content" class="content" aria-busy="true" />;
   if (!units.value.count) {
     return (
       <main id="content" class="content center">
@@ -27,7 +36,6 @@ export function FleetPage() {
       </main>
     );
   }
-  const sensor = hasSensor.value;
   return (
     <>
       <main id="content" class="content fleet">
@@ -40,23 +48,59 @@ export function FleetPage() {
             options={GROUPS.map((value) => ({ value, text: t(`group.${value}`) }))}
             choose={(group) => setQuery({ group: group === 'block' ? null : group })}
           />
-          <Segmented
-            label={t('fleet.color')}
-            value={spec.color}
-            options={COLORS.map((value) => ({
-              value,
-              text: t(`color.${value}`),
-              off: value === 'project' || sensor[value] ? undefined : t('color.none'),
-            }))}
-            choose={(color) => setQuery({ color: color === 'util' ? null : color })}
-          />
+          <ColorChoice color={spec.color} />
           <span class="grow" />
-          <Legend color={spec.color} />
+          <Legend color={spec.color} where={spec.where} />
         </div>
         {spec.view === 'table' ? <FleetTable spec={spec} /> : <MapView spec={spec} />}
+        <Band />
       </main>
       <Attention />
     </>
+  );
+}
+
+/** The usual colours side by side, and every other field that the daemon has in a list. */
+function ColorChoice({ color }: { color: ColorBy }) {
+  const choose = (next: string): void => setQuery({ color: next === 'util' ? null : next });
+  const usual: readonly string[] = COLORS;
+  const off = (name: string): string | undefined =>
+    isKind(name) || hasSensor(name) ? undefined : t('color.none');
+  const more = [
+    ...KINDS.filter((name) => !usual.includes(name)).map((name) => ({
+      name: name,
+      text: t(`color.${name}`),
+    })),
+    ...[...fields.value.values()]
+      .filter((field) => field.unit && !usual.includes(field.name))
+      .map((field) => ({ name: field.name, text: fieldText(field) })),
+  ];
+  return (
+    <div class="color-choice">
+      <Segmented
+        label={t('fleet.color')}
+        value={color}
+        options={COLORS.map((value) => ({
+          value: value,
+          text: t(`color.${value}`),
+          off: off(value),
+        }))}
+        choose={choose}
+      />
+      <select
+        class={`more ${more.some((one) => one.name === color) ? 'chosen' : ''}`}
+        aria-label={t('color.more')}
+        value={more.some((one) => one.name === color) ? color : ''}
+        onChange={(event) => choose(event.currentTarget.value || 'util')}
+      >
+        <option value="">{t('color.more')}</option>
+        {more.map(({ name, text }) => (
+          <option key={name} value={name} disabled={off(name) !== undefined}>
+            {text}
+          </option>
+        ))}
+      </select>
+    </div>
   );
 }
 

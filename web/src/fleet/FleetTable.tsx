@@ -1,25 +1,38 @@
 // The same query as the map, as a table: for screen readers, for copying, for exact numbers.
 
-import { useMemo } from 'preact/hooks';
+import { useEffect, useMemo } from 'preact/hooks';
 
-import { byName, figure, percent } from '../format';
+import type { Field } from '../api/liveMoment';
+import { liveSocket } from '../api/liveSocket';
+import { byName, figure } from '../format';
 import { t } from '../i18n';
 import { query } from '../router';
 import { VirtualTable, type Column } from '../ui/VirtualTable';
+import { fieldText } from './fieldText';
 import { Swatch } from './Legend';
 import { matching, type Spec } from './spec';
-import { knownJobs, readings, units } from './state';
-import { gpuAt, jobAt, nodeAt, stateAt } from './units';
+import { columns as allColumns, fields, units } from './state';
+import { CARD_COLUMNS } from './UnitCard';
+import { jobAt, jobRowAt, keyAt, nodeAt, readingAt, stateAt } from './units';
 
 const dash = '–';
-const known = (value: number, text: (value: number) => string): string =>
-  Number.isNaN(value) ? dash : text(value);
+const READINGS = ['util', ...CARD_COLUMNS];
 
 function columns(): Column<number>[] {
   const all = units.value;
-  const now = readings.value;
-  const project = (row: number): string =>
-    knownJobs.value.get(jobAt(all, row) ?? '')?.project ?? '';
+  const bytes = allColumns.value;
+  const reading = (field: Field): Column<number> => ({
+    key: field.name,
+    title: fieldText(field),
+    width: '88px',
+    number: true,
+    cell: (row) => {
+      const value = readingAt(bytes, field, row);
+      return Number.isNaN(value)
+        ? dash
+        : `${figure(value)}${field.unit === '%' ? '' : ' '}${field.unit}`;
+    },
+  });
   return [
     {
       key: 'node',
@@ -32,7 +45,7 @@ function columns(): Column<number>[] {
       title: t('col.device'),
       width: '72px',
       number: true,
-      cell: (row) => gpuAt(all, row).index,
+      cell: (row) => all.slot[row],
     },
     {
       key: 'state',
@@ -59,61 +72,38 @@ function columns(): Column<number>[] {
         );
       },
     },
-    { key: 'project', title: t('col.project'), cell: project },
+    { key: 'project', title: t('col.project'), cell: (row) => jobRowAt(all, row)?.project },
+    { key: 'owner', title: t('col.owner'), cell: (row) => jobRowAt(all, row)?.owner },
     {
       key: 'model',
       title: t('col.model'),
       width: '88px',
-      cell: (row) => gpuAt(all, row).model,
+      cell: (row) => nodeAt(all, row).model,
     },
-    {
-      key: 'util',
-      title: t('col.util'),
-      width: '64px',
-      number: true,
-      cell: (row) => known(now.util[row]!, percent),
-    },
-    {
-      key: 'memory',
-      title: t('col.memory'),
-      width: '76px',
-      number: true,
-      cell: (row) => known(now.memory[row]!, percent),
-    },
-    {
-      key: 'temperature',
-      title: t('col.temperature'),
-      width: '76px',
-      number: true,
-      cell: (row) => known(now.temperature_c[row]!, (value) => `${figure(value)} °C`),
-    },
-    {
-      key: 'power',
-      title: t('col.power'),
-      width: '76px',
-      number: true,
-      cell: (row) => known(now.power_w[row]!, (value) => `${figure(Math.round(value))} W`),
-    },
+    ...READINGS.map((name) => fields.value.get(name))
+      .filter((field) => field !== undefined)
+      .map(reading),
   ];
 }
 
 export function FleetTable({ spec }: { spec: Spec }) {
   const all = units.value;
   const selected = query.value.get('select') ?? '';
+  useEffect(() => liveSocket.want(CARD_COLUMNS), []);
   const rows = useMemo(() => {
-    const lit = matching(all, knownJobs.value, `${spec.where} ${selected}`);
+    const readings = { bytes: allColumns.peek(), fields: fields.peek() };
+    const lit = matching(all, `${spec.where} ${selected}`, readings);
     const shown = [];
     for (let row = 0; row < all.count; row++) if (!lit || lit[row]) shown.push(row);
     const by = (row: number): string => {
       if (spec.group === 'job') return jobAt(all, row) ?? '\uffff';
-      if (spec.group === 'state') return String(all.state[row]);
-      if (spec.group === 'model') return gpuAt(all, row).model;
-      if (spec.group === 'project') {
-        return knownJobs.value.get(jobAt(all, row) ?? '')?.project ?? '\uffff';
-      }
+      if (spec.group === 'model') return nodeAt(all, row).model;
+      if (spec.group === 'project') return jobRowAt(all, row)?.project ?? '\uffff';
       return '';
     };
-    return spec.group === 'block' ? shown : shown.sort((a, b) => byName(by(a), by(b)) || a - b);
+    if (spec.group === 'block') return shown;
+    if (spec.group === 'state') return shown.sort((a, b) => all.state[a]! - all.state[b]! || a - b);
+    return shown.sort((a, b) => byName(by(a), by(b)) || a - b);
   }, [all, spec.where, spec.group, selected]);
   return (
     <VirtualTable
@@ -121,7 +111,7 @@ export function FleetTable({ spec }: { spec: Spec }) {
       rows={rows}
       columns={columns()}
       rowHeight={32}
-      keyOf={(row) => all.keys[row]!}
+      keyOf={(row) => keyAt(all, row)}
       foot={rows.length === 0 && <p class="map-note">{t('fleet.nothingMatches')}</p>}
     />
   );

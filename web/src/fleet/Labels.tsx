@@ -8,14 +8,15 @@ import { t, type Key } from '../i18n';
 import { devices } from '../words';
 import type { Frame, Layout } from './layout';
 import { LOOSE, type Grouping, type Titled } from './spec';
-import type { Readings, Units } from './units';
+import type { Units } from './units';
 
 const NOTE_WIDTH_MIN = 150;
 const COUNT_WIDTH_MIN = 84;
+const COUNT_WIDTH = 34;
+const LETTER_WIDTH = 7.3; // of the mono face at 12 px
 
 interface Props {
-  drawn: { units: Units; grouping: Grouping; made: Layout; coarse: boolean };
-  readings: Readings;
+  drawn: { units: Units; grouping: Grouping; made: Layout };
   margin: number;
 }
 
@@ -24,8 +25,15 @@ export function Labels({ drawn, margin }: Props) {
   const held = useMemo(
     () =>
       grouping.groups.map((group) => {
-        const rows = group.cells.flat();
-        return { total: rows.length, held: rows.filter((row) => units.job[row]! >= 0).length };
+        let [total, held] = [0, 0];
+        for (const cell of group.cells) {
+          for (const row of cell) {
+            const weight = units.weight?.[row] ?? 1;
+            total += weight;
+            if (units.job[row]! >= 0) held += weight;
+          }
+        }
+        return { total, held };
       }),
     [grouping, units],
   );
@@ -36,7 +44,7 @@ export function Labels({ drawn, margin }: Props) {
         .map((frame) => {
           const group = grouping.groups[frame.group]!;
           const place = { left: `${frame.x + margin}px`, top: `${frame.y + margin}px` };
-          if (grouping.shape === 'bars') {
+          if (made.shape === 'bars') {
             return (
               <BarLabel
                 key={group.key}
@@ -51,15 +59,13 @@ export function Labels({ drawn, margin }: Props) {
           return (
             <div
               key={group.key}
-              class={`label ${grouping.shape}`}
+              class={`label ${made.shape}`}
               style={{ ...place, width: `${frame.width}px` }}
             >
-              <Title group={group} />
-              {frame.width >= NOTE_WIDTH_MIN && <Note group={group} shape={grouping.shape} />}
+              <Title group={group} width={frame.width} />
+              {frame.width >= NOTE_WIDTH_MIN && <Note group={group} shape={made.shape} />}
               <span class="grow" />
-              {frame.width >= COUNT_WIDTH_MIN && (
-                <b>{rightOf(grouping.shape, held[frame.group]!)}</b>
-              )}
+              {frame.width >= COUNT_WIDTH_MIN && <b>{rightOf(made.shape, held[frame.group]!)}</b>}
             </div>
           );
         })}
@@ -73,12 +79,12 @@ function rightOf(shape: string, { held, total }: { held: number; total: number }
   return percent(total ? held / total : 0);
 }
 
-function Title({ group }: { group: Titled }) {
+function Title({ group, width }: { group: Titled; width: number }) {
   const text = wording(group.title);
   if (group.href) {
     return (
       <a class="mono" href={group.href} title={text}>
-        {text}
+        {shortened(text, width >= COUNT_WIDTH_MIN ? width - COUNT_WIDTH : width)}
       </a>
     );
   }
@@ -90,6 +96,13 @@ function Note({ group, shape }: { group: Titled; shape: string }) {
   if (state === 'lost') return <em class="bad">{t('state.lost')}</em>;
   if (state === 'cordoned') return <em class="warn">{t('state.draining')}</em>;
   return <em>{group.note || group.models.join(', ')}</em>;
+}
+
+/** A job's name without its first words, as far as there is room: its end is what tells it apart. */
+export function shortened(id: string, width: number): string {
+  const words = id.split('-');
+  while (words.length > 1 && words.join('-').length * LETTER_WIDTH > width) words.shift();
+  return words.join('-');
 }
 
 /** Names of the yard stand as they are; ours come from the catalogue. */

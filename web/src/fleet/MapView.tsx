@@ -4,61 +4,82 @@
 import { effect } from '@preact/signals';
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 
+import { liveSocket } from '../api/liveSocket';
 import { projects } from '../api/store';
 import { t } from '../i18n';
 import { go, query, setQuery } from '../router';
 import { shown } from '../ui/theme';
 import { devices } from '../words';
-import { UnitCard, unitWords } from './UnitCard';
+import { CARD_COLUMNS, UnitCard, unitWords } from './UnitCard';
 import { HitGrid, neighbour, type Direction } from './hit';
 import { Labels } from './Labels';
-import { layout, type Layout } from './layout';
+import { layout, type Box, type Layout } from './layout';
+import { Contours } from './Contours';
 import { paint, palette } from './paint';
 import { RunningNow } from './RunningNow';
-import { groupUnits, matching, nodeReadings, nodesAsUnits, type Grouping, type Spec } from './spec';
+import {
+  coarse,
+  coarseBytes,
+  coarseUnits,
+  groupUnits,
+  isStill,
+  matching,
+  rangesOf,
+  type Behind,
+  type Grouping,
+  type Spec,
+} from './spec';
 import { Stage } from './stage';
-import { hint, knownJobs, readings, units } from './state';
-import { jobAt, nodeAt, sameRows, type Readings, type Units } from './units';
+import { columns, fields, hint, units } from './state';
+import { jobAt, nodeAt, sameRows, type Bytes, type Units } from './units';
 
 const MARGIN = 6; // so that contours at the edge are whole
 const LIST_HEIGHT_MIN = 190; // room below a small fleet is used for its jobs
 const UNIT_MIN = 3;
 
-interface Drawn {
+export interface Drawn {
   units: Units;
-  readings: Readings;
+  bytes: Bytes;
   grouping: Grouping;
   made: Layout;
   grid: HitGrid;
-  coarse: boolean;
+  /** The devices behind each square, where a square is more than one; null: it is one. */
+  rows: Behind | null;
 }
 
 /** Layout depends on groups and the box only, so states and readings never move a square. */
 function useDrawn(spec: Spec, width: number, height: number): Drawn | null {
   const all = units.value;
-  const known = knownJobs.value;
   const quotas = projects.value;
+  const bytes = columns.value;
+  const still = isStill(spec.group); // these lie where they lie, whatever their devices do
   const laid = useMemo(() => {
     if (width < 50) return null;
     const box = { width: width - 2 * MARGIN, height: height - 2 * MARGIN, grain: grain() };
     const of = (project: string): number | null =>
       quotas?.find((one) => one.id === project)?.quota_gpus ?? null;
-    const group = (rows: Units): { grouping: Grouping; made: Layout } => {
-      const grouping = groupUnits(rows, known, spec.group, { of });
-      return { grouping, made: layout(grouping.groups, grouping.shape, rows.count, box) };
+    const fine = groupUnits(all, spec.group, { of });
+    const place = (grouping: Grouping, count: number): Omit<Drawn, 'units' | 'bytes' | 'rows'> => {
+      const made = layout(grouping.groups, grouping.shape, count, box);
+      return { grouping, made, grid: new HitGrid(made) };
     };
-    const fine = group(all);
-    if (fine.made.unit > UNIT_MIN || fine.made.height <= box.height || spec.group !== 'block') {
-      return { units: all, coarse: false, grid: new HitGrid(fine.made), ...fine };
+    if (fits(fine, all.count, box)) {
+      const drawn = place(fine, all.count);
+      if (drawn.made.unit > UNIT_MIN || drawn.made.height <= box.height)
+        return { ...drawn, rows: null };
     }
-    const many = nodesAsUnits(all);
-    const rough = group(many);
-    return { units: many, coarse: true, grid: new HitGrid(rough.made), ...rough };
-  }, [all, known, quotas, spec.group, width, height]);
-  if (!laid) return null;
-  const values = laid.coarse ? nodeReadings(all, readings.value, laid.units) : readings.value;
-  return { ...laid, readings: values };
+    const { grouping, rows } = coarse(all, fine);
+    return { ...place(grouping, rows.length), rows };
+  }, [still ? all.places.version : all, still ? null : quotas, spec.group, width, height]);
+  const rows = laid?.rows ?? null;
+  const shown = useMemo(() => (rows ? coarseUnits(all, rows) : all), [rows, all]);
+  const values = useMemo(() => (rows ? coarseBytes(all, bytes, rows) : bytes), [rows, bytes]);
+  return laid && { ...laid, units: shown, bytes: values };
 }
+
+/** False where even the smallest squares, without any gaps, are more than the box. */
+const fits = (grouping: Grouping, count: number, box: Box): boolean =>
+  count * UNIT_MIN * UNIT_MIN <= box.width * box.height || grouping.groups.length === 0;
 
 const grain = (): number => 1 / Math.max(1, Math.round(window.devicePixelRatio));
 
@@ -76,10 +97,12 @@ export function MapView({ spec }: { spec: Spec }) {
     const node = host.current!;
     const made = new Stage(node.querySelector<HTMLElement>('.map-canvas')!, setMoving);
     stage.current = made;
-    const watch = new ResizeObserver(() => {
+    const measure = (): void => {
       const { clientWidth, clientHeight } = node.parentElement!;
       setSize({ width: clientWidth, height: clientHeight });
-    });
+    };
+    measure(); // the observer's first word comes a frame later
+    const watch = new ResizeObserver(measure);
     watch.observe(node.parentElement!);
     return () => {
       watch.disconnect();
@@ -100,23 +123,27 @@ export function MapView({ spec }: { spec: Spec }) {
       stage.current.show(scene, Boolean(same) && moved(before.current!.made, made));
     }
     before.current = { units: drawn.units, made };
-  }, [drawn?.made, size.width]);
+  }, [drawn?.made, drawn?.units, size.width]);
 
-  const lit = useMemo(
-    () => (drawn ? litRows(drawn.units, spec.where, selected) : null),
-    [drawn?.units, spec.where, selected, knownJobs.value],
-  );
+  const lit = useLit(drawn, spec.where, selected);
+  const painted = drawn?.bytes.get(spec.color);
   useEffect(() => {
     if (!drawn) return;
     return effect(() => {
       const colors = palette(shown.value); // painted anew in the other theme
       const look = { color: spec.color, lit };
-      const bytes = paint(drawn.units, drawn.readings, knownJobs.peek(), colors, look);
-      stage.current?.paint(bytes, colors.background);
+      const readings = { bytes: drawn.bytes, fields: fields.value };
+      stage.current?.paint(paint(drawn.units, readings, colors, look), colors);
     });
-  }, [drawn?.units, drawn?.readings, drawn?.made, spec.color, lit]);
+  }, [drawn?.units, painted, drawn?.made, spec.color, lit]);
 
-  const roomBelow = drawn ? size.height - drawn.made.height - 2 * MARGIN : 0;
+  const above = drawn && (
+    <>
+      <Labels drawn={drawn} margin={MARGIN} />
+      <Pointer drawn={drawn} hover={hover} setHover={setHover} spec={spec} />
+      {!moving && <Card drawn={drawn} row={hover} room={size} />}
+    </>
+  );
   return (
     <div class="map-room">
       <div
@@ -124,16 +151,32 @@ export function MapView({ spec }: { spec: Spec }) {
         class={`map ${moving ? 'moving' : ''}`}
         style={{ height: drawn ? `${drawn.made.height + 2 * MARGIN}px` : '100%' }}
       >
-        {drawn && <Contour drawn={drawn} selected={selected} />}
+        {drawn && <Contours drawn={drawn} selected={selected} margin={MARGIN} />}
         <div class="map-canvas" />
-        {drawn && <Labels drawn={drawn} margin={MARGIN} readings={drawn.readings} />}
-        {drawn && <Pointer drawn={drawn} hover={hover} setHover={setHover} spec={spec} />}
-        {drawn && !moving && <Card drawn={drawn} row={hover} room={size} />}
+        {above}
       </div>
-      {drawn?.coarse && <p class="map-note">{t('fleet.eachNode')}</p>}
-      {lit && !lit.includes(1) && <p class="map-note">{t('fleet.nothingMatches')}</p>}
-      {roomBelow > LIST_HEIGHT_MIN && <RunningNow />}
+      {drawn && <Below drawn={drawn} lit={lit} height={size.height} />}
     </div>
+  );
+}
+
+/** What is said under the map: what a square is, that nothing matches, and who runs if there is room. */
+function Below({ drawn, lit, height }: { drawn: Drawn; lit: Uint8Array | null; height: number }) {
+  const room = height - drawn.made.height - 2 * MARGIN;
+  return (
+    <>
+      {drawn.rows && <p class="map-note">{t('fleet.eachNode')}</p>}
+      {lit && !lit.includes(1) && <p class="map-note">{t('fleet.nothingMatches')}</p>}
+      {room > LIST_HEIGHT_MIN && <RunningNow />}
+    </>
+  );
+}
+
+function useLit(drawn: Drawn | null, where: string, selected: string): Uint8Array | null {
+  const ranges = rangesOf(where).length > 0; // only these follow the readings
+  return useMemo(
+    () => (drawn ? litRows(drawn, where, selected) : null),
+    [drawn?.units, ranges ? drawn?.bytes : null, where, selected],
   );
 }
 
@@ -144,48 +187,21 @@ interface CardProps {
 }
 
 function Card({ drawn, row, room }: CardProps) {
-  const { units: all, made, coarse } = drawn;
+  const { units: all, made } = drawn;
   if (row < 0 || row >= all.count) return null;
   const at = { x: made.x[row]! + MARGIN, y: made.y[row]! + MARGIN, unit: made.unit };
-  return (
-    <UnitCard units={all} readings={drawn.readings} row={row} coarse={coarse} at={at} room={room} />
-  );
+  return <UnitCard drawn={drawn} row={row} at={at} room={room} />;
 }
 
 const moved = (a: Layout, b: Layout): boolean =>
   a.unit !== b.unit || a.x.some((x, i) => x !== b.x[i]) || a.y.some((y, i) => y !== b.y[i]);
 
-function litRows(all: Units, where: string, selected: string): Uint8Array | null {
-  const found = matching(all, knownJobs.value, where);
-  const chosen = selected ? matching(all, knownJobs.value, selected) : null;
+function litRows(drawn: Drawn, where: string, selected: string): Uint8Array | null {
+  const readings = { bytes: drawn.bytes, fields: fields.peek() };
+  const found = matching(drawn.units, where, readings);
+  const chosen = selected ? matching(drawn.units, selected) : null;
   if (!chosen || !chosen.includes(1)) return found;
   return found ? chosen.map((on, i) => on & found[i]!) : chosen;
-}
-
-/** One contour round what is selected, under the squares: a wide line, then its inside again. */
-function Contour({ drawn, selected }: { drawn: Drawn; selected: string }) {
-  const path = useMemo(() => {
-    if (!selected) return '';
-    const chosen = matching(drawn.units, knownJobs.value, selected);
-    const { unit, x, y } = drawn.made;
-    // Wide enough to join the devices of a node and neighbouring nodes into one shape.
-    const reach = Math.min(MARGIN - 1.5, Math.max(2, unit * 0.24));
-    let path = '';
-    chosen?.forEach((on, row) => {
-      if (!on || Number.isNaN(x[row]!)) return;
-      const side = unit + 2 * reach;
-      const [left, top] = [x[row]! + MARGIN - reach, y[row]! + MARGIN - reach];
-      path += `M${left} ${top}h${side}v${side}h${-side}z`;
-    });
-    return path;
-  }, [drawn.made, drawn.units, selected]);
-  if (!path) return null;
-  return (
-    <svg class="contour" aria-hidden="true">
-      <path class="contour-line" d={path} />
-      <path class="contour-inside" d={path} />
-    </svg>
-  );
 }
 
 const ARROWS: Record<string, Direction> = {
@@ -214,9 +230,9 @@ function Pointer({ drawn, hover, setHover, spec }: PointerProps) {
     const term = id ? `job:${id}` : row < 0 ? null : `node:${nodeAt(drawn.units, row).id}`;
     setQuery({ select: term === query.value.get('select') ? null : term });
   };
-  const open = (row: number): void => {
+  const open = (row: number, tab = ''): void => {
     const id = row < 0 ? null : jobAt(drawn.units, row);
-    if (id) go(`/jobs/${encodeURIComponent(id)}`);
+    if (id) go(`/jobs/${encodeURIComponent(id)}${tab}`);
   };
   const key = (event: KeyboardEvent): void => {
     const direction = ARROWS[event.key];
@@ -224,7 +240,7 @@ function Pointer({ drawn, hover, setHover, spec }: PointerProps) {
       const next = hover < 0 ? firstOf(made) : neighbour(made, hover, direction);
       if (next >= 0) setHover(next);
     } else if (event.key === 'Enter') open(hover);
-    else if (event.key === ' ') select(hover);
+    else if (event.key === 'd' && hover >= 0) open(hover, '/diagnose');
     else if (event.key === 'Escape' && hover >= 0) setHover(-1);
     else return;
     event.preventDefault();
@@ -242,6 +258,7 @@ function Pointer({ drawn, hover, setHover, spec }: PointerProps) {
       onPointerMove={(event) => {
         const row = at(event);
         if (row !== hover) setHover(row);
+        if (row >= 0) liveSocket.want(CARD_COLUMNS);
       }}
       onPointerLeave={() => setHover(-1)}
       onClick={(event) => select(at(event))}
@@ -250,9 +267,7 @@ function Pointer({ drawn, hover, setHover, spec }: PointerProps) {
       onBlur={() => setHover(-1)}
     >
       <span class="hidden" aria-live="polite">
-        {hover >= 0 && hover < drawn.units.count
-          ? unitWords(drawn.units, drawn.readings, hover)
-          : ''}
+        {hover >= 0 && hover < drawn.units.count ? unitWords(drawn, hover) : ''}
       </span>
     </div>
   );

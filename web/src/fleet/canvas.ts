@@ -2,7 +2,7 @@
 // sprite; a frame is then one drawImage per square. Looks change at once instead of blending.
 
 import { DIM } from './paint';
-import type { Scene, UnitRenderer } from './renderer';
+import type { Scene, Tones, UnitRenderer } from './renderer';
 
 export class CanvasRenderer implements UnitRenderer {
   readonly kind = 'canvas2d';
@@ -10,7 +10,7 @@ export class CanvasRenderer implements UnitRenderer {
   private from: Scene = { unit: 1, x: new Float32Array(), y: new Float32Array() };
   private to = this.from;
   private look: Uint32Array = new Uint32Array();
-  private background: readonly number[] = [0, 0, 0];
+  private tones: Tones = { background: [0, 0, 0], edge: [0, 0, 0] };
   private readonly sprites = new Map<number, HTMLCanvasElement>();
   private ratio = 1;
 
@@ -33,10 +33,10 @@ export class CanvasRenderer implements UnitRenderer {
     this.to = to;
   }
 
-  paint(look: Uint8Array, background: readonly number[]): void {
+  paint(look: Uint8Array, tones: Tones): void {
     this.look = new Uint32Array(look.slice().buffer);
-    if (background.join() !== this.background.join()) this.sprites.clear();
-    this.background = background;
+    if (tones.background.join() !== this.tones.background.join()) this.sprites.clear();
+    this.tones = tones;
   }
 
   draw(move: number): void {
@@ -65,7 +65,7 @@ export class CanvasRenderer implements UnitRenderer {
     made.width = made.height = Math.max(1, Math.round(size * this.ratio));
     const context = made.getContext('2d')!;
     context.scale(made.width / size, made.height / size);
-    drawSquare(context, size, look, this.background);
+    drawSquare(context, size, look, this.tones);
     this.sprites.set(look, made);
     return made;
   }
@@ -76,7 +76,7 @@ export function drawSquare(
   c: CanvasRenderingContext2D,
   u: number,
   look: number,
-  background: readonly number[],
+  tones: Tones,
 ): void {
   const code = look >>> 24;
   const pattern = code & 15;
@@ -85,7 +85,7 @@ export function drawSquare(
   const line = Math.min(2, Math.max(1, u * 0.09));
   c.globalAlpha = code & DIM ? 0.16 : 1;
   c.fillStyle = c.strokeStyle = color;
-  c.lineWidth = line;
+  c.lineWidth = pattern === 5 ? 2 * line : line;
   const square = new Path2D();
   square.roundRect(0, 0, u, u, Math.min(u * 0.2, 3));
   const outline = new Path2D();
@@ -96,14 +96,16 @@ export function drawSquare(
   } else if (pattern === 1 || pattern === 4) striped(c, u, square, pattern === 1);
   else c.stroke(outline);
   if (tiny) return;
-  if (pattern === 3) {
+  if (pattern === 0) edged(c, u, tones.edge);
+  if (pattern === 3 || pattern === 5) {
     c.beginPath();
-    c.arc(u / 2, u / 2, u * 0.17, 0, 7);
+    c.arc(u / 2, u / 2, u * (pattern === 5 ? 0.2 : 0.17), 0, 7);
     c.fill();
   }
-  if (pattern >= 6) {
+  if (pattern === 8) c.fillRect(u * 0.1, u * 0.5, u * 0.8, u * 0.4);
+  if (pattern === 6 || pattern === 7) {
     const [low, high] = [u * 0.28, u * 0.72];
-    if (pattern === 6) c.strokeStyle = `rgb(${background.join(' ')})`;
+    if (pattern === 6) c.strokeStyle = `rgb(${tones.background.join(' ')})`;
     c.lineWidth = Math.max(1.2, u * 0.11);
     c.beginPath();
     c.moveTo(low, low);
@@ -112,6 +114,18 @@ export function drawSquare(
     c.lineTo(low, high);
     c.stroke();
   }
+}
+
+/** A hairline that keeps the low end of the ramp visible. */
+function edged(c: CanvasRenderingContext2D, u: number, edge: readonly number[]): void {
+  const alpha = c.globalAlpha;
+  c.globalAlpha = alpha * 0.4;
+  c.strokeStyle = `rgb(${edge.join(' ')})`;
+  c.lineWidth = 1;
+  const inside = new Path2D();
+  inside.roundRect(0.5, 0.5, u - 1, u - 1, Math.min(u * 0.2, 3));
+  c.stroke(inside);
+  c.globalAlpha = alpha;
 }
 
 function striped(c: CanvasRenderingContext2D, u: number, square: Path2D, diagonal: boolean): void {

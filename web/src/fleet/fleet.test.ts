@@ -1,189 +1,137 @@
 import { describe, expect, test } from 'vitest';
 
-import { reseated } from '../api/store';
-import type { JobView, NodeView, Phase } from '../api/types';
+import type { Field, JobRow, Moment, NodeRow } from '../api/liveMoment';
+import { placesOf } from '../api/liveMoment';
+import { shortened } from './Labels';
 import { DIM, paint, PATTERN, categoriesOf, type Palette } from './paint';
-import { groupUnits, matching, nodesAsUnits, specOf, terms, toggled } from './spec';
+import { nearest } from './replay';
 import {
-  IDLE_AFTER_MS,
-  IdleWatch,
-  readingsOf,
+  coarse,
+  coarseBytes,
+  coarseUnits,
+  groupUnits,
+  matching,
+  ranged,
+  rangesOf,
+  specOf,
+  terms,
+  toggled,
+  type GroupBy,
+} from './spec';
+import {
+  CODE,
+  countStates,
+  jobAt,
+  MISSING,
+  readingAt,
+  rowOf,
   stateAt,
-  stateOf,
   STATES,
   unitsOf,
-  withIdle,
+  type State,
+  type Units,
 } from './units';
 
-function node(id: string, gpus = 2, more: Partial<NodeView> = {}): NodeView {
-  const one = (index: number) => ({
-    index,
-    healthy: true,
-    free_milli: 1000,
-    jobs: [],
-    model: 'H100',
-    memory_mib: 80_000,
-  });
-  const base = {
-    id,
-    state: 'ready' as const,
-    model: 'H100',
-    group: 'g',
-    domains: ['block-1'],
-    cpus: 8,
-    memory_mib: 1000,
-  };
-  return { ...base, gpus: Array.from({ length: gpus }, (_, i) => one(i)), ...more };
+interface Job {
+  id: string;
+  project?: string;
+  owner?: string;
+  rows: number[];
 }
 
-function job(
-  id: string,
-  phase: Phase,
-  seats: [string, number[]][],
-  more: Partial<JobView> = {},
-): JobView {
-  const seated = seats.map(([at, gpus], rank) => ({
-    rank,
-    node: at,
-    gpus,
-    started: true,
-    exit: null,
-  }));
-  return {
-    id,
-    n: Number(id.split('-').at(-1)),
-    phase,
-    seats: seated,
-    gpus: 1,
-    project: 'p',
-    owner: 'o',
-    ...more,
-  } as JobView;
+/** Nodes of two devices each, `held` by jobs; `states` overrides what that makes of a row. */
+function fleet(
+  ids: readonly string[],
+  held: readonly Job[] = [],
+  states: Record<number, State> = {},
+  more: Partial<NodeRow> = {},
+): Units {
+  const n = ids.length;
+  const fill = (value: number): number[] => new Array<number>(n).fill(value);
+  const places = placesOf({
+    version: 1,
+    states: ['ready', 'cordoned', 'lost'],
+    id: [...ids],
+    gpus: fill(2),
+    state: fill(0),
+    models: [more.model ?? 'H100'],
+    model: fill(0),
+    groups: ['g'],
+    group: fill(0),
+    paths: [['block-0'], ['block-1']],
+    path: ids.map((_, i) => i % 2),
+    cpus: fill(8),
+    memory_mib: fill(1000),
+    gpu_memory_mib: fill(80_000),
+    limit_w: fill(700),
+  });
+  const state = new Uint8Array(places.count).fill(CODE.free);
+  const job = new Uint8Array(3 * places.count);
+  const jobs: (JobRow | undefined)[] = [];
+  held.forEach((one, i) => {
+    const project = one.project ?? 'p';
+    const owner = one.owner ?? 'o';
+    jobs[i + 1] = { id: one.id, project, owner, n: i + 1, members: 1, category: 'training' };
+    for (const row of one.rows) {
+      state[row] = CODE.running;
+      job[row] = i + 1;
+    }
+  });
+  for (const [row, name] of Object.entries(states)) state[Number(row)] = CODE[name];
+  const columns = new Map([
+    ['state', state],
+    ['job', job],
+  ]);
+  const moment: Moment = { tick: 1, atMs: 0, seq: 0, places, columns, jobs };
+  return unitsOf(moment);
 }
 
-const known = (...jobs: JobView[]): Map<string, JobView> =>
-  new Map(jobs.map((one) => [one.id, one]));
-
-describe('reseated', () => {
-  const nodes = [node('a'), node('b')];
-
-  test('a started job sits on its devices, and other nodes stay the same objects', () => {
-    const after = reseated(nodes, [job('x-1', 'running', [['a', [1]]])]);
-
-    expect(after[0]!.gpus[1]!.jobs).toEqual([{ job: 'x-1', member: 0, milli: 1000 }]);
-    expect(after[0]!.gpus[1]!.free_milli).toBe(0);
-    expect(after[1]).toBe(nodes[1]);
-  });
-
-  test('an ended job leaves, and so does an ended member of a live one', () => {
-    const held = reseated(nodes, [
-      job('x-1', 'running', [
-        ['a', [0]],
-        ['b', [0]],
-      ]),
-    ]);
-    const half = job('x-1', 'running', [
-      ['a', [0]],
-      ['b', [0]],
-    ]);
-    half.seats[0]!.exit = { code: 0, signal: 0, lost: false };
-
-    expect(reseated(held, [half]).map((one) => one.gpus[0]!.jobs.length)).toEqual([0, 1]);
-    const ended = reseated(held, [
-      job('x-1', 'succeeded', [
-        ['a', [0]],
-        ['b', [0]],
-      ]),
-    ]);
-    expect(ended.flatMap((one) => one.gpus.flatMap((gpu) => gpu.jobs))).toEqual([]);
-    expect(ended[0]!.gpus[0]!.free_milli).toBe(1000);
-  });
-
-  test('shares of one device add up', () => {
-    const first = reseated(nodes, [job('x-1', 'running', [['a', [0]]], { gpus: 0.25 })]);
-    const both = reseated(first, [job('y-2', 'running', [['a', [0]]], { gpus: 0.5 })]);
-
-    expect(both[0]!.gpus[0]!.free_milli).toBe(250);
-    expect(both[0]!.gpus[0]!.jobs.map((held) => held.job)).toEqual(['x-1', 'y-2']);
-  });
-
-  test('a job the daemon no longer knows leaves', () => {
-    const held = reseated(nodes, [job('x-1', 'running', [['a', [0]]])]);
-
-    expect(reseated(held, [], ['x-1'])[0]!.gpus[0]!.jobs).toEqual([]);
-  });
+const UTIL: Field = {
+  id: 3,
+  name: 'util',
+  text: 'utilization',
+  unit: '%',
+  low: 0,
+  step: 1,
+  width: 1,
+  missing: MISSING,
+  shown: [0, 100],
+  words: [],
+};
+const FIELDS = new Map([['util', UTIL]]);
+const util = (...bytes: number[]) => ({
+  bytes: new Map([['util', Uint8Array.from(bytes)]]),
+  fields: FIELDS,
 });
 
-describe('state of a device', () => {
-  const held = (phase: Phase) => {
-    const one = job('x-1', phase, [['a', [0]]]);
-    return { at: reseated([node('a')], [one])[0]!, jobs: known(one) };
-  };
+describe('units', () => {
+  test('a row knows its node, its job and its state', () => {
+    const units = fleet(['a', 'b'], [{ id: 'x-1', rows: [1, 2] }], { 3: 'faulty' });
 
-  test.each([
-    ['running', 'running'],
-    ['starting', 'starting'],
-    ['stopping', 'draining'],
-  ] as const)('of a %s job is %s', (phase, state) => {
-    const { at, jobs } = held(phase);
-
-    expect(stateOf(at, at.gpus[0]!, jobs)).toBe(state);
-    expect(stateOf(at, at.gpus[1]!, jobs)).toBe('free');
+    expect([0, 1, 2, 3].map((row) => jobAt(units, row))).toEqual([null, 'x-1', 'x-1', null]);
+    expect([0, 1, 2, 3].map((row) => stateAt(units, row))).toEqual([
+      'free',
+      'running',
+      'running',
+      'faulty',
+    ]);
+    expect(rowOf(units.places, 'b', 1)).toBe(3);
+    expect(rowOf(units.places, 'b', 2)).toBe(-1);
+    expect(countStates(units)).toMatchObject({ running: 2, free: 1, faulty: 1, lost: 0 });
   });
 
-  test('a broken device says so before anything else', () => {
-    const { at, jobs } = held('running');
+  test('a missing reading is missing, not zero', () => {
+    const { bytes } = util(0, MISSING);
 
-    expect(stateOf({ ...at, state: 'lost' }, at.gpus[0]!, jobs)).toBe('lost');
-    expect(stateOf(at, { ...at.gpus[0]!, healthy: false }, jobs)).toBe('faulty');
-    expect(stateOf({ ...at, state: 'cordoned' }, at.gpus[1]!, jobs)).toBe('draining');
-  });
-});
-
-describe('readings', () => {
-  const units = unitsOf([node('a'), node('b')], new Map());
-  const gpu = (index: number, util: number | null) => ({
-    index,
-    util_percent: util,
-    memory_used_mib: 40_000,
-    power_w: null,
-    temperature_c: 60,
-  });
-
-  test('missing sensors are missing, not zero', () => {
-    const top = {
-      members: [],
-      nodes: [{ id: 'b', cpu_percent: 1, memory_used_mib: 1, gpus: [gpu(1, 50), gpu(0, null)] }],
-    };
-    const found = readingsOf(units, top);
-
-    expect([...found.util]).toEqual([NaN, NaN, NaN, 0.5]);
-    expect([...found.memory]).toEqual([NaN, NaN, 0.5, 0.5]);
-    expect([...found.power_w].every(Number.isNaN)).toBe(true);
-  });
-
-  test('a device is held idle after a minute without work, and not before', () => {
-    const one = job('x-1', 'running', [['a', [0]]]);
-    const rows = unitsOf(reseated([node('a')], [one]), known(one));
-    const idle = { id: 'a', cpu_percent: 1, memory_used_mib: 1, gpus: [gpu(0, 0), gpu(1, 0)] };
-    const seen = readingsOf(rows, { members: [], nodes: [idle] });
-    const watch = new IdleWatch();
-
-    expect(watch.look(rows, seen, 0).size).toBe(0);
-    expect(watch.look(rows, seen, IDLE_AFTER_MS - 1).size).toBe(0);
-    const found = watch.look(rows, seen, IDLE_AFTER_MS);
-    expect([...found]).toEqual([[0, 0]]);
-    expect(stateAt(withIdle(rows, found), 0)).toBe('idle');
-    const busy = { ...seen, util: Float32Array.of(0.9, NaN) };
-    expect(watch.look(rows, busy, IDLE_AFTER_MS + 1).size).toBe(0);
-    expect(watch.look(rows, seen, IDLE_AFTER_MS + 2).size).toBe(0);
+    expect(readingAt(bytes, UTIL, 0)).toBe(0);
+    expect(readingAt(bytes, UTIL, 1)).toBeNaN();
+    expect(readingAt(bytes, undefined, 0)).toBeNaN();
   });
 });
 
 describe('query', () => {
-  const one = job('atlas-1', 'running', [['a-1', [0, 1]]], { project: 'llm', owner: 'jiwoo' });
-  const jobs = known(one);
-  const units = unitsOf(reseated([node('a-1'), node('b-2', 2, { state: 'lost' })], [one]), jobs);
+  const atlas = { id: 'atlas-1', project: 'llm', owner: 'jiwoo', rows: [0, 1] };
+  const units = fleet(['a-1', 'b-2'], [atlas], { 2: 'lost', 3: 'lost' });
 
   test.each([
     ['state:lost', [0, 0, 1, 1]],
@@ -191,22 +139,35 @@ describe('query', () => {
     ['atlas', [1, 1, 0, 0]],
     ['node:b', [0, 0, 1, 1]],
     ['project:llm state:lost', [0, 0, 0, 0]],
+    ['owner:ji', [1, 1, 0, 0]],
+    ['block:block-1', [0, 0, 1, 1]],
     ['job:atlas-1', [1, 1, 0, 0]],
     ['job:atlas', [0, 0, 0, 0]],
     ['JIWOO h100', [1, 1, 0, 0]],
     ['unknown:thing', [0, 0, 0, 0]],
+    ['util:50-100', [0, 1, 1, 0]],
+    ['util:50-100 state:running', [0, 1, 0, 0]],
+    ['util:99-99', [0, 0, 1, 0]],
   ])('%s matches', (where, rows) => {
-    expect([...matching(units, jobs, where)!]).toEqual(rows);
+    expect([...matching(units, where, util(10, 50, 99, MISSING))!]).toEqual(rows);
   });
 
   test('nothing asked is no filter', () => {
-    expect(matching(units, jobs, '  ')).toBeNull();
+    expect(matching(units, '  ')).toBeNull();
     expect(terms('')).toEqual([]);
   });
 
   test('a term is switched on and off', () => {
     expect(toggled('a', 'state:lost')).toBe('a state:lost');
     expect(toggled('a state:lost', 'state:lost')).toBe('a');
+  });
+
+  test('a field has one range, and it goes again', () => {
+    const once = ranged('atlas', 'util', { name: 'util', low: 0, high: 20 });
+    expect(once).toBe('atlas util:0-20');
+    expect(ranged(once, 'util', { name: 'util', low: 5, high: 9 })).toBe('atlas util:5-9');
+    expect(ranged(once, 'util', null)).toBe('atlas');
+    expect(rangesOf('node:0-20 util:5-9.5')).toEqual([{ name: 'util', low: 5, high: 9.5 }]);
   });
 
   test('what the URL does not know is the default', () => {
@@ -216,39 +177,32 @@ describe('query', () => {
       where: '',
       view: 'table',
     });
+    expect(specOf(new URLSearchParams('color=<script>')).color).toBe('util');
   });
 });
 
 describe('groups', () => {
   const quotas = { of: (project: string) => (project === 'llm' ? 8 : null) };
-  const big = job(
-    'big-2',
-    'running',
-    [
-      ['n-0', [0, 1]],
-      ['n-1', [0, 1]],
-    ],
-    { project: 'llm' },
-  );
-  const small = job('small-1', 'running', [['n-2', [0]]], { project: 'cv' });
-  const jobs = known(big, small);
-  const nodes = Array.from({ length: 30 }, (_, i) =>
-    node(`n-${i}`, 2, { domains: [`block-${i % 2}`] }),
-  );
-  const units = unitsOf(reseated(nodes, [big, small]), jobs);
-  const every = (by: Parameters<typeof groupUnits>[2]) => groupUnits(units, jobs, by, quotas);
+  const ids = Array.from({ length: 30 }, (_, i) => `n-${i}`);
+  const units = fleet(ids, [
+    { id: 'small-1', project: 'cv', rows: [8] },
+    { id: 'big-2', project: 'llm', rows: [0, 1, 2, 3] },
+  ]);
+  const all: GroupBy[] = ['block', 'job', 'project', 'model', 'state'];
 
-  test.each(['block', 'job', 'project', 'model', 'state'] as const)(
-    'by %s holds each device once',
-    (by) => {
-      const rows = every(by).groups.flatMap((group) => group.cells.flat());
+  test.each(all)('by %s holds each device once, and so does the coarse picture', (by) => {
+    const fine = groupUnits(units, by, quotas);
+    const rows = fine.groups.flatMap((group) => group.cells.flat());
+    expect(rows.sort((a, b) => a - b)).toEqual([...Array(units.count).keys()]);
 
-      expect(rows.sort((a, b) => a - b)).toEqual([...Array(units.count).keys()]);
-    },
-  );
+    const rough = coarse(units, groupUnits(units, by, quotas));
+    const squares = rough.grouping.groups.flatMap((group) => group.cells.flat());
+    expect(squares.sort((a, b) => a - b)).toEqual([...rough.rows.keys()]);
+    expect(rough.rows.flat().sort((a, b) => a - b)).toEqual([...Array(units.count).keys()]);
+  });
 
   test('jobs come largest first, then what is not held', () => {
-    expect(every('job').groups.map((group) => group.key)).toEqual([
+    expect(groupUnits(units, 'job', quotas).groups.map((group) => group.key)).toEqual([
       'big-2',
       'small-1',
       '\u0000free',
@@ -256,7 +210,8 @@ describe('groups', () => {
   });
 
   test('projects carry their quota', () => {
-    expect(every('project').groups.map((group) => [group.key, group.quota])).toEqual([
+    const { groups } = groupUnits(units, 'project', quotas);
+    expect(groups.map((group) => [group.key, group.quota])).toEqual([
       ['llm', 8],
       ['cv', undefined],
       ['\u0000', undefined],
@@ -264,19 +219,28 @@ describe('groups', () => {
   });
 
   test('a fleet of few nodes shows each by name', () => {
-    const few = unitsOf([node('n-10'), node('n-9')], new Map());
-    const grouping = groupUnits(few, new Map(), 'block', quotas);
+    const grouping = groupUnits(fleet(['n-10', 'n-9']), 'block', quotas);
 
     expect(grouping.shape).toBe('cards');
     expect(grouping.groups.map((group) => group.key)).toEqual(['n-9', 'n-10']);
   });
 
-  test('a node drawn as one square shows its worst state', () => {
-    const broken = node('x', 2);
-    broken.gpus[1] = { ...broken.gpus[1]!, healthy: false };
-    const many = nodesAsUnits(unitsOf([broken, node('y')], new Map()));
+  test('a node drawn as one square shows its worst state, its job and its mean', () => {
+    const some = fleet(['x', 'y'], [{ id: 'j-1', rows: [1] }], { 0: 'faulty' });
+    const { rows } = coarse(some, groupUnits(some, 'block', quotas));
+    const many = coarseUnits(some, rows);
 
     expect([many.count, stateAt(many, 0), stateAt(many, 1)]).toEqual([2, 'faulty', 'free']);
+    expect([jobAt(many, 0), jobAt(many, 1)]).toEqual(['j-1', null]);
+    expect(countStates(many)).toMatchObject({ faulty: 2, free: 2 });
+    const means = coarseBytes(some, util(10, 21, MISSING, MISSING).bytes, rows).get('util');
+    expect([...means!]).toEqual([16, MISSING]);
+  });
+
+  test('a name that does not fit keeps its end, which tells it apart', () => {
+    expect(shortened('atlas-two-tower-90', 500)).toBe('atlas-two-tower-90');
+    expect(shortened('atlas-two-tower-90', 70)).toBe('tower-90');
+    expect(shortened('atlas-two-tower-90', 1)).toBe('90');
   });
 });
 
@@ -287,26 +251,31 @@ describe('paint', () => {
     states: Object.fromEntries(STATES.map((state) => [state, grey])) as Palette['states'],
     categories: [[9, 9, 9]],
     background: [0, 0, 0],
+    edge: [0, 0, 0],
   };
+  const units = fleet(['a'], [{ id: 'x-1', rows: [0] }]);
 
   test('every state has a pattern of its own', () => {
     expect(new Set(Object.values(PATTERN)).size).toBe(STATES.length);
   });
 
   test('a running device shows its value, any other its state; what does not match is dim', () => {
-    const one = job('x-1', 'running', [['a', [0]]]);
-    const jobs = known(one);
-    const units = unitsOf(reseated([node('a')], [one]), jobs);
-    const none = new Float32Array(2).fill(NaN);
-    const readings = {
-      util: Float32Array.of(1, NaN),
-      memory: none,
-      temperature_c: none,
-      power_w: none,
-    };
-    const bytes = paint(units, readings, jobs, colors, { color: 'util', lit: Uint8Array.of(1, 0) });
+    const look = { color: 'util', lit: Uint8Array.of(1, 0) };
+    const bytes = paint(units, util(100, MISSING), colors, look);
 
     expect([...bytes]).toEqual([32, 32, 32, PATTERN.running, 1, 2, 3, PATTERN.free | DIM]);
+  });
+
+  test.each([
+    ['util', MISSING, grey], // nobody knows: neither end of the ramp
+    ['project', 0, [9, 9, 9]],
+    ['owner', 0, [9, 9, 9]],
+    ['job', 0, [9, 9, 9]],
+    ['state', 0, grey],
+  ])('by %s of %i', (color, byte, rgb) => {
+    const bytes = paint(units, util(byte, byte), colors, { color, lit: null });
+
+    expect([...bytes.subarray(0, 3)]).toEqual([...rgb]);
   });
 
   test('names get colours of their own as long as there are enough', () => {
@@ -315,4 +284,15 @@ describe('paint', () => {
     expect(new Set(found.values()).size).toBe(8);
     expect(categoriesOf(['h', 'a'], 8)).toEqual(categoriesOf(['a', 'h', 'a'], 8));
   });
+});
+
+test.each([
+  [[], 5, -1],
+  [[10], 99, 0],
+  [[10, 20, 30], 14, 0],
+  [[10, 20, 30], 16, 1],
+  [[10, 20, 30], 999, 2],
+  [[10, 20, 30], 0, 0],
+])('the moment nearest in %j to %i is %i', (times, atMs, found) => {
+  expect(nearest(times, atMs)).toBe(found);
 });

@@ -41,6 +41,8 @@ export interface Layout {
   frames: readonly Frame[];
   /** Used height; more than the box's when even the smallest squares don't fit. */
   height: number;
+  /** What it became: bars that don't fit are a shelf. */
+  shape: Shape;
 }
 
 export type Shape = 'blocks' | 'cards' | 'shelf' | 'bars';
@@ -53,9 +55,9 @@ const ROW_GAP = 14;
 const COLUMNS_MAX = 32;
 const FILL_GAIN_MIN = 1.05;
 const CARD_WIDTH_MIN = 168; // a node's name and count fit above it
-const SHELF_GAP = 10;
+const SHELF_GAP = [5, 10] as const; // of the smallest squares, and of all from 7 px on
 const BAR_GAP = 18;
-const LABEL_WIDTH_MIN = 52;
+const LABEL_WIDTH_MIN = 22; // a job's number fits
 
 export function layout(groups: readonly Group[], shape: Shape, count: number, box: Box): Layout {
   const plan = {
@@ -64,7 +66,7 @@ export function layout(groups: readonly Group[], shape: Shape, count: number, bo
     frames: [] as Frame[],
   };
   const full = groups.filter((group) => group.cells.some((cell) => cell.length > 0));
-  if (!full.length) return { ...plan, unit: UNIT_MIN, height: 0 };
+  if (!full.length) return { ...plan, unit: UNIT_MIN, height: 0, shape };
   const sizes = unitSizes(UNIT_MAX[shape], box.grain);
   const at = new Map(groups.map((group, index) => [group, index]));
   const draw = { groups: full, index: (group: Group) => at.get(group)!, box, ...plan };
@@ -137,12 +139,30 @@ function blocks(draw: Drawing, sizes: readonly number[], lying: boolean): Layout
   for (const group of groups) for (const c of group.cells) most = Math.max(most, c.length);
   const cell = { ...cellShape(most, lying), widthMin: lying ? CARD_WIDTH_MIN : 0 };
   let fit: BlocksFit | null = null;
+  const spaced = (u: number): Steps => {
+    const s = steps(u, box.grain);
+    return most > 1 ? s : { ...s, nodeGap: s.p - s.u }; // squares that are nodes need no second gap
+  };
   for (const u of sizes) {
-    fit = fitBlocks(groups, cell, steps(u, box.grain), box);
+    fit = fitBlocks(groups, cell, spaced(u), box);
     if (fit) break;
   }
-  fit ??= fitBlocks(groups, cell, steps(UNIT_MIN, box.grain), { ...box, height: Infinity })!;
+  fit ??= lowest(groups, cell, spaced(UNIT_MIN), box);
   return drawBlocks(draw, cell, spread(fit, groups, box));
+}
+
+/** Where nothing fits: as little to scroll through as can be. */
+function lowest(groups: readonly Group[], cell: CellShape, s: Steps, box: Box): BlocksFit {
+  let [low, high] = [box.height, 2 * box.height + 1000];
+  const fitting = (height: number): BlocksFit | null =>
+    fitBlocks(groups, cell, s, { ...box, height });
+  while (!fitting(high)) high *= 2;
+  while (high - low > 8) {
+    const middle = (low + high) / 2;
+    if (fitting(middle)) high = middle;
+    else low = middle;
+  }
+  return fitting(high)!;
 }
 
 function fitBlocks(
@@ -228,6 +248,7 @@ function drawBlocks(
   fit: BlocksFit & { gapX: number; gapY: number },
 ): Layout {
   const { groups, x, y, frames } = draw;
+  const lying = cell.widthMin === CARD_WIDTH_MIN;
   const { steps: s, columns, perRow, cellWidth, cellHeight, gutter, gapX, gapY } = fit;
   const width = perRow * (cellWidth + gapX) - gapX;
   let top = 0;
@@ -249,37 +270,65 @@ function drawBlocks(
     });
     top += height + ROW_GAP;
   }
-  return { unit: s.u, x, y, frames, height: top - ROW_GAP };
+  return { unit: s.u, x, y, frames, height: top - ROW_GAP, shape: lying ? 'cards' : 'blocks' };
 }
 
 // -- shelf: groups of any size side by side, in rows -------------------------------------------------
 
 interface Piece {
   group: Group;
-  units: readonly number[];
   rows: number;
   columns: number;
 }
 
-function piece(group: Group, s: Steps, width: number): Piece {
-  const units = group.cells.flat();
+const sizeOf = (group: Group): number => {
+  let size = 0;
+  for (const cell of group.cells) size += cell.length;
+  return size;
+};
+
+/** How many rows of squares a piece has: half as high as wide at most, 8 unless it is too wide. */
+function rowsOf(size: number, s: Steps, width: number): number {
   const columnsMax = Math.max(1, Math.floor((width - s.u) / s.p) + 1);
   let rows = 1;
-  while (rows < 8 && rows * rows * 2 < units.length) rows *= 2;
-  rows = Math.max(rows, Math.ceil(units.length / columnsMax));
-  return { group, units, rows, columns: Math.ceil(units.length / rows) };
+  while (rows < 8 && rows * rows * 2 < size) rows *= 2;
+  return Math.max(rows, Math.ceil(size / columnsMax));
 }
 
 function shelf(draw: Drawing, sizes: readonly number[]): Layout {
-  const u = sizes.find(
-    (size) => shelve(draw, steps(size, draw.box.grain), false).height <= draw.box.height,
-  );
-  return shelve(draw, steps(u ?? UNIT_MIN, draw.box.grain), true);
+  const { box } = draw;
+  const counts = Int32Array.from(draw.groups, sizeOf);
+  const u = sizes.find((size) => fitsShelf(counts, steps(size, box.grain), box));
+  return shelve(draw, steps(u ?? UNIT_MIN, box.grain));
 }
 
-function shelve(draw: Drawing, s: Steps, write: boolean): Layout {
+const shelfGap = (s: Steps, grain: number): number => {
+  const [least, most] = SHELF_GAP;
+  return snap(Math.max(least, Math.min(most, 1.5 * s.u), s.nodeGap), grain);
+};
+
+/** What `shelve` would need, without doing it: 10,000 jobs have 60 sizes to try. */
+function fitsShelf(counts: Int32Array, s: Steps, box: Box): boolean {
+  const gap = shelfGap(s, box.grain);
+  let [left, top, tall, labelled] = [0, 0, 0, false];
+  for (const count of counts) {
+    const rows = rowsOf(count, s, box.width);
+    const width = span(Math.ceil(count / rows), s);
+    if (left > 0 && left + width > box.width) {
+      top += (labelled ? LABEL : 0) + tall + gap;
+      if (top > box.height) return false;
+      [left, tall, labelled] = [0, 0, false];
+    }
+    left += width + gap;
+    tall = Math.max(tall, span(rows, s));
+    labelled ||= width >= LABEL_WIDTH_MIN;
+  }
+  return top + (labelled ? LABEL : 0) + tall <= box.height;
+}
+
+function shelve(draw: Drawing, s: Steps): Layout {
   const { box, x, y, frames } = draw;
-  const gap = snap(Math.max(SHELF_GAP, s.nodeGap), box.grain);
+  const gap = shelfGap(s, box.grain);
   let left = 0;
   let top = 0;
   let rowHeight = 0;
@@ -287,7 +336,7 @@ function shelve(draw: Drawing, s: Steps, write: boolean): Layout {
   const flush = (): void => {
     const labelled = row.some(({ piece: one }) => span(one.columns, s) >= LABEL_WIDTH_MIN);
     const label = labelled ? LABEL : 0;
-    if (write) for (const one of row) place(one.piece, one.left, top + label, label);
+    for (const one of row) place(one.piece, one.left, top + label, label);
     top += row.length ? label + rowHeight + gap : 0;
     row = [];
     left = 0;
@@ -299,13 +348,15 @@ function shelve(draw: Drawing, s: Steps, write: boolean): Layout {
     const frame = { group: draw.index(one.group), x: pieceLeft, y: squaresTop - label, width };
     frames.push({ ...frame, height: label + span(one.rows, s), labelled, quota: NaN });
     // Down, then right: neighbours in a node stay neighbours here.
-    one.units.forEach((unit, i) => {
+    one.group.cells.flat().forEach((unit, i) => {
       x[unit] = pieceLeft + Math.floor(i / one.rows) * s.p;
       y[unit] = squaresTop + (i % one.rows) * s.p;
     });
   };
   for (const group of draw.groups) {
-    const one = piece(group, s, box.width);
+    const size = sizeOf(group);
+    const rows = rowsOf(size, s, box.width);
+    const one = { group, rows, columns: Math.ceil(size / rows) };
     const width = span(one.columns, s);
     if (left > 0 && left + width > box.width) flush();
     row.push({ piece: one, left });
@@ -313,7 +364,7 @@ function shelve(draw: Drawing, s: Steps, write: boolean): Layout {
     rowHeight = Math.max(rowHeight, span(one.rows, s));
   }
   flush();
-  return { unit: s.u, x, y, frames, height: Math.max(0, top - gap) };
+  return { unit: s.u, x, y, frames, height: Math.max(0, top - gap), shape: 'shelf' };
 }
 
 // -- bars: one bar per group, all of the same thickness, with a line at the quota --------------------
@@ -322,7 +373,7 @@ function shelve(draw: Drawing, s: Steps, write: boolean): Layout {
 function bars(draw: Drawing, sizes: readonly number[]): Layout | null {
   const { groups, box } = draw;
   const width = box.width - BAR_LABEL;
-  const longest = Math.max(...groups.map((group) => group.cells.flat().length));
+  const longest = Math.max(...groups.map(sizeOf));
   for (const u of sizes) {
     const s = steps(u, box.grain);
     const thick = Math.min(
@@ -359,5 +410,5 @@ function drawBars(draw: Drawing, s: Steps, rows: number, width: number): Layout 
     });
     top += height + BAR_GAP;
   }
-  return { unit: s.u, x, y, frames, height: top - BAR_GAP };
+  return { unit: s.u, x, y, frames, height: top - BAR_GAP, shape: 'bars' };
 }

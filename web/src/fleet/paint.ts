@@ -1,18 +1,20 @@
 // How each square looks: four bytes, RGB and a pattern. State is colour *and* pattern.
 
-import type { ColorBy } from './spec';
-import type { Jobs, Readings, Units } from './units';
-import { stateAt, type State } from './units';
+import type { Field, JobRow } from '../api/liveMoment';
+import { isKind, type ColorBy, type KindBy } from './spec';
+import { CODE, STATES, valueOf, type Bytes, type State, type Units } from './units';
 
 /** The pattern's code, in the low bits of the fourth byte; shared with the shader and the canvas. */
 export const PATTERN: Record<State, number> = {
   running: 0,
   idle: 1,
   free: 2,
-  starting: 3,
+  reserved: 3,
   draining: 4,
+  repairing: 5,
   faulty: 6,
   lost: 7,
+  starting: 8,
 };
 export const DIM = 16;
 export const RAMP_STEPS = 32;
@@ -24,6 +26,8 @@ export interface Palette {
   states: Record<State, Rgb>;
   categories: readonly Rgb[];
   background: Rgb;
+  /** The hairline of solid squares: keeps the low end of the ramp visible. */
+  edge: Rgb;
 }
 
 const parse = (hex: string): Rgb => {
@@ -43,13 +47,16 @@ export function palette(theme: 'dark' | 'light'): Palette {
       running: token('ramp5'),
       idle: token('idle'),
       free: token('free'),
-      starting: token('reserved'),
+      reserved: token('reserved'),
+      repairing: token('repairing'),
+      starting: token('ramp6'),
       draining: token('draining'),
       faulty: token('faulty'),
       lost: token('faulty'),
     },
     categories: Array.from({ length: 8 }, (_, i) => token(`cat${i}`)),
     background: token('bg'),
+    edge: token('ramp5'),
   };
 }
 
@@ -67,28 +74,10 @@ function between(stops: readonly Rgb[], share: number): Rgb {
   return [0, 1, 2].map((i) => Math.round(low[i]! + (high[i]! - low[i]!) * part)) as unknown as Rgb;
 }
 
-/** What stands for the two ends of the ramp. */
-export const SCALE: Record<
-  Exclude<ColorBy, 'project'>,
-  { low: number; high: number; unit: string }
-> = {
-  util: { low: 0, high: 100, unit: '%' },
-  memory: { low: 0, high: 100, unit: '%' },
-  temperature: { low: 30, high: 90, unit: '°C' },
-  power: { low: 0, high: 700, unit: 'W' },
-};
-
-export function shareOf(readings: Readings, by: Exclude<ColorBy, 'project'>, row: number): number {
-  switch (by) {
-    case 'util':
-      return readings.util[row]!;
-    case 'memory':
-      return readings.memory[row]!;
-    case 'temperature':
-      return (readings.temperature_c[row]! - 30) / 60;
-    case 'power':
-      return readings.power_w[row]! / 700;
-  }
+/** 0..1 on the ramp; NaN if unknown. */
+export function shareOf(field: Field, byte: number | undefined): number {
+  const [low, high] = field.shown;
+  return Math.min(1, Math.max(0, (valueOf(field, byte) - low) / (high - low)));
 }
 
 /**
@@ -121,33 +110,57 @@ export interface Look {
   lit: Uint8Array | null;
 }
 
-/** (count, 4) bytes: RGB and the pattern. */
+const word = ([r, g, b]: Rgb, pattern: number): number =>
+  (r | (g << 8) | (b << 16) | (pattern << 24)) >>> 0;
+
+/** (count, 4) bytes: RGB and the pattern. One table look-up per row, however it is coloured. */
 export function paint(
   units: Units,
-  readings: Readings,
-  jobs: Jobs,
+  readings: { bytes: Bytes; fields: ReadonlyMap<string, Field> },
   colors: Palette,
   look: Look,
 ): Uint8Array {
-  const out = new Uint8Array(units.count * 4);
-  const projects = units.jobs.map((id) => jobs.get(id)?.project ?? '');
-  const categories = categoriesOf(projects, colors.categories.length);
+  const out = new Uint32Array(units.count);
+  const states = STATES.map((state) => word(colors.states[state], PATTERN[state]));
+  const { lit } = look;
+  const dim = (DIM << 24) >>> 0;
+  const field = readings.fields.get(look.color);
+  const column = readings.bytes.get(look.color);
+  const ramp = field && column ? rampOf(field, colors) : null;
+  const kinds = isKind(look.color) ? kindsOf(units, look.color, colors) : null;
   for (let row = 0; row < units.count; row++) {
-    const state = stateAt(units, row);
-    let rgb = colors.states[state];
-    if (state === 'running') {
-      if (look.color === 'project') {
-        const at = categories.get(projects[units.job[row]!] ?? '');
-        if (at !== undefined) rgb = colors.categories[at]!;
-      } else {
-        const share = shareOf(readings, look.color, row);
-        if (!Number.isNaN(share)) {
-          rgb = colors.ramp[Math.round(Math.min(1, Math.max(0, share)) * RAMP_STEPS)]!;
-        }
-      }
+    const state = units.state[row]!;
+    let value = states[state]!;
+    if (state === CODE.running) {
+      if (ramp) value = ramp[column![row]!]!;
+      else if (kinds) value = kinds[units.job[row]! + 1]!;
     }
-    out.set(rgb, row * 4);
-    out[row * 4 + 3] = PATTERN[state] | (look.lit && !look.lit[row] ? DIM : 0);
+    out[row] = lit && !lit[row] ? value | dim : value;
   }
-  return out;
+  return new Uint8Array(out.buffer);
 }
+
+/** A look for each byte of a reading. */
+function rampOf(field: Field, colors: Palette): Uint32Array {
+  return Uint32Array.from({ length: 256 }, (_, byte) => {
+    const share = shareOf(field, byte);
+    if (Number.isNaN(share)) return word(colors.states.running, PATTERN.running);
+    return word(colors.ramp[Math.round(share * RAMP_STEPS)]!, PATTERN.running);
+  });
+}
+
+/** A look for each job, and at 0 for none. */
+function kindsOf(units: Units, by: KindBy, colors: Palette): Uint32Array {
+  const nameOf = (job: JobRow | undefined): string => (job && by !== 'state' ? job[NAME[by]] : '');
+  const names = Array.from(units.jobs, nameOf);
+  const categories = categoriesOf(names.filter(Boolean), colors.categories.length);
+  const plain = word(colors.states.running, PATTERN.running);
+  const looks = new Uint32Array(units.jobs.length + 1).fill(plain);
+  names.forEach((name, at) => {
+    const category = categories.get(name);
+    if (category !== undefined) looks[at + 1] = word(colors.categories[category]!, PATTERN.running);
+  });
+  return looks;
+}
+
+const NAME = { project: 'project', owner: 'owner', job: 'id' } as const;

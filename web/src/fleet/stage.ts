@@ -2,7 +2,7 @@
 // its look. Draws only when something changes. Motion never blocks input: hits use the new layout.
 
 import { CanvasRenderer } from './canvas';
-import type { Scene, UnitRenderer } from './renderer';
+import type { Scene, Tones, UnitRenderer } from './renderer';
 import { WebGlRenderer } from './webgl';
 
 const MOVE_MS = 600;
@@ -16,7 +16,7 @@ export class Stage {
   private renderer!: UnitRenderer;
   private from: Scene | null = null;
   private to: Scene | null = null;
-  private look: { bytes: Uint8Array; background: readonly number[] } | null = null;
+  private look: { bytes: Uint8Array; tones: Tones } | null = null;
   private size = { width: 1, height: 1, ratio: 1 };
   private moveFromMs = -Infinity;
   private blendFromMs = -Infinity;
@@ -51,7 +51,7 @@ export class Stage {
       this.start(true);
       this.resize(this.size.width, this.size.height, this.size.ratio);
       if (this.to) this.renderer.place(this.to, this.to);
-      if (this.look) this.renderer.paint(this.look.bytes, this.look.background);
+      if (this.look) this.renderer.paint(this.look.bytes, this.look.tones);
       this.later();
     });
   }
@@ -78,11 +78,11 @@ export class Stage {
     this.later();
   }
 
-  paint(bytes: Uint8Array, background: readonly number[]): void {
+  paint(bytes: Uint8Array, tones: Tones): void {
     const same = this.look?.bytes.length === bytes.length;
-    this.look = { bytes, background };
+    this.look = { bytes, tones };
     this.blendFromMs = same && !still.matches ? performance.now() : -Infinity;
-    this.renderer.paint(bytes, background);
+    this.renderer.paint(bytes, tones);
     this.later();
   }
 

@@ -1,180 +1,140 @@
 // The fleet as columns: one row per device, in the order in which the daemon lists nodes.
 //
-// Pure. A row's index is its identity while the list of nodes stays; `keys` tell rows of two lists
-// apart when it does not. Readings are NaN where there is no sensor: missing is not zero.
+// Pure. A row's index is its identity while `places.version` stays. Readings are bytes as they came;
+// `valueOf` makes numbers of them, NaN where there is no sensor: missing is not zero.
 
-import type { GpuView, JobView, NodeView, Top } from '../api/types';
+import type { Field, JobRow, Moment, NodeRow, Places } from '../api/liveMoment';
+import { numbersOf } from '../api/liveMoment';
 
 export const STATES = [
   'running',
   'idle',
   'starting',
   'free',
+  'reserved',
   'draining',
+  'repairing',
   'faulty',
   'lost',
 ] as const;
 export type State = (typeof STATES)[number];
-const CODE = Object.fromEntries(STATES.map((state, code) => [state, code])) as Record<
+export const CODE = Object.fromEntries(STATES.map((state, code) => [state, code])) as Record<
   State,
   number
 >;
+export const MISSING = 255;
 
 export interface Units {
   count: number;
-  /** `node/index` of each row. */
-  keys: readonly string[];
-  nodes: readonly NodeView[];
+  places: Places;
+  nodes: readonly NodeRow[];
   /** Row of the device's node. */
   node: Int32Array;
-  /** The device's place in its node's list. */
+  /** The device's index on its node. */
   slot: Int32Array;
   /** Code of the state, see STATES. */
   state: Uint8Array;
   /** Index into `jobs` of the job that holds most of it, or -1. */
   job: Int32Array;
-  jobs: readonly string[];
+  jobs: readonly (JobRow | undefined)[];
   isSlots: boolean;
+  /** Each row stands for so many devices; null: one each. */
+  weight: Int32Array | null;
 }
 
-export interface Readings {
-  /** 0..1 */
-  util: Float32Array;
-  memory: Float32Array;
-  temperature_c: Float32Array;
-  power_w: Float32Array;
-}
+const holders = new WeakMap<Uint8Array, Int32Array>();
 
-export type Jobs = ReadonlyMap<string, JobView>;
+const NO_PLACES: Places = {
+  version: 0,
+  count: 0,
+  nodes: [],
+  node: new Int32Array(),
+  slot: new Int32Array(),
+  isSlots: false,
+};
 
-export function stateOf(node: NodeView, gpu: GpuView, jobs: Jobs): State {
-  if (node.state === 'lost') return 'lost';
-  if (!gpu.healthy) return 'faulty';
-  if (node.state === 'cordoned') return 'draining';
-  if (!gpu.jobs.length) return 'free';
-  const phases = gpu.jobs.map((held) => jobs.get(held.job)?.phase ?? 'running');
-  if (phases.includes('running')) return 'running';
-  return phases.includes('stopping') ? 'draining' : 'starting';
-}
+export const NO_UNITS: Units = unitsOf({
+  tick: -1,
+  atMs: 0,
+  seq: 0,
+  places: NO_PLACES,
+  columns: new Map(),
+  jobs: [],
+});
 
-export function unitsOf(nodes: readonly NodeView[], jobs: Jobs): Units {
-  const count = nodes.reduce((sum, node) => sum + node.gpus.length, 0);
-  const units = {
-    count,
-    keys: new Array<string>(count),
-    nodes,
-    node: new Int32Array(count),
-    slot: new Int32Array(count),
-    state: new Uint8Array(count),
-    job: new Int32Array(count).fill(-1),
-    jobs: [] as string[],
-    isSlots: count > 0 && nodes.every((node) => isCpu(node)),
+export function unitsOf(moment: Moment): Units {
+  const { places, columns, jobs } = moment;
+  const planes = columns.get('job') ?? new Uint8Array(3 * places.count);
+  let job = holders.get(planes);
+  if (!job) {
+    job = numbersOf(planes, 3);
+    for (let row = 0; row < job.length; row++) if (!jobs[job[row]!]) job[row] = -1;
+    holders.set(planes, job);
+  }
+  return {
+    count: places.count,
+    places,
+    nodes: places.nodes,
+    node: places.node,
+    slot: places.slot,
+    state: columns.get('state') ?? new Uint8Array(places.count).fill(CODE.free),
+    job,
+    jobs,
+    isSlots: places.isSlots,
+    weight: null,
   };
-  const known = new Map<string, number>();
-  let row = 0;
-  nodes.forEach((node, at) => {
-    node.gpus.forEach((gpu, slot) => {
-      units.keys[row] = `${node.id}/${gpu.index}`;
-      units.node[row] = at;
-      units.slot[row] = slot;
-      units.state[row] = CODE[stateOf(node, gpu, jobs)];
-      const id = largest(gpu);
-      if (id !== null) {
-        let job = known.get(id);
-        if (job === undefined) {
-          job = units.jobs.push(id) - 1;
-          known.set(id, job);
-        }
-        units.job[row] = job;
-      }
-      row++;
-    });
-  });
-  return units;
-}
-
-/** CPU slots stand in as devices on a machine without GPUs. */
-const isCpu = (node: NodeView): boolean => node.model === '' || /cpu/i.test(node.model);
-
-function largest(gpu: GpuView): string | null {
-  let best = gpu.jobs[0];
-  for (const held of gpu.jobs) if (best && held.milli > best.milli) best = held;
-  return best?.job ?? null;
-}
-
-export function readingsOf(units: Units, top: Top | null): Readings {
-  const empty = (): Float32Array => new Float32Array(units.count).fill(NaN);
-  const readings = { util: empty(), memory: empty(), temperature_c: empty(), power_w: empty() };
-  if (!top) return readings;
-  const byNode = new Map(top.nodes.map((node) => [node.id, node]));
-  for (let row = 0; row < units.count; row++) {
-    const node = units.nodes[units.node[row]!]!;
-    const gpu = node.gpus[units.slot[row]!]!;
-    const seen = byNode.get(node.id)?.gpus;
-    const at = units.slot[row]!;
-    const read =
-      seen?.[at]?.index === gpu.index ? seen[at] : seen?.find((one) => one.index === gpu.index);
-    if (!read) continue;
-    if (read.util_percent !== null) readings.util[row] = read.util_percent / 100;
-    if (read.memory_used_mib !== null && gpu.memory_mib > 0) {
-      readings.memory[row] = read.memory_used_mib / gpu.memory_mib;
-    }
-    if (read.temperature_c !== null) readings.temperature_c[row] = read.temperature_c;
-    if (read.power_w !== null) readings.power_w[row] = read.power_w;
-  }
-  return readings;
-}
-
-const IDLE_UTIL_MAX = 0.02;
-export const IDLE_AFTER_MS = 60_000; // shorter pauses are checkpoints and data loading
-
-/** Since when each running device does nothing (0: it works), from one poll to the next. */
-export class IdleWatch {
-  private since = new Map<string, number>();
-
-  /** The rows that have been idle for long enough, with the time since when. */
-  look(units: Units, readings: Readings, nowMs: number): Map<number, number> {
-    const next = new Map<string, number>();
-    const idle = new Map<number, number>();
-    for (let row = 0; row < units.count; row++) {
-      if (units.state[row] !== CODE.running || !(readings.util[row]! <= IDLE_UTIL_MAX)) continue;
-      const key = `${units.keys[row]!} ${units.jobs[units.job[row]!] ?? ''}`;
-      const sinceMs = this.since.get(key) ?? nowMs;
-      next.set(key, sinceMs);
-      if (nowMs - sinceMs >= IDLE_AFTER_MS) idle.set(row, sinceMs);
-    }
-    this.since = next;
-    return idle;
-  }
-}
-
-/** The units with the idle ones marked as such. */
-export function withIdle(units: Units, idle: ReadonlyMap<number, number>): Units {
-  if (!idle.size) return units;
-  const state = units.state.slice();
-  for (const row of idle.keys()) if (state[row] === CODE.running) state[row] = CODE.idle;
-  return { ...units, state };
 }
 
 export function countStates(units: Units): Record<State, number> {
   const counts = new Array<number>(STATES.length).fill(0);
-  for (const code of units.state) counts[code]!++;
-  return Object.fromEntries(STATES.map((state, code) => [state, counts[code]!])) as Record<
+  for (let row = 0; row < units.count; row++)
+    counts[units.state[row]!]! += units.weight?.[row] ?? 1;
+  return Object.fromEntries(STATES.map((state, code) => [state, counts[code] ?? 0])) as Record<
     State,
     number
   >;
 }
 
-export const stateAt = (units: Units, row: number): State => STATES[units.state[row]!]!;
-export const jobAt = (units: Units, row: number): string | null =>
-  units.job[row]! < 0 ? null : units.jobs[units.job[row]!]!;
-export const nodeAt = (units: Units, row: number): NodeView => units.nodes[units.node[row]!]!;
-export const gpuAt = (units: Units, row: number): GpuView =>
-  nodeAt(units, row).gpus[units.slot[row]!]!;
+export const stateAt = (units: Units, row: number): State => STATES[units.state[row]!] ?? 'free';
+export const jobRowAt = (units: Units, row: number): JobRow | null =>
+  units.jobs[units.job[row]!] ?? null;
+export const jobAt = (units: Units, row: number): string | null => jobRowAt(units, row)?.id ?? null;
+export const nodeAt = (units: Units, row: number): NodeRow => units.nodes[units.node[row]!]!;
+export const keyAt = (units: Units, row: number): string =>
+  `${nodeAt(units, row).id}/${units.slot[row]!}`;
+
+/** The row of a device of the whole fleet (not of a coarse picture), or -1. */
+export function rowOf(places: Places, node: string, slot: number): number {
+  const found = places.nodes.find((one) => one.id === node);
+  return found && slot < found.gpus ? found.first + slot : -1;
+}
 
 /** True iff both have the same devices in the same rows. */
-export function sameRows(a: Units, b: Units): boolean {
-  if (a.count !== b.count) return false;
-  for (let row = 0; row < a.count; row++) if (a.keys[row] !== b.keys[row]) return false;
-  return true;
+export const sameRows = (a: Units, b: Units): boolean =>
+  a.places.version === b.places.version && a.node === b.node && a.slot === b.slot;
+
+// -- readings ---------------------------------------------------------------------------------------
+
+/** Columns of bytes by the field's name; of a coarse picture, means over each row's devices. */
+export interface Bytes {
+  get: (name: string) => Uint8Array | undefined;
 }
+
+export const valueOf = (field: Field, byte: number | undefined): number =>
+  byte === undefined || byte === field.missing ? NaN : field.low + field.step * byte;
+
+/** The row's reading, NaN if nobody knows. */
+export const readingAt = (bytes: Bytes, field: Field | undefined, row: number): number =>
+  field ? valueOf(field, bytes.get(field.name)?.[row]) : NaN;
+
+/** A whole column as numbers, for those who compute with them. */
+export function numbers(bytes: Bytes, field: Field | undefined, count: number, per = 1) {
+  const out = new Float32Array(count).fill(NaN);
+  const column = field && bytes.get(field.name);
+  if (!field || !column) return out;
+  for (let row = 0; row < count; row++) out[row] = valueOf(field, column[row]) * per;
+  return out;
+}
+
+export const hasReading = (column: Uint8Array | undefined): boolean =>
+  column?.some((byte) => byte !== MISSING) ?? false;

@@ -1,7 +1,7 @@
 // Vertex pulling: one device is one texel; six vertices per square find it by gl_VertexID. There are
 // no vertex buffers and no instances, which is what makes it fast on software GL too.
 
-import type { Scene, UnitRenderer } from './renderer';
+import type { Scene, Tones, UnitRenderer } from './renderer';
 
 const VERTEX = `#version 300 es
 precision highp float;
@@ -43,6 +43,7 @@ const FRAGMENT = `#version 300 es
 precision highp float;
 uniform float uRatio;
 uniform vec3 uBackground;
+uniform vec3 uEdge;
 in vec2 vAt;
 flat in float vUnit;
 flat in vec3 vColor;
@@ -65,18 +66,24 @@ void main() {
   bool tiny = vUnit < 5.0;
   vec3 color = vColor;
   float a = shape;
-  if (vPattern == 1) {                      // held idle: diagonal stripes
+  if (vPattern == 0) {                      // running: solid, with a hairline that the lowest keep
+    color = mix(color, uEdge, tiny ? 0.22 : 0.4 * (shape - soft(d + 1.0)));
+  } else if (vPattern == 1) {                      // held idle: diagonal stripes
     float period = max(3.0, vUnit * 0.34);
     float s = abs(fract((p.x + p.y) / period) - 0.5) * period * 0.7071;
     a = shape * (tiny ? 0.85 : mix(0.3, 1.0, soft(s - period * 0.18)));
   } else if (vPattern == 2) {               // free: outline
     a = tiny ? shape * 0.45 : ring * 0.9;
-  } else if (vPattern == 3) {               // starting: outline and dot
+  } else if (vPattern == 3) {               // reserved: outline and dot
     a = tiny ? shape : max(ring, soft(length(p) - vUnit * 0.17));
   } else if (vPattern == 4) {               // draining: level stripes
     float period = max(3.0, vUnit * 0.3);
     float s = abs(fract(p.y / period + 0.25) - 0.5) * period;
     a = shape * (tiny ? 0.75 : mix(0.18, 1.0, soft(s - period * 0.25)));
+  } else if (vPattern == 5) {               // repairing: thick outline and disc
+    a = tiny ? shape : max(shape - soft(d + 2.0 * line), soft(length(p) - vUnit * 0.2));
+  } else if (vPattern == 8) {               // starting: outline, filling up
+    a = tiny ? shape * 0.7 : max(ring, shape * soft(-p.y + vUnit * 0.06) * 0.75);
   } else if (vPattern >= 6) {               // faulty: solid and x; lost: outline and x
     float arm = vUnit * 0.24;
     float x = min(abs(p.x - p.y), abs(p.x + p.y)) * 0.7071 - max(0.6, vUnit * 0.055);
@@ -100,7 +107,8 @@ export class WebGlRenderer implements UnitRenderer {
   private count = 0;
   private units: readonly [number, number] = [1, 1];
   private look: Uint8Array | null = null;
-  private background: readonly number[] = [0, 0, 0];
+  private tones: Tones = { background: [0, 0, 0], edge: [0, 0, 0] };
+  private painted = false;
   private ratio = 1;
 
   /** Throws when this browser has no WebGL2: the caller then takes the plain canvas. */
@@ -126,7 +134,10 @@ export class WebGlRenderer implements UnitRenderer {
   }
 
   place(from: Scene, to: Scene): void {
-    if (to.x.length !== this.count) this.look = null;
+    if (to.x.length !== this.count) {
+      this.look = null;
+      this.painted = false;
+    }
     this.count = to.x.length;
     this.side = Math.max(1, Math.ceil(Math.sqrt(this.count)));
     this.units = [from.unit, to.unit];
@@ -134,11 +145,15 @@ export class WebGlRenderer implements UnitRenderer {
     this.upload('uTo', this.corners(to));
   }
 
-  paint(look: Uint8Array, background: readonly number[]): void {
-    this.background = background;
-    this.upload('uBefore', this.texels(this.look ?? look));
+  paint(look: Uint8Array, tones: Tones): void {
+    this.tones = tones;
+    // What was shown is on the card already: the two textures change places.
+    const { uBefore, uNow } = this.textures;
+    if (this.look && this.painted) Object.assign(this.textures, { uBefore: uNow, uNow: uBefore });
+    else this.upload('uBefore', this.texels(look));
     this.upload('uNow', this.texels(look));
     this.look = look;
+    this.painted = true;
   }
 
   draw(move: number, blend: number): void {
@@ -160,8 +175,12 @@ export class WebGlRenderer implements UnitRenderer {
     gl.uniform1f(this.uniform('uMove'), move);
     gl.uniform1f(this.uniform('uBlend'), blend);
     gl.uniform1f(this.uniform('uRatio'), this.ratio);
-    const [r = 0, g = 0, b = 0] = this.background;
-    gl.uniform3f(this.uniform('uBackground'), r / 255, g / 255, b / 255);
+    for (const [name, [r = 0, g = 0, b = 0]] of [
+      ['uBackground', this.tones.background],
+      ['uEdge', this.tones.edge],
+    ] as const) {
+      gl.uniform3f(this.uniform(name), r / 255, g / 255, b / 255);
+    }
     gl.drawArrays(gl.TRIANGLES, 0, this.count * 6);
   }
 

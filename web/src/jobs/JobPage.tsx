@@ -13,12 +13,13 @@ import { t } from '../i18n';
 import { CopyButton, Dialog, Empty, Kpi, PhasePill } from '../ui/parts';
 import { phaseText, timeIn } from '../words';
 import { ConfigTab } from './ConfigTab';
+import { DiagnoseTab } from './DiagnoseTab';
 import { EventsTab } from './EventsTab';
 import { LogsTab } from './LogsTab';
 import { MetricsTab } from './MetricsTab';
 import { OverviewTab } from './OverviewTab';
 
-const TABS = ['overview', 'metrics', 'logs', 'events', 'config'] as const;
+const TABS = ['overview', 'diagnose', 'metrics', 'logs', 'events', 'config'] as const;
 type Tab = (typeof TABS)[number];
 
 /** The job as the store has it, else as the daemon answers; looks again when events name it. */
@@ -88,6 +89,8 @@ function TabBody({ job, tab }: { job: JobView; tab: Tab }): ComponentChildren {
   switch (tab) {
     case 'overview':
       return <OverviewTab job={job} />;
+    case 'diagnose':
+      return <DiagnoseTab job={job} />;
     case 'metrics':
       return <MetricsTab job={job} />;
     case 'logs':

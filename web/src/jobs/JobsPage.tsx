@@ -5,8 +5,9 @@ import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks'
 import { api } from '../api/client';
 import { endedLately, isLive, jobs, nowMs } from '../api/store';
 import type { JobView } from '../api/types';
+import { Swatch } from '../fleet/Legend';
 import { terms } from '../fleet/spec';
-import { clock, duration } from '../format';
+import { duration, moment } from '../format';
 import { t } from '../i18n';
 import { query, setQuery } from '../router';
 import { Command, Empty, PhasePill, Segmented } from '../ui/parts';
@@ -130,16 +131,17 @@ function None() {
 
 function columns(now: number): Column<JobView>[] {
   return [
-    { key: 'job', title: t('col.job'), width: '24%', cell: (job) => <code>{job.id}</code> },
+    { key: 'job', title: t('col.job'), width: '17%', cell: (job) => <code>{job.id}</code> },
     {
       key: 'phase',
       title: t('col.phase'),
-      width: '22%',
+      width: '15%',
       cell: (job) => <PhasePill phase={job.phase} text={phaseText(job, now)} />,
     },
-    { key: 'size', title: t('col.size'), width: '14%', cell: (job) => sizeOf(job) },
-    { key: 'project', title: t('col.project'), cell: (job) => job.project },
-    { key: 'owner', title: t('col.owner'), cell: (job) => job.owner },
+    { key: 'size', title: t('col.size'), width: '10%', cell: (job) => sizeOf(job) },
+    { key: 'now', title: t('jobs.now'), cell: (job) => <Standing job={job} now={now} /> },
+    { key: 'project', title: t('col.project'), width: '11%', cell: (job) => job.project },
+    { key: 'owner', title: t('col.owner'), width: '8%', cell: (job) => job.owner },
     {
       key: 'time',
       title: t('col.time'),
@@ -150,9 +152,42 @@ function columns(now: number): Column<JobView>[] {
     {
       key: 'submitted',
       title: t('col.submitted'),
-      width: '150px',
+      width: '124px',
       number: true,
-      cell: (job) => clock(job.submitted_ms, now),
+      cell: (job) => moment(job.submitted_ms, now),
     },
   ];
+}
+
+/** Why it waits and until when, how it ended, or what is wrong with it; nothing when all is well. */
+function Standing({ job, now }: { job: JobView; now: number }) {
+  if (job.phase === 'waiting') {
+    const at = job.waits?.earliest_ms ?? 0;
+    return (
+      <span class="standing" title={job.waits?.text}>
+        {at > now && <b>{t('jobs.expected', { time: moment(at, now) })}, </b>}
+        <span lang="en">{job.waits?.text ?? job.reason}</span>
+      </span>
+    );
+  }
+  const broken = job.broken?.[0];
+  if (broken) {
+    return (
+      <span class="standing warn" lang="en" title={broken.text}>
+        <Swatch state="rule" /> {broken.rule}: {broken.text}
+      </span>
+    );
+  }
+  if (job.warning) {
+    return (
+      <span class="standing warn" lang="en" title={job.warning}>
+        {job.warning}
+      </span>
+    );
+  }
+  return (
+    <span class="standing" lang="en" title={job.reason}>
+      {job.phase === 'succeeded' ? '' : job.reason}
+    </span>
+  );
 }

@@ -1,6 +1,6 @@
-// Every number the job reports, as a plot each. A plot exists only while it is in sight.
+// What the devices did, as heat strips, and beside them every number that the job reports, a plot each.
+// A plot exists only while it is in sight.
 
-import type { ComponentChildren } from 'preact';
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 
 import { api } from '../api/client';
@@ -9,8 +9,10 @@ import type { JobView } from '../api/types';
 import { clock, count, figure } from '../format';
 import { t } from '../i18n';
 import { query, setQuery } from '../router';
+import { InSight } from '../ui/InSight';
 import { Command, Empty, Segmented } from '../ui/parts';
 import { Chart, colorOf, type Line } from './Chart';
+import { GpuMetrics } from './GpuMetrics';
 import { MemberSeries, smoothed, type Axis } from './series';
 
 const POLL_MS = 2_000;
@@ -66,6 +68,16 @@ export function useReports(job: JobView, members: readonly number[]): Feed {
 const EXAMPLE = 'import madang\n\nmadang.report(step=step, loss=loss.item())';
 
 export function MetricsTab({ job }: { job: JobView }) {
+  const devices = job.running_ms > 0 && job.gpus > 0;
+  return (
+    <div class={devices ? 'metrics' : ''}>
+      {devices && <GpuMetrics job={job} />}
+      <Reports job={job} />
+    </div>
+  );
+}
+
+function Reports({ job }: { job: JobView }) {
   const members = chosenMembers(job);
   const feed = useReports(job, members);
   const axis: Axis = query.value.get('axis') === 'time' ? 'time' : 'step';
@@ -80,7 +92,7 @@ export function MetricsTab({ job }: { job: JobView }) {
   const reports = all.reduce((sum, one) => sum + one.count, 0);
   const dropped = all.reduce((sum, one) => sum + one.dropped, 0);
   return (
-    <>
+    <section class="reports" aria-label={t('metrics.reported')}>
       <div class="toolbar plain">
         <Members job={job} chosen={members} />
         <Segmented
@@ -115,7 +127,7 @@ export function MetricsTab({ job }: { job: JobView }) {
       ) : (
         <NoReports />
       )}
-    </>
+    </section>
   );
 }
 
@@ -137,7 +149,7 @@ function Members({ job, chosen }: { job: JobView; chosen: readonly number[] }) {
     const text = next.sort((a, b) => a - b).join(',');
     setQuery({ member: text === '0' || !text ? null : text });
   };
-  const offered = Array.from({ length: Math.min(job.members, 16) }, (_, member) => member);
+  const offered = Array.from({ length: Math.min(job.members, MEMBERS_MAX) }, (_, member) => member);
   const shown = [...new Set([...offered, ...chosen])];
   return (
     <div class="segmented" role="group" aria-label={t('metrics.member')}>
@@ -220,24 +232,5 @@ function Reading(props: {
     <span>
       <b>{figure(points.y.at(-1)!)}</b> {t('metrics.min', { value: figure(low) })}
     </span>
-  );
-}
-
-/** Children only while this is near the screen: a hundred keys are not a hundred canvases. */
-function InSight({ height, children }: { height: number; children: ComponentChildren }) {
-  const ref = useRef<HTMLDivElement>(null);
-  const [seen, setSeen] = useState(false);
-  useEffect(() => {
-    const watch = new IntersectionObserver(
-      (entries) => setSeen(entries.some((entry) => entry.isIntersecting)),
-      { rootMargin: '200px' },
-    );
-    watch.observe(ref.current!);
-    return () => watch.disconnect();
-  }, []);
-  return (
-    <div ref={ref} style={{ minHeight: `${height}px` }}>
-      {seen && children}
-    </div>
   );
 }

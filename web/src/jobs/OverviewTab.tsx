@@ -6,11 +6,14 @@ import { useEffect, useMemo, useState } from 'preact/hooks';
 import { api } from '../api/client';
 import { isLive, nowMs, top, touched } from '../api/store';
 import type { JobView, SeatView, Why } from '../api/types';
+import { Swatch } from '../fleet/Legend';
 import { readings, units } from '../fleet/state';
-import { clock, duration, figure, mib, percent, quoted } from '../format';
+import { rowOf } from '../fleet/units';
+import { ago, clock, duration, figure, mib, percent, quoted } from '../format';
 import { t } from '../i18n';
 import { VirtualTable, type Column } from '../ui/VirtualTable';
 import { seatText, startText } from '../words';
+import { Glance } from './GpuMetrics';
 import { LogPreview, MetricsPreview } from './Preview';
 
 const WHY_MS = 5_000;
@@ -19,8 +22,10 @@ export function OverviewTab({ job }: { job: JobView }) {
   return (
     <>
       {job.phase !== 'running' && <WhyLine job={job} />}
+      <Breaks job={job} now={nowMs.value} />
       <div class="overview">
         <div class="overview-main">
+          {job.running_ms > 0 && job.gpus > 0 && <Glance job={job} />}
           {job.running_ms > 0 && <MetricsPreview job={job} />}
           <section class="members">
             <h2>{t('job.members')}</h2>
@@ -71,20 +76,34 @@ function WhyLine({ job }: { job: JobView }) {
   );
 }
 
+/** The rules that it breaks, with what was measured. */
+function Breaks({ job, now }: { job: JobView; now: number }) {
+  const broken = job.broken ?? [];
+  if (!broken.length) return null;
+  return (
+    <div class="why">
+      <h2>{t('job.breaks', { n: broken.length })}</h2>
+      {broken.map((one) => (
+        <p key={one.rule} class="warn">
+          <Swatch state="rule" /> <b>{one.rule}</b> <span lang="en">{one.text}</span>{' '}
+          <span class="quiet">{ago(now - one.since_ms)}</span>
+        </p>
+      ))}
+    </div>
+  );
+}
+
 function Members({ job }: { job: JobView }) {
   const live = isLive(job);
   const used = useMemo(() => {
     const mine = (top.value?.members ?? []).filter((one) => one.job === job.id);
     return new Map(mine.map((one) => [one.rank, one]));
   }, [top.value, job.id]);
-  const busy = useMemo(() => {
-    const found = new Map<string, number>();
-    units.value.keys.forEach((key, row) => found.set(key, readings.value.util[row]!));
-    return found;
-  }, [readings.value]);
+  const { places } = units.value;
+  const busy = readings.value.util;
   const util = (seat: SeatView): string => {
     const known = seat.gpus
-      .map((gpu) => busy.get(`${seat.node}/${gpu}`) ?? NaN)
+      .map((gpu) => busy[rowOf(places, seat.node, gpu)] ?? NaN)
       .filter((value) => !Number.isNaN(value));
     return known.length ? percent(known.reduce((a, b) => a + b, 0) / known.length) : '–';
   };

@@ -13,6 +13,7 @@ export interface Column<R> {
   cell: (row: R) => ComponentChildren;
 }
 
+const HEAD_PX = 32;
 const OVER = 8; // rows beyond the edges, so that a flick shows no gap
 
 interface Props<R> {
@@ -51,10 +52,37 @@ export function VirtualTable<R>(props: Props<R>) {
   const first = Math.max(0, Math.floor(view.top / rowHeight) - OVER);
   const last = Math.min(rows.length, Math.ceil((view.top + view.height) / rowHeight) + OVER);
   const shown = rows.slice(first, last);
+  /** Up and down go from link to link; a row that does not exist yet is scrolled to first. */
+  const walk = (event: KeyboardEvent): void => {
+    const step = event.key === 'ArrowDown' ? 1 : event.key === 'ArrowUp' ? -1 : 0;
+    const node = box.current;
+    if (!step || !node || !props.hrefOf || (event.target as Element).tagName === 'SELECT') return;
+    const here = (event.target as Element).closest('tr')?.getAttribute('aria-rowindex');
+    const from = here ? Number(here) - 2 : step > 0 ? first - 1 + (first ? OVER : 0) : rows.length;
+    const to = Math.min(rows.length - 1, Math.max(0, from + step));
+    const top = to * rowHeight;
+    if (top < node.scrollTop) node.scrollTop = top;
+    const room = node.clientHeight - HEAD_PX - rowHeight;
+    if (top > node.scrollTop + room) node.scrollTop = top - room;
+    setView({ top: node.scrollTop, height: node.clientHeight });
+    requestAnimationFrame(() =>
+      node
+        .querySelector<HTMLElement>(`tr[aria-rowindex="${to + 2}"] .row-link`)
+        ?.focus({ preventScroll: true }),
+    );
+    event.preventDefault();
+  };
   const keys = props.inSight ? shown.map(props.keyOf) : [];
   useEffect(() => props.inSight?.(keys), [keys.join(' ')]);
   return (
-    <div class="table-box" ref={box} tabIndex={0} role="region" aria-label={props.label}>
+    <div
+      class="table-box"
+      ref={box}
+      tabIndex={0}
+      role="region"
+      aria-label={props.label}
+      onKeyDown={walk}
+    >
       <table class="table" aria-rowcount={rows.length + 1}>
         <colgroup>
           {columns.map(({ key, width }) => (

@@ -1,4 +1,8 @@
-"""Holes: room that is made by moving jobs, and kept for one to come."""
+"""Holes: room that is made by moving jobs, and kept for one to come.
+
+Not of the family of `api/nouns.py`: a hole is not set but searched for, made in the turn or not at
+all, and reckoned without being made.
+"""
 
 from fastapi import APIRouter
 from starlette.requests import Request

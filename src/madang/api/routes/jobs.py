@@ -209,16 +209,19 @@ class Jobs:
         listed = {r.job.id for r in page if r.standing.phase is Phase.WAITING}
         first = islice((id for _, id in snapshot.queue if id in listed), WAITS_SHOWN_MAX)
         waits = {id: _waits(snapshot, id) for id in first}
-        jobs = [views.of_record(record, waits.get(record.job.id)) for record in page]
+        broken = snapshot.settings.violations
+        jobs = [views.of_record(record, waits.get(record.job.id), broken) for record in page]
         return wire.JobListView(jobs=jobs, next=jobs[-1].n if len(jobs) == query.limit else None)
 
     async def show_job(self, id: str) -> Response:
         """A job as it stands. `id` is `digits-42` or `42`."""
         record = await self._desk.job(id)
-        waits = None
+        waits, broken = None, None
         if record.standing.phase is Phase.WAITING:
             waits = await self._desk.rows.read(self._waits_now, record.job.id)
-        return answer(views.of_record(record, waits))
+        elif record.standing.phase is Phase.RUNNING:
+            broken = (await self._desk.rows.read(self._yard.snapshot)).settings.violations
+        return answer(views.of_record(record, waits, broken))
 
     def _waits_now(self, id: str) -> wire.WaitsView | None:
         return _waits(self._yard.snapshot(), id)
@@ -234,12 +237,14 @@ class Jobs:
         record = await self._desk.job(id)
         if record.standing.phase.is_final:
             return answer(views.of_record(record))
+        self._desk.check_own(request, record, "stop it")
         await self._yard.ask(JobStopAsked(record.job.id, who(request).name, grace_ms))
         return answer(views.of_record(await self._desk.job(record.job.id)), 202)
 
     async def requeue_job(self, request: Request, id: str) -> Response:
         """Take a job's GPUs and put it back into the queue, at no cost to its retries."""
         record = await self._desk.job(id)
+        self._desk.check_own(request, record, "send it back to the queue")
         phase = record.standing.phase
         if phase.is_final or phase is Phase.WAITING:
             raise Problem(
@@ -253,15 +258,21 @@ class Jobs:
         await self._yard.ask(JobRequeueAsked(record.job.id, who(request).name))
         return answer(views.of_record(await self._desk.job(record.job.id)), 202)
 
-    async def set_memo(self, id: str, body: wire.MemoRequest) -> Response:
+    async def set_memo(self, request: Request, id: str, body: wire.MemoRequest) -> Response:
         """Write the note on a job; an empty one takes it away."""
         record = await self._desk.job(id)
+        self._desk.check_own(request, record, "write on it")
         await self._yard.set_memo(record.job.id, body.memo)
         return answer(views.of_record(await self._desk.job(record.job.id)))
 
-    async def show_request(self, id: str) -> Response:
-        """The request as it was submitted, with the values of its environment."""
+    async def show_request(self, request: Request, id: str) -> Response:
+        """The request as it was submitted, with the values of its environment.
+
+        These may be secrets: of somebody else's job only owners see them.
+        """
         record = await self._desk.job(id)
+        if json.loads(record.request or "{}").get("env"):
+            self._desk.check_own(request, record, "see its environment")
         return Response(record.request or "{}", media_type="application/json")
 
     async def explain_job(self, id: str) -> Response:

@@ -8,18 +8,22 @@ from madang.api.desk import Desk, Route, answer, router_of, who
 from madang.api.gate import cookie_name, cookie_of
 from madang.api.identity import (
     SESSION_LIVES_MS,
-    SESSION_PREFIX,
+    Identity,
     digest_of,
     new_secret,
     now_ms,
     parsed_session,
+    role_of,
+    user_of,
 )
 from madang.api.pages import simple_page
 from madang.api.problems import Problem
-from madang.ledger import CommitFailed, LedgerError
-from madang.wire import views as wire
+from madang.ledger import CommitFailed, LedgerError, Token
+from madang.wire import access as wire
+from madang.wire.access import Role
 
 TOKENS_MAX = 1_000
+KNOWN_SHOWN_MAX = 20
 
 
 class Login:
@@ -31,13 +35,23 @@ class Login:
         self._ledger = desk.yard.ledger
         self._cookie = cookie_name(desk.settings.port)
 
-    async def make_link(self, request: Request) -> Response:
-        """A link that logs one browser in, once, within a minute."""
-        path, expires_ms = self._identities.new_link(who(request).name)
-        return answer(
-            wire.LoginLinkView(url=self._desk.yard.url.rstrip("/") + path, expires_ms=expires_ms),
-            201,
-        )
+    async def me(self, request: Request) -> Response:
+        """Who asks, and what they may do."""
+        caller = who(request)
+        return answer(wire.MeView(user=caller.name, role=caller.role, via=caller.via))
+
+    async def make_link(
+        self, request: Request, body: wire.LoginLinkRequest | None = None
+    ) -> Response:
+        """A link that logs one browser in, once, within a minute.
+
+        For oneself, also with a lesser role; owners make it for any user and role.
+        """
+        user, role = _guest(who(request), body or wire.LoginLinkRequest())
+        path, expires_ms = self._identities.new_link(user, role)
+        url = self._desk.yard.url.rstrip("/") + path
+        view = wire.LoginLinkView(url=url, user=user, role=role, expires_ms=expires_ms)
+        return answer(view, 201)
 
     async def use_link(self, once: str = "") -> Response:
         """Trade a link for a session cookie and go to the first page."""
@@ -70,7 +84,7 @@ class Login:
         return response
 
     async def make_token(self, request: Request, body: wire.TokenRequest) -> Response:
-        """A new token. It is shown this once; only its digest is kept."""
+        """A new token with its role. It is shown this once; only its digest is kept."""
         count = len(await self._desk.rows.read(self._ledger.tokens))
         if count >= TOKENS_MAX:
             raise Problem(
@@ -79,7 +93,7 @@ class Login:
         token = new_secret()
         try:
             await self._desk.rows.read(
-                self._ledger.add_token, body.name, digest_of(token), now_ms()
+                self._ledger.add_token, body.name, digest_of(token), now_ms(), body.role
             )
         except CommitFailed:
             raise
@@ -91,34 +105,57 @@ class Login:
                 given=body.name,
                 tries=[f"revoke it: DELETE /v1/tokens/{body.name}", "choose another name"],
             ) from None
-        return answer(wire.TokenView(name=body.name, token=token), 201)
+        return answer(wire.TokenView(name=body.name, role=body.role, token=token), 201)
 
     async def list_tokens(self) -> Response:
         """Who has access: tokens and browsers, without their secrets."""
         tokens = await self._desk.rows.read(self._ledger.tokens)
-        return answer(
-            wire.TokenListView(
-                tokens=[
-                    wire.TokenEntryView(
-                        name=token.name,
-                        kind="browser" if parsed_session(token.name) else "token",
-                        made_ms=token.made_ms,
-                    )
-                    for token in tokens
-                ]
-            )
-        )
+        return answer(wire.TokenListView(tokens=[_entry(one) for one in tokens if role_of(one)]))
 
     async def drop_token(self, name: str) -> Response:
-        """Revoke a token, or log a browser out, from this moment on."""
-        tokens = await self._desk.rows.read(self._ledger.tokens)
-        if name not in {token.name for token in tokens}:
-            known = [t.name for t in tokens if not t.name.startswith(SESSION_PREFIX)][:20]
+        """Revoke a user's token, browsers and login links, or log one browser out; from now on."""
+        if not await self._identities.drop(name):
+            tokens = await self._desk.rows.read(self._ledger.tokens)
+            known = sorted({user_of(token) for token in tokens})[:KNOWN_SHOWN_MAX]
             raise Problem(
                 404, "no_such_token", "no token has this name", given=name[:128], allowed=known
             )
-        await self._identities.drop(name)
         return Response(status_code=204)
+
+
+def _entry(token: Token) -> wire.TokenEntryView:
+    session = parsed_session(token.name)
+    return wire.TokenEntryView(
+        name=token.name,
+        user=user_of(token),
+        role=role_of(token) or Role.VIEWER,
+        kind="token" if session is None else "browser",
+        made_ms=token.made_ms,
+        expires_ms=0 if session is None else session[1],
+    )
+
+
+def _guest(caller: Identity, asked: wire.LoginLinkRequest) -> tuple[str, Role]:
+    """Whom the link lets in, and as what: never as more than who asks.
+
+    Raises:
+        Problem: 403.
+    """
+    user = asked.user or caller.name
+    role = caller.role if user == caller.name else Role.MEMBER
+    if asked.role:
+        role = Role(asked.role)
+    if caller.role is Role.OWNER or (user == caller.name and caller.role.covers(role)):
+        return user, role
+    raise Problem(
+        403,
+        "forbidden",
+        f"{caller.name} is {caller.role.said} of this yard, and makes no login link for "
+        f"{user} as {role.said}",
+        given=f"{user}, {role}",
+        allowed=f"{caller.name}, as {caller.role.said} at most",
+        tries=["for yourself: `madang web`", "ask an owner of this yard"],
+    )
 
 
 def login_router(desk: Desk) -> APIRouter:
@@ -128,7 +165,8 @@ def login_router(desk: Desk) -> APIRouter:
     return router_of(
         "access",
         [
-            Route("POST", "/v1/login-links", login.make_link, wire.LoginLinkView, 201),
+            Route("GET", "/v1/me", login.me, wire.MeView),
+            Route("POST", "/v1/login-links", login.make_link, wire.LoginLinkView, 201, (403, 422)),
             Route("GET", "/login", login.use_link, None, 303, (), "text/html"),
             Route("POST", "/v1/logout", login.log_out, None, 204),
             Route("POST", "/v1/tokens", login.make_token, wire.TokenView, 201, (409, 422)),

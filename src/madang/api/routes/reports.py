@@ -120,7 +120,7 @@ def _window(since: str, until: str) -> tuple[int, int]:
     try:
         return wire.moment_ms(since, here_ms), wire.moment_ms(until, here_ms)
     except ValueError as wrong:
-        raise Problem(422, "invalid", str(wrong), given=f"{since} to {until}") from None
+        raise Problem(422, "invalid", str(wrong), given=f"{since} to {until or 'now'}") from None
 
 
 def _duration_ms(text: str) -> int:

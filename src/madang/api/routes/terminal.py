@@ -47,7 +47,7 @@ class Terminals:
         try:
             argv = _command(command)
             size = (_side(rows, "rows"), _side(cols, "cols"))
-            allocation = await self._running(id, member)
+            allocation = await self._running(socket, id, member)
             spawn = await self._desk.files.read(
                 self._desk.yard.exec_command, allocation.id, member, argv
             )
@@ -60,8 +60,9 @@ class Terminals:
         finally:
             self._open -= 1
 
-    async def _running(self, id: str, member: int) -> Allocation:
+    async def _running(self, socket: WebSocket, id: str, member: int) -> Allocation:
         record = await self._desk.job(id)
+        self._desk.check_own(socket, record, "open a terminal beside it")
         newest = record.newest
         if newest is None or record.standing.phase.is_final:
             raise Problem(

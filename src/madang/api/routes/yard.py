@@ -1,25 +1,18 @@
-"""The yard as a whole: health, overview, projects, the event stream."""
+"""The yard as a whole: health, overview, the event stream."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
 from madang.api import views
 from madang.api.desk import Desk, Route, answer, router_of
 from madang.api.identity import now_ms
-from madang.api.problems import Problem
 from madang.api.streams import Stream
-from madang.core.events import ProjectSet
-from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Project
 from madang.wire import views as wire
-from madang.wire.jobs import NAME_PATTERN
 
 ENDED_COUNTS_LIVE_MS = 2_000  # counting all ended jobs of years is not for every look
-PROJECTS_MAX = 10_000
-KNOWN_SHOWN_MAX = 20
 EVENT_STREAM = "text/event-stream"
-ProjectId = Annotated[str, Path(pattern=NAME_PATTERN)]
 
 
 class WholeYard:
@@ -62,56 +55,6 @@ class WholeYard:
             self._ended = (now_ms(), counts)
         return counts
 
-    async def list_projects(self) -> Response:
-        """All projects, what they may hold and what they hold."""
-        return answer(await self._desk.rows.read(self._projects))
-
-    def _projects(self) -> wire.ProjectListView:
-        snapshot = self._yard.snapshot()
-        return wire.ProjectListView(
-            projects=[
-                views.project_view(project, snapshot.usage_milli.get(id, 0))
-                for id, project in sorted(snapshot.projects.items())
-            ]
-        )
-
-    async def set_project(self, id: ProjectId, body: wire.ProjectRequest) -> Response:
-        """Make a project, or set what it may hold at once and which workspace pays."""
-        quota = body.quota_gpus
-        milli = UNLIMITED if quota is None else round(quota * WHOLE_GPU_MILLI)
-        workspace = await self._desk.rows.read(self._workspace, id, body.workspace)
-        project = Project(id, workspace, milli)
-        await self._yard.ask(ProjectSet(project))
-        usage = (await self._desk.rows.read(self._yard.snapshot)).usage_milli
-        return answer(views.project_view(project, usage.get(id, 0)))
-
-    def _workspace(self, id: str, asked: str) -> str:
-        """The workspace that the project will be in.
-
-        Raises:
-            Problem: 404, there is no such workspace; 409, too many projects.
-        """
-        snapshot = self._yard.snapshot()
-        projects = snapshot.projects
-        known = {*snapshot.settings.workspaces, Project(id).workspace}
-        known |= {project.workspace for project in projects.values()}
-        if asked and asked not in known:
-            raise Problem(
-                404,
-                "not_found",
-                f"there is no workspace {asked}",
-                given=asked,
-                allowed=", ".join(sorted(known)[:KNOWN_SHOWN_MAX]),
-                tries=[f"madang workspace set {asked}"],
-            )
-        if id in projects:
-            return asked or projects[id].workspace
-        if len(projects) >= PROJECTS_MAX:
-            raise Problem(
-                409, "conflict", "there are too many projects", given=id, allowed=PROJECTS_MAX
-            )
-        return asked or Project(id).workspace
-
     async def stream_events(
         self,
         last_event_id: Annotated[str, Header(pattern=r"^\d{0,15}$")] = "",
@@ -121,7 +64,8 @@ class WholeYard:
 
         Each has the journal's sequence as its id; a client that comes back with `Last-Event-ID`
         (browsers do it by themselves) or `after` misses none. Without either it begins now. Types:
-        `job`, `node`, `project`, and `gap` where the journal has been pruned meanwhile: read anew.
+        `job`, `node`, `project`, `setting` (the policy, quotas, zones and their like), and `gap`
+        where the journal has been pruned meanwhile: read anew.
         A client that does not read is cut off after a while, and may resume.
         """
         place = int(last_event_id) if last_event_id else after
@@ -137,14 +81,11 @@ class WholeYard:
 def yard_router(desk: Desk) -> APIRouter:
     """The table of what concerns the whole yard."""
     yard = WholeYard(desk)
-    one = "/v1/projects/{id}"
     return router_of(
         "yard",
         [
             Route("GET", "/v1/health", yard.health, wire.HealthView),
             Route("GET", "/v1/overview", yard.overview, wire.OverviewView),
             Route("GET", "/v1/events", yard.stream_events, None, 200, (422, 503), EVENT_STREAM),
-            Route("GET", "/v1/projects", yard.list_projects, wire.ProjectListView),
-            Route("PUT", one, yard.set_project, wire.ProjectView, 200, (404, 409, 422, 503)),
         ],
     )

@@ -21,6 +21,7 @@ from madang.core.settings import Reservation
 from madang.core.timeline import Stay
 
 LOOK_AGAIN_MS = 60_000
+Missing = list[tuple[Shape, int]]  # shape, members
 
 
 def calendar(draft: Draft) -> None:
@@ -31,9 +32,10 @@ def calendar(draft: Draft) -> None:
     now_ms = snapshot.now_ms
     used = used_milli(snapshot.allocations.values(), snapshot.jobs)
     in_turn = sorted(snapshot.settings.reservations.values(), key=lambda r: (r.begin_ms, r.id))
+    short: dict[str, Missing] = {}
     for reservation in in_turn:
         if reservation.begin_ms <= now_ms < reservation.end_ms:
-            _keep(draft, reservation, used.get(reservation.id, 0))
+            short[reservation.id] = _keep(draft, reservation, used.get(reservation.id, 0))
     _start_inside(draft)
     for reservation in in_turn:
         for place, shape in draft.kept.get(reservation.id, ()):
@@ -41,6 +43,8 @@ def calendar(draft: Draft) -> None:
     for reservation in in_turn:
         if now_ms < reservation.begin_ms:
             _look_ahead(draft, reservation)
+        else:
+            _make_up(draft, reservation, short.get(reservation.id, []))
 
 
 def _start_inside(draft: Draft) -> None:
@@ -51,7 +55,7 @@ def _start_inside(draft: Draft) -> None:
         job = draft.snapshot.jobs[job_id].job
         if job.reservation not in draft.kept or not draft.may_start(job_id):
             continue
-        seated = seat(draft.snapshot, draft.room_for(job), job)
+        seated = draft.seated(job)
         if not isinstance(seated, Unplaced):
             draft.bind(job, seated)
 
@@ -110,21 +114,28 @@ def rest_of(reservation: Reservation, used: int) -> list[tuple[Shape, int]]:
     return [(shape, members) for shape, members in rest if members]
 
 
-def _keep(draft: Draft, reservation: Reservation, used: int) -> None:
+def _keep(draft: Draft, reservation: Reservation, used: int) -> Missing:
+    """Keep what is free of it, ask for the rest; what nobody leaves for."""
+    short: Missing = []
     kept = draft.kept.setdefault(reservation.id, [])
     for shape, members in rest_of(reservation, used):
         missing = members - _block(draft, stand_in(reservation, shape, members), kept)
         if not missing:
             continue
         wanted = stand_in(reservation, shape, missing)
-        # What leaves anyway is waited for before anybody is asked to.
-        coming = _given(draft, [one for one in _allocations(draft) if _leaves(draft, one)])
+        # What leaves anyway is waited for before anybody is asked to, also if its job has left it.
+        leaving = [one for one in draft.snapshot.allocations.values() if _leaves(draft, one)]
+        coming = _given(draft, leaving)
         seated = seat(draft.snapshot, coming, wanted)
         if isinstance(seated, Unplaced) or len(seated.places) < missing:
             seated = _ask_for(draft, reservation, wanted, coming) or seated
         if not isinstance(seated, Unplaced):
             # Of these places what is free already is nobody else's any more.
             draft.pool.block(seated.places, seated.shape)
+            missing -= len(seated.places)
+        if missing:
+            short.append((shape, missing))
+    return short
 
 
 def _block(draft: Draft, wanted: Job, kept: list[Kept]) -> int:
@@ -165,16 +176,33 @@ def _ask_for(draft: Draft, reservation: Reservation, wanted: Job, coming: Pool) 
     seated = seat(draft.snapshot, trial, wanted)
     if isinstance(seated, Unplaced) or len(seated.places) <= before:
         return None
+    asked, seated = _needed(draft, wanted, trial, asked, seated)
     for victim in asked:
-        if _stands_on(draft, victim, seated, coming):
-            live = draft.snapshot.jobs[victim.job]
-            draft.release(
-                victim.id,
-                ReleaseReason.PREEMPTED,
-                live.job.grace_ms,
-                by=f"reservation {reservation.id}",
-            )
+        live = draft.snapshot.jobs[victim.job]
+        by = f"reservation {reservation.id}"
+        draft.release(victim.id, ReleaseReason.PREEMPTED, live.job.grace_ms, by=by)
     return seated
+
+
+def _needed(
+    draft: Draft, wanted: Job, trial: Pool, asked: list[Allocation], seated: Seated
+) -> tuple[list[Allocation], Seated]:
+    """Of those asked the ones without whom fewer members have room, and where these then sit.
+
+    Who began first is let stay first. `trial` is the pool without any of them.
+    """
+    needed = []
+    for victim in reversed(asked):
+        held = draft.held_places(victim)
+        trial.take(held, victim.shape)
+        beside = seat(draft.snapshot, trial, wanted)
+        if isinstance(beside, Unplaced) or len(beside.places) < len(seated.places):
+            for place in held:
+                trial.give(place, victim.shape)
+            needed.append(victim)
+        else:
+            seated = beside
+    return needed[::-1], seated
 
 
 def may_be_asked(draft: Draft, allocation: Allocation) -> bool:
@@ -191,25 +219,6 @@ def may_be_asked(draft: Draft, allocation: Allocation) -> bool:
         return False
     # Who stays on after its own window has no right to.
     return live.job.preemptible or window is not None
-
-
-def _stands_on(draft: Draft, victim: Allocation, seated: Seated, coming: Pool) -> bool:
-    """True iff what was chosen needs something that the victim holds."""
-    wanted = {(row, gpu) for row, gpus in seated.places for gpu in gpus}
-    held = {(row, gpu) for row, gpus in draft.held_places(victim) for gpu in gpus}
-    if wanted & held:
-        return True
-    shape, rows = seated.shape, {row for row, _ in seated.places}
-    if not (shape.cpu_milli or shape.memory_mib):
-        return False
-    # Its devices are not needed; its CPUs may be.
-    short = {
-        row
-        for row in rows
-        if coming.cpu_free.item(row) < shape.cpu_milli
-        or coming.memory_free.item(row) < shape.memory_mib
-    }
-    return any(row in short for row, _ in draft.held_places(victim))
 
 
 def _look_ahead(draft: Draft, reservation: Reservation) -> None:
@@ -236,6 +245,22 @@ def _look_ahead(draft: Draft, reservation: Reservation) -> None:
         ),
         free,
     )
+
+
+def _make_up(draft: Draft, reservation: Reservation, missing: Missing) -> None:
+    """An open window is short of what nobody could be asked for: note when that will be there."""
+    timeline = draft.timeline
+    for shape, members in missing:
+        wanted = stand_in(reservation, shape, members)
+        for at_ms in timeline.ends_before(reservation.end_ms):
+            free, kept = timeline.free_at(at_ms, reservation.end_ms)
+            seated = seat(draft.snapshot, kept, wanted)
+            if isinstance(seated, Unplaced) or len(seated.places) < members:
+                continue
+            end_ms = reservation.end_ms
+            stay = Stay(at_ms, end_ms, seated.places, seated.shape, calendar=reservation.id)
+            timeline.keep(stay, free)
+            break
 
 
 def _give_rest(pool: Pool, draft: Draft, allocation: Allocation) -> None:

@@ -12,13 +12,15 @@ from madang.core.budgets import Allowance
 from madang.core.cells.claims import may_claim
 from madang.core.cells.room import is_firm, without_loose
 from madang.core.draft import Draft
+from madang.core.events import AllocationBound
+from madang.core.gangs import exactly, least_members
+from madang.core.impact import impact_gpu_ms
 from madang.core.lifecycle import LIVELY
 from madang.core.model import Allocation, Job, ReleaseReason, Shape, grace_ms_of
 from madang.core.ordering import ordered
 from madang.core.passes.start import BINDS_PER_TURN_MAX
 from madang.core.placement import Unplaced
 from madang.core.pool import Place, Pool
-from madang.core.quotas import open_to
 from madang.core.seating import Seated, claimed, likeness_in
 
 SPARED_MAX = 64  # so many are tried to be left where they are, one by one: a turn stays short
@@ -43,7 +45,7 @@ def _heard(draft: Draft) -> bool:
         alike = (owners, likeness_in(snapshot, job))
         if not owners or alike in failed or not draft.may_start(job_id):
             continue
-        seated = claimed(snapshot, draft.room_for(job), job)
+        seated = draft.seated(job, claimed)
         if not isinstance(seated, Unplaced):
             draft.bind(job, seated)
             again |= bool(failed)
@@ -60,19 +62,23 @@ def _displace(draft: Draft, job: Job) -> bool:
     """Promise the job its cells, whoever must leave for it; False iff it is in no promise."""
     snapshot = draft.snapshot
     assert snapshot.cells is not None, "claims are made on promised cells"
-    full = draft.book.full_groups(job, job.milli)  # a promise of cells lifts no limit
-    seated = claimed(
-        snapshot, open_to(snapshot, without_loose(snapshot.cells, draft.view), full), job
-    )
+    ask = draft.modest_ask(job)  # a promise of cells lifts no limit
+    loose = ask.opened(snapshot, _without_lower(draft, job))
+    seated = claimed(snapshot, loose, ask.job)
+    if isinstance(seated, Unplaced):
+        # As many as there is room for may be more than its cells are: then the fewest.
+        seated = claimed(snapshot, loose, exactly(job, least_members(job)))
     if isinstance(seated, Unplaced):
         return False
-    seated, victims = _fewest(draft, job, seated)
+    seated, victims = _fewest(draft, exactly(job, len(seated.places)), seated)
     if not _may_all_leave(draft, victims):
         return False
     for victim in victims:
         live = snapshot.jobs[victim.job]
         if victim.state in LIVELY and victim.id not in draft.releasing:
-            draft.release(victim.id, ReleaseReason.PREEMPTED, grace_ms_of(live.job, live.standing))
+            grace_ms = grace_ms_of(live.job, live.standing)
+            bill = impact_gpu_ms(snapshot, victim)
+            draft.release(victim.id, ReleaseReason.PREEMPTED, grace_ms, by=job.id, bill_gpu_ms=bill)
     for other in _promised_there(draft, seated):
         draft.drop_nomination(other)
     if draft.view.has_free(seated.places, seated.shape):
@@ -98,9 +104,12 @@ def _fewest(draft: Draft, job: Job, seated: Seated) -> tuple[Seated, list[Alloca
     """The same job on the same nodes, and who must leave: who was bound first stays if it can."""
     snapshot = draft.snapshot
     rows = {row for row, _ in seated.places}
-    standing = [one for one in _displaceable(draft) if rows.intersection(_rows_of(draft, one))]
-    assert snapshot.cells is not None, "claims are made on promised cells"
-    left = without_loose(snapshot.cells, draft.view)
+    standing = [
+        one
+        for one in _displaceable(draft)
+        if rows.intersection(_rows_of(draft, one)) and not _goes_before(draft, one, job)
+    ]
+    left = _without_lower(draft, job)
     elsewhere = np.ones(left.nodes, np.bool_)
     elsewhere[list(rows)] = False
     left.gpu_free[elsewhere], left.whole_free[elsewhere] = 0, 0
@@ -139,6 +148,29 @@ def _displaceable(draft: Draft) -> list[Allocation]:
     return found
 
 
+def _without_lower(draft: Draft, job: Job) -> Pool:
+    """What would be free if all that the job may displace were gone."""
+    assert draft.snapshot.cells is not None, "claims are made on promised cells"
+    left = without_loose(draft.snapshot.cells, draft.view)
+    for one in _displaceable(draft):
+        if _goes_before(draft, one, job):
+            left.block(draft.held_places(one), one.shape)
+    for decision in draft.decisions:  # whoever got his promise in this plan is not seen to run yet
+        if isinstance(decision, AllocationBound):
+            one = decision.allocation
+            if not (one.cells or is_firm(draft.snapshot.jobs[one.job].job)):
+                left.block(draft.places_of(one.seats), one.shape)
+    return left
+
+
+def _goes_before(draft: Draft, one: Allocation, job: Job) -> bool:
+    """True iff it is the tenant's own work of a higher class, that could take the cell back at once
+    (rights.py): the two would stop each other for ever."""
+    policy, theirs = draft.snapshot.policy, draft.snapshot.jobs[one.job].job
+    ranked = policy.preempts and job.preemptible and "priority" in policy.order
+    return ranked and theirs.project == job.project and theirs.priority > job.priority
+
+
 def _stays(left: Pool, place: Place, shape: Shape) -> bool:
     """Take one member's place if it is still there; True iff it is."""
     row, gpus = place
@@ -163,7 +195,7 @@ def _promised_there(draft: Draft, seated: Seated) -> list[str]:
     wanted = {(row, gpu) for row, gpus in seated.places for gpu in gpus}
     found = []
     for id, seats in snapshot.nominations.items():
-        if id not in draft.promised or is_firm(snapshot.jobs[id].job):
+        if id not in draft.promised or id in draft.bound or is_firm(snapshot.jobs[id].job):
             continue
         promised = draft.places_of(seats)
         if any((row, gpu) in wanted for row, gpus in promised for gpu in gpus):

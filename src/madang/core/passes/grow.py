@@ -12,9 +12,8 @@ from madang.core.budgets import Allowance
 from madang.core.draft import Draft
 from madang.core.impact import restart_ms
 from madang.core.live import LiveJob
-from madang.core.model import UNLIMITED, WHOLE_GPU_MILLI, Allocation, Job, ReleaseReason
+from madang.core.model import WHOLE_GPU_MILLI, Allocation, Job, ReleaseReason
 from madang.core.placement import Unplaced
-from madang.core.seating import fits_when_empty, likeness, seat
 from madang.core.snapshot import Snapshot
 
 GAIN_FACTOR = 4  # the estimate may be wrong by as much and nothing is lost
@@ -23,7 +22,7 @@ GAIN_FACTOR = 4  # the estimate may be wrong by as much and nothing is lost
 def grow(draft: Draft) -> None:
     """Emit ReleaseAsked for each gang that shall start anew with more members, oldest job first."""
     snapshot = draft.snapshot
-    if not snapshot.short or _somebody_waits(draft):
+    if not snapshot.short or any(draft.who_could_start()):
         return
     allowance = Allowance(snapshot, draft.releasing)
     live_of = {id: snapshot.jobs[snapshot.allocations[id].job] for id in snapshot.short}
@@ -49,15 +48,27 @@ def _milli(allocation: Allocation) -> int:
     return len(allocation.seats) * allocation.shape.milli
 
 
-def worth_from_ms(job: Job, allocation: Allocation) -> int:
-    """When it may first be worth to start anew with all members."""
-    cost_ms, more = (
-        GAIN_FACTOR * restart_ms(job, _milli(allocation)),
-        job.members - len(allocation.seats),
-    )
+def worth_from_ms(job: Job, allocation: Allocation, members: int = 0) -> int:
+    """When it may first be worth to start anew with so many members, 0: with all."""
+    cost_ms = GAIN_FACTOR * restart_ms(job, _milli(allocation))
     if job.estimate_ms:
         return allocation.running_ms + cost_ms
-    return allocation.running_ms + -(-cost_ms * job.members // more)
+    wanted = members or job.members
+    more = wanted - len(allocation.seats)
+    return allocation.running_ms + -(-cost_ms * wanted // more)
+
+
+def looks_ms(job: Job, allocation: Allocation) -> list[int]:
+    """When to look whether it is worth it: for one member more, two, four and so on, and for all.
+
+    How many there is room for is not known before. What lies between has its look at the next.
+    """
+    more, times = job.members - len(allocation.seats), [worth_from_ms(job, allocation)]
+    for bit in range(more.bit_length()):
+        members = len(allocation.seats) + (1 << bit)
+        if members < job.members:
+            times.append(worth_from_ms(job, allocation, members))
+    return times
 
 
 def _is_worth_it(snapshot: Snapshot, live: LiveJob, allocation: Allocation, members: int) -> bool:
@@ -77,30 +88,6 @@ def _is_worth_it(snapshot: Snapshot, live: LiveJob, allocation: Allocation, memb
 
 
 def _members_anew(draft: Draft, job: Job, allocation: Allocation) -> int:
-    """With how many members it would start if it ended now."""
-    trial = draft.view.scratch()
-    for place in draft.held_places(allocation):
-        trial.give(place, allocation.shape)
-    seated = seat(draft.snapshot, trial, job)
-    if isinstance(seated, Unplaced):
-        return 0
-    members = len(seated.places)
-    more_milli = members * seated.shape.milli - len(allocation.seats) * allocation.shape.milli
-    quota_milli = draft.snapshot.projects[job.project].quota_milli
-    held_milli = draft.usage_milli.get(job.project, 0)
-    if quota_milli != UNLIMITED and held_milli + more_milli > quota_milli:
-        return 0
-    return members if draft.book.short_of(job, more_milli) is None else 0
-
-
-def _somebody_waits(draft: Draft) -> bool:
-    """True iff a job waits that could start if enough were free."""
-    seen: set[object] = set()
-    for _, id in draft.snapshot.queue:
-        job = draft.snapshot.jobs[id].job
-        if likeness(job) in seen or not draft.may_start(id):
-            continue
-        seen.add(likeness(job))
-        if fits_when_empty(draft.snapshot, job):
-            return True
-    return False
+    """With how many members it would start if it ended now: what quotas and room allow."""
+    seated = draft.seat_anew(job, allocation)
+    return 0 if isinstance(seated, Unplaced) else len(seated.places)

@@ -2,9 +2,9 @@
 
 A running job that moves has its promise kept until it has left the place it moves from.
 A promise is void when its node or a device of it is not there any more, when its project may not
-hold that much any more, when a zone is shut to it by now, when its nodes are no longer as near as
-its job demands, when it would break a promise of cells, or when nobody is left whose leaving it
-could wait for.
+hold that much any more, when a zone is shut to it by now, when a node got a taint or lost a label,
+when its nodes are no longer as near as its job demands, when it would break a promise of cells, or
+when nobody is left whose leaving it could wait for.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from madang.core.draft import Draft
 from madang.core.gangs import keeps_terms
 from madang.core.live import LiveJob
-from madang.core.model import AllocationState
+from madang.core.model import AllocationState, Job
+from madang.core.needs import demands_of
 from madang.core.pool import Place
 from madang.core.seating import Seated, shape_at, with_cells
+from madang.core.snapshot import Snapshot
 from madang.core.zones import allowed_on
 
 
@@ -40,8 +42,10 @@ def honour(draft: Draft) -> None:
         if (
             kept is None
             or not snapshot.pool.could_ever_hold(places, promised.shape)
-            or not draft.within_quota(job)
+            or not draft.within_quota(job, len(places))
+            or not _within_groups(draft, job, promised)
             or not allowed_on(snapshot, job, [seat.node for seat in seats])
+            or not _still_meets(snapshot, job, rows)
             or not keeps_terms(snapshot.pool, job, rows, snapshot.now_ms, snapshot.policy)
         ):
             draft.drop_nomination(job_id)
@@ -53,6 +57,11 @@ def honour(draft: Draft) -> None:
             draft.drop_nomination(job_id)
 
 
+def _still_meets(snapshot: Snapshot, job: Job, rows: Sequence[int]) -> bool:
+    meets = snapshot.ground.mask(demands_of(job))
+    return meets is None or bool(meets[list(rows)].all())
+
+
 def _keep_for_the_move(draft: Draft, live: LiveJob, promised: Seated) -> None:
     """The job has not left yet, or was seen to leave only now: it waits from the next turn on."""
     pool, is_leaving = draft.snapshot.pool, live.job.id not in draft.snapshot.unsettled
@@ -61,6 +70,15 @@ def _keep_for_the_move(draft: Draft, live: LiveJob, promised: Seated) -> None:
         draft.drop_nomination(live.job.id)
     elif not live.standing.stop_asked:
         draft.keep_promise(live.job, promised)
+
+
+def _within_groups(draft: Draft, job: Job, promised: Seated) -> bool:
+    """True iff no limit of a machine group, lowered since perhaps, keeps the job from it."""
+    snapshot, parts = draft.snapshot, dict[str, int]()
+    for row, _ in promised.places:
+        group = snapshot.nodes[snapshot.node_ids[row]].node.group
+        parts[group] = parts.get(group, 0) + promised.shape.milli
+    return all(group not in draft.book.full_groups(job, milli) for group, milli in parts.items())
 
 
 def _somebody_leaves(draft: Draft, places: Sequence[Place]) -> bool:

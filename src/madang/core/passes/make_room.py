@@ -101,7 +101,7 @@ def _taken(draft: Draft, hole: Hole, places: Sequence[Place]) -> str:
     inside: Pool | None = None
     for _, job_id in ordered(snapshot):
         job = snapshot.jobs[job_id].job
-        if not _is_for(hole, job) or not draft.may_start(job_id):
+        if not _is_for(hole, job) or not draft.may_start(job_id, job.members):
             continue
         inside = _inside(draft, hole, places) if inside is None else inside
         full = draft.book.full_groups(job, job.milli)

@@ -9,22 +9,24 @@ costs, and the hole is promised in the same plan.
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import chain, groupby
 
 import numpy as np
 
+from madang.core.asks import Ask
 from madang.core.budgets import Allowance
+from madang.core.clearing import wants_whole
 from madang.core.draft import Draft
+from madang.core.gangs import least_members
 from madang.core.impact import Clearing, impact_gpu_ms, may_be_stopped
 from madang.core.model import Allocation, Job, ReleaseReason
 from madang.core.ordering import Key, Turns
 from madang.core.placement import Unplaced, room_on, seats_on
 from madang.core.policy import Victims
-from madang.core.pool import Bools, Pool
-from madang.core.quotas import open_to
+from madang.core.pool import Bools, Ints, Pool
 from madang.core.rights import Claim, Rights
 from madang.core.seating import Gaps, Seated, likeness_in, seat
-from madang.core.settings import ANY
 
 TRIED_PER_TURN_MAX = 256  # kinds of jobs that room is looked for; so a turn stays short
 Movable = tuple[Key, Allocation]
@@ -35,28 +37,37 @@ def rebalance(draft: Draft) -> None:
     snapshot, rights = draft.snapshot, Rights.of(draft)
     if not snapshot.queue or not rights.any_preemption():
         return
-    asking = _asking(draft)
+    turns = Turns(snapshot, draft.usage_milli)
+    asking = _asking(draft, turns)
     first = next(asking, None)
     movable = _movable(draft, rights) if first is not None else []
     if first is None or not movable:
         return
     way = _way(draft, movable)
+    # Who comes later in a lot has the same rights, guarantees aside, over fewer.
+    lots_fare_alike = not draft.book.has_guarantees
     failed: set[object] = set()
+    owned = bool(draft.book.quotas)  # what is open to one may be closed to another
     for job in chain((first,), asking):
         claim = rights.claim(job)
         # What found no room among these victims finds none among fewer.
-        ask = (likeness_in(snapshot, job), job.project if claim.groups else "")
-        if ask in failed or not (claim.groups or claim.key < way.last_key):
-            continue
-        if not way.make_room(claim):
+        ask = (likeness_in(snapshot, job), (job.project, job.provisioning) if owned else ())
+        if ask not in failed and (claim.groups or claim.key < way.last_key):
+            if way.make_room(claim):
+                if way.is_done:
+                    return
+                continue
             failed.add(ask)
+        if lots_fare_alike:
+            turns.pass_alike()
         if way.is_done or len(failed) == TRIED_PER_TURN_MAX:
             return
 
 
-def _asking(draft: Draft) -> Iterator[Job]:
+def _asking(draft: Draft, turns: Turns) -> Iterator[Job]:
     """Who waits for nothing but devices and is held back by nobody, as the draft stands by then."""
-    for job_id in chain(_entitled(draft), _in_turn(draft)):
+    in_turn = turns if draft.snapshot.policy.preempts else ()
+    for job_id in chain(_entitled(draft), in_turn):
         job = draft.snapshot.jobs[job_id].job
         if draft.may_start(job_id) and not draft.is_held_back(job):
             yield job
@@ -81,11 +92,6 @@ def _entitled(draft: Draft) -> list[str]:
     return [id for id in turns if book.entitled_groups(draft.snapshot.jobs[id].job)]
 
 
-def _in_turn(draft: Draft) -> Iterator[str]:
-    if draft.snapshot.policy.preempts:
-        yield from Turns(draft.snapshot, draft.usage_milli)
-
-
 def _movable(draft: Draft, rights: Rights) -> list[Movable]:
     """(key, allocation) of the running jobs that have run their least time, in order."""
     snapshot = draft.snapshot
@@ -102,11 +108,14 @@ def _key_of_movable(one: Movable) -> Key:
     return one[0]
 
 
-def _allowed(draft: Draft, claim: Claim, pool: Pool) -> Pool:
+def _ask(draft: Draft, claim: Claim) -> Ask:
+    """For whom others leave asks for the least that its quotas allow, or its guarantee covers."""
+    return draft.modest_ask(claim.waiting, entitled=bool(claim.groups))
+
+
+def _allowed(draft: Draft, ask: Ask, pool: Pool) -> Pool:
     """Of a what-if what the job's quotas leave open to it, and its guarantee if it is within."""
-    pool = draft.timeline.clear_of(claim.waiting, pool)
-    full = draft.book.full_groups(claim.waiting, claim.waiting.milli)
-    return open_to(draft.snapshot, pool, full, claim.groups or (ANY,))
+    return ask.opened(draft.snapshot, draft.timeline.clear_of(ask.job, pool))
 
 
 class _CheapestFirst:
@@ -140,15 +149,38 @@ class _CheapestFirst:
         displaceable = self._displaceable(claim)
         if not displaceable.any():
             return False
-        clearing, job = self.clearing, claim.waiting
-        pool = _allowed(self.draft, claim, self.draft.view)
+        ask = _ask(self.draft, claim)
+        job, pool = ask.job, _allowed(self.draft, ask, self.draft.view)
         for among in self._ranks(displaceable):
-            room = clearing.room_for(job, among, pool)
+            if not self._could_suffice(job, among, pool):
+                continue
+            room = self.clearing.room_for(job, among, pool)
             if room is not None:
                 if room.victims:
-                    clearing.clear(job, room)
+                    self.clearing.clear(job, room)
                 return True
         return False
+
+    def _could_suffice(self, job: Job, among: Bools, pool: Pool) -> bool:
+        """False iff the gang fits nowhere even if all of these (V,) left and nodes had nothing but
+        GPUs: seen at once, where a search would have to find it out."""
+        if not all(map(wants_whole, job.shapes)):
+            return True
+        mine = self._stakes[among[self._stakes[:, 1]]]
+        free = np.bincount(mine[:, 0], mine[:, 2], pool.nodes).astype(np.int64) + pool.whole_free
+        room = free[pool.open] // min(shape.gpus for shape in job.shapes)
+        return int(room.sum()) >= least_members(job)
+
+    @cached_property
+    def _stakes(self) -> Ints:
+        """(H, 3): row, number of who may be moved, devices at most that he holds whole there."""
+        nodes = self.draft.snapshot.nodes
+        stakes = [
+            (nodes[seat.node].row, number, len(seat.gpus))
+            for number, (_, allocation) in enumerate(self.movable)
+            for seat in allocation.seats
+        ]
+        return np.array(stakes, np.int64).reshape(-1, 3)
 
     def _displaceable(self, claim: Claim) -> Bools:
         """(V,) of those who are movable."""
@@ -194,9 +226,10 @@ class _LastFirst:
 
     def make_room(self, claim: Claim) -> bool:
         """Promise the job a place, victims and all, or change nothing. False iff there is none."""
-        snapshot, job = self.draft.snapshot, claim.waiting
+        ask = _ask(self.draft, claim)
+        snapshot, job = self.draft.snapshot, ask.job
         trial = self.draft.view.scratch()
-        allowed = _allowed(self.draft, claim, trial)
+        allowed = _allowed(self.draft, ask, trial)
         gaps = Gaps(snapshot, trial, job)
         if gaps.missing <= 0 and not isinstance(seat(snapshot, allowed, job), Unplaced):
             return True  # the start pass has not come to it yet
@@ -215,23 +248,28 @@ class _LastFirst:
                 continue
             seated = seat(snapshot, allowed, job)
             if not isinstance(seated, Unplaced):
-                self._promise(claim, trial, seated, victims)
+                self._promise(job, allowed, seated, victims)
                 return True
         return False
 
-    def _promise(
-        self, claim: Claim, trial: Pool, seated: Seated, victims: list[Allocation]
-    ) -> None:
+    def _promise(self, job: Job, trial: Pool, seated: Seated, victims: list[Allocation]) -> None:
         """Ask for the leave of those without whom there is no room on these nodes, of no others.
 
-        `trial` is the pool without any of the victims, who are last in the order first.
+        `trial` is what is open to the job of the pool without any of the victims, who are last in
+        the order first. Where cells are promised there may be room that it must not have.
         """
         draft, shape = self.draft, seated.shape
         members = Counter(row for row, _ in seated.places)
+        in_cells = draft.snapshot.cells is not None
         for victim in reversed(victims):
             held = draft.held_places(victim)
             trial.take(held, victim.shape)
-            if all(room_on(trial, row, shape) >= count for row, count in members.items()):
+            if in_cells:
+                beside = seat(draft.snapshot, trial, job)
+                fits = isinstance(beside, Seated)
+            else:
+                fits = all(room_on(trial, row, shape) >= count for row, count in members.items())
+            if fits:
                 continue  # the gang fits beside it
             for one in held:
                 trial.give(one, victim.shape)
@@ -241,10 +279,16 @@ class _LastFirst:
                 victim.id,
                 ReleaseReason.PREEMPTED,
                 owner.grace_ms,
-                by=claim.waiting.id,
+                by=job.id,
                 bill_gpu_ms=bill,
             )
-        seats = [seats_on(trial, row, count, shape) for row, count in members.items()]
-        draft.nominate(claim.waiting, Seated(shape, tuple(chain.from_iterable(seats))))
+        if in_cells:
+            last = seat(draft.snapshot, trial, job)
+            assert isinstance(last, Seated), f"there was room: {job}"
+            seated = last
+        else:
+            seats = [seats_on(trial, row, count, shape) for row, count in members.items()]
+            seated = Seated(shape, tuple(chain.from_iterable(seats)))
+        draft.nominate(job, seated)
         leaving = draft.releasing
         self.movable = [one for one in self.movable if one[1].id not in leaving]

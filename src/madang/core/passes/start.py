@@ -1,23 +1,26 @@
 """Start: everyone in turn, each gang whole, where it fits.
 
-First whoever is within a guarantee. A job held back by a quota lets others pass; one held back by
-capacity lets pass whom the policy lets pass: nobody (STOP), those who could never use the models it
-waits for (HOLD), those who do not delay the start that it is given (RESERVE, see timeline.py), or
-all (SKIP) until it has lost its patience, from when on it holds back too, so that large gangs are
-not starved. A job that would not fit if every open node were empty waits for a node, not for its
+First whoever is within a guarantee, an elastic gang with as much as that covers. A job held back by
+a quota lets others pass; one held back by capacity lets pass whom the policy lets pass: nobody
+(STOP), those who could never use the models it waits for (HOLD), those who do not delay the start
+that it is given (RESERVE, see timeline.py), or all (SKIP) until it has lost its patience, from when
+on it holds back too, so that large gangs are not starved. A job that would not fit if every open
+node were empty, or only in cells promised to others, waits for a node or a promise, not for its
 turn, and lets all pass.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import islice
 
+from madang.core.asks import Ask, seat_most
 from madang.core.draft import Draft
+from madang.core.gangs import is_elastic
 from madang.core.lanes import Lanes
 from madang.core.model import WHOLE_GPU_MILLI, Job, Provisioning
 from madang.core.ordering import Turns, has_lost_patience
 from madang.core.placement import Unplaced
 from madang.core.policy import Misfit
-from madang.core.quotas import open_to
-from madang.core.seating import fits_when_empty, likeness_in, seat
+from madang.core.seating import Seated, likeness_in, seat
 from madang.core.snapshot import Snapshot
 
 BINDS_PER_TURN_MAX = 4096  # a turn stays short; the rest is placed in the next one
@@ -75,6 +78,8 @@ def walk(draft: Draft, until: str = "") -> Walk:
             _hold_back(draft, job, so_far, competes_for)
             if lanes.all_held(so_far.held_back):
                 break
+        elif competes_for & ~so_far.held_back:
+            _hold_the_rest(draft, job, so_far, competes_for)
         if not until and _alike_fare_alike(draft, job):
             turns.pass_alike()
     draft.hold_back(lanes, so_far.holders)
@@ -95,6 +100,7 @@ def _start_guaranteed(draft: Draft, until: str) -> bool:
     book, snapshot = draft.book, draft.snapshot
     if not book.has_guarantees:
         return False
+    waiting: list[str] | None = None  # the first two who could start
     turns = Turns(snapshot, draft.usage_milli, book.guaranteed_projects())
     for job_id in turns:
         job = snapshot.jobs[job_id].job
@@ -104,8 +110,11 @@ def _start_guaranteed(draft: Draft, until: str) -> bool:
         if groups and draft.within_quota(job):
             if not draft.is_due(job_id):
                 continue
-            full = book.full_groups(job, job.milli)
-            seated = seat(snapshot, open_to(snapshot, draft.view, full, groups), job)
+            if is_elastic(job) and waiting is None:
+                waiting = list(islice(draft.who_could_start(), 2))
+            if waiting == [job_id] and _bound(draft, job, Walk()):
+                continue  # with all it may have: nobody else wants what its guarantee leaves
+            seated = draft.seated(job, entitled=True)
             if not isinstance(seated, Unplaced):
                 draft.bind(job, seated)
                 if len(draft.decisions) >= BINDS_PER_TURN_MAX:
@@ -120,24 +129,32 @@ def _bound(draft: Draft, job: Job, so_far: Walk) -> bool:
     """Start the job if its quotas and the room beside reservations allow it."""
     if draft.window_of(job) is not None:
         return False  # the calendar pass has seen to it
-    pool, ask = draft.room_for(job), likeness_in(draft.snapshot, job)
-    if pool is not draft.view:
-        ask = (job.project, job.provisioning, job.reservation, ask)  # not all is open to it
-    if ask in so_far.unplaced or not draft.within_quota(job):
-        return False
-    held = draft.timeline.held_for(job)
-    if held and (ask, held) in so_far.unplaced:
-        return False
-    seated = seat(draft.snapshot, draft.timeline.beside(held, pool), job)
+    seated = seat_most(draft.asks(job), lambda ask: _seated(draft, ask, so_far))
     if isinstance(seated, Unplaced):
-        if held and not isinstance(seat(draft.snapshot, pool, job), Unplaced):
-            so_far.unplaced.add((ask, held))
-        else:
-            so_far.unplaced.add(ask)
         return False
     draft.bind(job, seated)
     draft.timeline.started(job, seated.places, seated.shape)
     return True
+
+
+def _seated(draft: Draft, ask: Ask, so_far: Walk) -> Seated | Unplaced:
+    """Where it sits beside reservations; nowhere if what is alike did not before."""
+    snapshot, job = draft.snapshot, ask.job
+    pool, alike = ask.opened(snapshot, draft.view), likeness_in(snapshot, job)
+    if pool is not draft.view:
+        alike = (job.project, job.provisioning, alike)  # not all is open to it
+    if alike in so_far.unplaced:
+        return Unplaced(0, 0)
+    held = draft.timeline.held_for(job)
+    if held and (alike, held) in so_far.unplaced:
+        return Unplaced(0, 0)
+    seated = seat(snapshot, draft.timeline.beside(held, pool), job)
+    if isinstance(seated, Unplaced):
+        if held and not isinstance(seat(snapshot, pool, job), Unplaced):
+            so_far.unplaced.add((alike, held))
+        else:
+            so_far.unplaced.add(alike)
+    return seated
 
 
 def _hold_back(draft: Draft, job: Job, so_far: Walk, competes_for: int) -> None:
@@ -159,14 +176,25 @@ def _hold_back(draft: Draft, job: Job, so_far: Walk, competes_for: int) -> None:
         plans = holds or is_head or _is_planned(snapshot, job)
     if not (holds or plans):
         return
-    pool = draft.room_for(job)
-    allowed = snapshot if pool is draft.view else replace(snapshot, pool=pool)
-    if not draft.within_quota(job) or not fits_when_empty(allowed, job):
+    if not draft.within_quota(job) or not draft.fits_when_empty(job):
         return
     if plans and draft.timeline.reserve(job):
         so_far.reserved.append(competes_for)
         holds = lost
     if holds:
+        so_far.held_back |= competes_for
+        so_far.holders.append((competes_for, job.id))
+
+
+def _hold_the_rest(draft: Draft, job: Job, so_far: Walk, competes_for: int) -> None:
+    """Who is held back on a part of what it competes for, and has lost patience, is not to be
+    passed on the other parts either.
+    """
+    if draft.window_of(job) is not None or not draft.is_due(job.id):
+        return
+    if not has_lost_patience(draft.snapshot, draft.snapshot.jobs[job.id]):
+        return
+    if draft.within_quota(job) and draft.fits_when_empty(job):
         so_far.held_back |= competes_for
         so_far.holders.append((competes_for, job.id))
 

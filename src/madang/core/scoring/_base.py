@@ -175,7 +175,8 @@ class Scores:
 
 
 def scores_for(rows: int) -> Scores:
-    return Scores(np.full(rows, NEVER, dtype=np.int64), np.full(rows, -1, dtype=np.int16))
+    """For a policy to write: every row of it, so what it holds before does not matter."""
+    return Scores(np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.int16))
 
 
 class Policy(Protocol):

@@ -128,12 +128,13 @@ class Madang:
             self.arrivals_to_refresh = max(REFRESH_FIRST, self.mix.requests // REFRESH_PART)
             self.refresh(pool)
 
-    def refresh(self, pool: PoolArrays, mask_of: Callable[[Models], int] = mask_itself) -> None:
-        """New tables from the mix and from what is left of the pool."""
+    def refresh(self, pool: PoolArrays, mask_of: Callable[[Models], int] = mask_itself) -> bool:
+        """New tables from the mix and from what is left of the pool. False iff nothing is left or
+        asked for that could have a price: the tables stay."""
         kinds = most_gpu(self.mix.kinds, KINDS_MAX)
         left_milli = int(pool.gpu_free[pool.open].sum(dtype=np.int64))
         if not kinds or left_milli == 0:
-            return
+            return False
         asked_milli = sum(asked.gpu_milli for _, asked in kinds)
         demand = [asked.gpu_milli * left_milli // asked_milli for _, asked in kinds]
         masks = [mask_of(models) for (_, _, models), _ in kinds]
@@ -145,6 +146,7 @@ class Madang:
         ]
         self.tables = self._tables(pool, outlook, self._prices(pool, outlook), gangs)
         self.epoch += 1
+        return True
 
     def _prices(self, pool: PoolArrays, outlook: Outlook) -> Prices:
         gpus = np.array([gpus for (gpus, _, _), _ in outlook.kinds], dtype=np.int64)

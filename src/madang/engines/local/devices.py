@@ -40,6 +40,10 @@ class Devices(Protocol):
     def mig(self) -> str:
         """The MIG profile of the devices, `1g.5gb`; empty if they are whole GPUs."""
 
+    @property
+    def uuids(self) -> tuple[str, ...]:
+        """What NVML calls them, in our order; empty for CPU slots."""
+
     def names(self, gpus: tuple[int, ...]) -> tuple[str, ...]:
         """What CUDA calls these devices; empty for CPU slots."""
 
@@ -56,6 +60,7 @@ class CpuSlots:
     model = "cpu"
     memory_mib = 0
     mig = ""
+    uuids: tuple[str, ...] = ()
 
     def __init__(self, count: int) -> None:
         self.count = count

@@ -25,7 +25,7 @@ from typing import Any
 
 from madang.core.events import CheckpointSaved, Fact, MemberEnded, NodeSeen
 from madang.core.model import Allocation, Exit, Node
-from madang.engines.base import Action, EngineError, Launch, Sample, Start, Stop, Tell
+from madang.engines.base import Action, EngineError, Launch, Readings, Sample, Start, Stop, Tell
 from madang.engines.code_store import CodeStore
 from madang.engines.local import devices as machine
 from madang.engines.local import environment, images, proc, records, retention, traces
@@ -36,7 +36,7 @@ from madang.engines.local.keeping import KeeperLink
 from madang.engines.local.places import Places
 from madang.engines.local.prepare import Ports, prepare, sdk_directory
 from madang.engines.local.records import ExitRecord
-from madang.engines.local.sensors import Sensors
+from madang.engines.local.sensors import MemberReader, Sensors
 
 SCAN_S = 2.0  # the files are looked at this often; lines of shims come at once
 HEALTH_S = 5.0
@@ -80,6 +80,7 @@ class LocalEngine:
             devices = machine.found(devices)
         self._devices: Devices = devices
         self._sensors = Sensors(self.node, self._devices)
+        self._member_reader = MemberReader(self.node)
         self._boot_id = proc.boot_id()
         self._keeper = KeeperLink(self._places)
         self._crew = Crew(self.node, self._places, self._boot_id, self)
@@ -192,14 +193,25 @@ class LocalEngine:
 
     def sample(self) -> Sample:
         """What is used right now. May hang with a sick driver: not for the turn's thread."""
+        return self._sensors.sample(self._shims())
+
+    def readings(self) -> Sequence[Readings]:
+        """Of the members only: the daemon runs the agent's readers for the machine itself."""
+        return [self._member_reader.read(self._shims(), _now_ms())]
+
+    @property
+    def gpu_uuids(self) -> tuple[str, ...]:
+        """What NVML calls the devices, in our order; empty for CPU slots."""
+        return self._devices.uuids
+
+    def _shims(self) -> dict[tuple[str, int], int]:
         with self._lock:
-            shims = {
+            return {
                 (stay.id, rank): member.shim_pid
                 for stay in self._crew.stays.values()
                 for rank, member in stay.members.items()
                 if member.seen is Seen.RUNNING and member.shim_pid
             }
-        return self._sensors.sample(shims)
 
     @property
     def keeper_pid(self) -> int:

@@ -14,12 +14,12 @@ from typing import Any
 
 from madang.core.events import Fact
 from madang.core.model import Allocation
-from madang.engines.base import Action, EngineError, Sample, Start, Stop, Tell
+from madang.engines.base import Action, EngineError, Readings, Sample, Start, Stop, Tell
 from madang.engines.virtual import record as lines
 from madang.engines.virtual.fleet import Fleet, fleet_of
 from madang.engines.virtual.model import FleetModel, Member, Stay
 from madang.engines.virtual.record import Record
-from madang.engines.virtual.sensors import sample
+from madang.engines.virtual.sensors import Sensors, readings_of, sample_of
 from madang.engines.virtual.story import log_of, reports_of
 
 
@@ -46,6 +46,7 @@ class VirtualEngine:
         self._thread: threading.Thread | None = None
         self._record = Record(folder / "actions.ndjson")
         self.model = self._remembered(fleet)
+        self._sensors = Sensors(self.model)
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -128,7 +129,13 @@ class VirtualEngine:
     def sample(self) -> Sample:
         """What the sensors of every node show now."""
         with self._lock:
-            return sample(self.model, self._advance())
+            look = self._sensors.look(self._advance())
+        return sample_of(look)
+
+    def readings(self) -> Sequence[Readings]:
+        with self._lock:
+            look = self._sensors.look_on(self._advance())
+        return readings_of(look)
 
     # -- inside: the lock is held ------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from madang.core.model import Node
+from madang.core.model import Node, Taint
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,7 @@ def _nodes_of(group: Mapping[str, Any], index: int, groups: int) -> list[Node]:
                 domains=(f"{tag}block-{leaf // per_block}", f"{tag}leaf-{leaf}"),
                 gpu_memory_mib=group["gpu_memory_mib"],
                 labels=tuple(sorted(group["labels"].items())),
+                taints=tuple(Taint(*one) for one in group.get("taints", ())),
             )
         )
     return nodes

@@ -8,6 +8,7 @@ A node that is rebooted loses its members; one that is cut off keeps them, and w
 told when it is back, before it is seen again. Stops that could not reach it are delivered then.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
@@ -30,6 +31,7 @@ LOST = Exit(0, lost=True)
 TERMINATED = Exit(0, signal=15)
 KILLED = Exit(0, signal=9)
 SLOW_FACTOR = 10
+MISHAPS_MAX = 10_000  # where nobody reads the sensors, the oldest are forgotten
 
 
 @dataclass(slots=True)
@@ -80,16 +82,32 @@ class _Place:
     heard: bool = True
     told_lost: bool = False
     silences: int = 0
+    ill: dict[int, int] = field(default_factory=dict)  # devices that are broken, since when
     untold: list[Fact] = field(default_factory=list)
     members: dict[tuple[str, int], None] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Mishap:
+    """What a node's kernel would log: the device `gpu` fell ill, or (-1) its port lost the link."""
+
+    at_ms: int
+    node: str
+    gpu: int
+
+
 class FleetModel:
-    """See the module's docstring. Times that are given never go back."""
+    """See the module's docstring. Times that are given never go back.
+
+    `version` grows with whatever changes what the sensors look at: who runs where, which nodes can
+    be heard, which devices are ill. `mishaps` are those that the sensors have not told yet.
+    """
 
     def __init__(self, fleet: Fleet, opened_ms: int) -> None:
         self.fleet = fleet
         self.now_ms = opened_ms
+        self.version = 0
+        self.mishaps: deque[Mishap] = deque(maxlen=MISHAPS_MAX)
         self.stays: dict[str, Stay] = {}
         self.places = {node.id: _Place(node) for node in fleet.nodes}
         self._saved_step: dict[str, int] = {}  # of jobs that go on from there
@@ -247,6 +265,7 @@ class FleetModel:
         if script.error:
             self._end(stay, member, script.exit, now_ms)
             return
+        self.version += 1
         member.starts += 1
         member.started_ms = now_ms
         self._tell_from(place, MemberStarted(stay.launch.allocation.id, member.rank, now_ms))
@@ -303,6 +322,7 @@ class FleetModel:
             self._end_later(stay, member, max(at_ms, self.now_ms))
 
     def _end(self, stay: Stay, member: Member, end: Exit, at_ms: int) -> None:
+        self.version += 1
         member.exit, member.ended_ms = end, at_ms
         id = stay.launch.allocation.id
         place = self.places.get(member.node)
@@ -347,6 +367,9 @@ class FleetModel:
         if not place.heard:
             return
         now_ms = self.now_ms
+        self.version += 1
+        if cut_off:
+            self.mishaps.append(Mishap(now_ms, id, -1))
         place.heard, place.up = False, cut_off
         place.silences += 1
         if not cut_off:
@@ -365,6 +388,7 @@ class FleetModel:
             self._tell(NodeLost(place.node.id))
 
     def _bring_back(self, place: _Place, now_ms: int) -> None:
+        self.version += 1
         place.up = place.heard = True
         place.told_lost = False
         self._facts += place.untold
@@ -399,8 +423,14 @@ class FleetModel:
     def set_health(self, id: str, gpu: int, *, healthy: bool) -> None:
         """The device falls ill, and takes the members on it down; or it is well again."""
         place = self.places[id]
-        bits = place.node.usable | 1 << gpu if healthy else place.node.usable & ~(1 << gpu)
+        bits = place.node.well | 1 << gpu if healthy else place.node.well & ~(1 << gpu)
         place.node = replace(place.node, healthy=bits)
+        self.version += 1
+        if healthy:
+            place.ill.pop(gpu, None)
+        elif gpu not in place.ill:
+            place.ill[gpu] = self.now_ms
+            self.mishaps.append(Mishap(self.now_ms, id, gpu))
         if place.heard:
             self._tell(NodeSeen(place.node, tuple(place.members), self.now_ms))
         for allocation_id, rank in [] if healthy else list(place.members):

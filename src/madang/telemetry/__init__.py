@@ -1,0 +1,1 @@
+"""Telemetry: what sensors said, in: frames; kept: a live ring, history, quantiles; and asked."""

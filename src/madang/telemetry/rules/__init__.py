@@ -1,0 +1,1 @@
+"""Violation rules: what is measured for them, and when they are broken and kept."""
