@@ -36,7 +36,9 @@ def test_a_quantity_is_exact_and_rounded_up(text, scale, whole):
     assert quantity(text, scale) == whole
 
 
-@pytest.mark.parametrize("text", ["", "1 Gi", "Gi", "1gb", "0x10", "1e999", "1" * 100, "--1", "nan"])
+@pytest.mark.parametrize(
+    "text", ["", "1 Gi", "Gi", "1gb", "0x10", "1e999", "1" * 100, "--1", "nan"]
+)
 def test_what_is_no_quantity_is_refused_with_what_one_looks_like(text):
     with pytest.raises(QuantityError, match="they look like"):
         quantity(text)
@@ -73,7 +75,16 @@ def asks(cpu="", memory="", gpus=0, always=False, **limits):
         ),
         (
             "a limit is a request where none is stated",
-            {"containers": [asks(cpu="1", memory="", **{"memory": "2Gi", "cpu": "4"})]},
+            {
+                "containers": [
+                    {
+                        "resources": {
+                            "requests": {"cpu": "1"},
+                            "limits": {"memory": "2Gi", "cpu": "4"},
+                        }
+                    }
+                ]
+            },
             {"cpu": 1000, "memory": 2 * GI},
         ),
         (
