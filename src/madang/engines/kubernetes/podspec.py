@@ -21,10 +21,9 @@ from madang.engines.kubernetes.reading import (
     named,
     text,
     texts,
-    truth,
     value,
 )
-from madang.engines.kubernetes.values import GPU, Asks, ClaimUse, Needs, Selector
+from madang.engines.kubernetes.values import GPU, NO_ASKS, Asks, ClaimUse, Needs, Selector
 
 NODE_NAME = "metadata.name"  # a node's name, as if it were a label of it
 HOSTNAME = "kubernetes.io/hostname"
@@ -58,7 +57,7 @@ _KAI_SHARES = ("gpu-fraction", "gpu-memory", "gpu-fraction-num-devices")
 class Wants:
     """See the module's docstring. `refused` is "" or the first reason not to place it."""
 
-    asks: Asks = Asks()
+    asks: Asks = NO_ASKS
     needs: Needs = ()
     tolerates: tuple[Toleration, ...] = ()
     spread: bool = False
@@ -193,7 +192,7 @@ def _tolerations_of(spec: Mapping[str, Any]) -> Iterator[Toleration]:
 
 
 def _apart(spec: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """True iff no two of its gang may share a node. Other required pod (anti-)affinity is refused."""
+    """True iff no two of its gang may share a node; other required (anti-)affinity is refused."""
     required = "requiredDuringSchedulingIgnoredDuringExecution"
     for term in items(spec, "affinity", "podAffinity", required):
         key = text(term, "topologyKey")
@@ -300,4 +299,3 @@ def _claims_of(spec: Mapping[str, Any]) -> Iterator[ClaimUse]:
             text(one, "resourceClaimName"),
             text(one, "resourceClaimTemplateName"),
         )
-    truth(spec, "hostNetwork")

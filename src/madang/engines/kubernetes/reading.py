@@ -106,7 +106,7 @@ def truth(of: Any, *path: str, default: bool = False) -> bool:
 
 
 def time_ms(of: Any, *path: str) -> int:
-    """The moment at a path (RFC 3339) in milliseconds since 1970; 0 if absent. Raises: Malformed."""
+    """The moment at a path (RFC 3339), in ms since 1970; 0 if absent. Raises: Malformed."""
     found = text(of, *path)
     if not found:
         return 0
