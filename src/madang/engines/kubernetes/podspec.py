@@ -41,6 +41,7 @@ OF_ONE_GANG = frozenset(
     """.split()  # noqa: SIM905 - they read better so
 )
 
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _HOWS = {"In": "in", "NotIn": "not_in", "Exists": "exists", "DoesNotExist": "absent"}
 _NUMERIC = {"Gt": "gt", "Lt": "lt"}
 # Volumes that any node can have, or that are looked at elsewhere (claims).
@@ -61,6 +62,7 @@ class Wants:
     needs: Needs = ()
     tolerates: tuple[Toleration, ...] = ()
     spread: bool = False
+    within: str = ""
     volumes: tuple[str, ...] = ()
     claims: tuple[ClaimUse, ...] = ()
     refused: str = ""
@@ -98,11 +100,14 @@ def _wants_of(
     asks = asks_of(spec, tuple(claim.name for claim in claims))
     _no_host_ports(spec)
     _no_spread_constraints(spec)
+    if value(spec, "workloadRef") is not None:
+        raise _Refused("spec.workloadRef of Kubernetes 1.35 is not read; 1.36 has schedulingGroup")
     return Wants(
         asks=asks,
         needs=_needs_of(spec),
         tolerates=tuple(_tolerations_of(spec)),
         spread=_apart(spec, labels),
+        within=_together(spec, labels),
         volumes=tuple(_volumes_of(spec, pod_name)),
         claims=claims,
     )
@@ -140,9 +145,7 @@ def _needs_of(spec: Mapping[str, Any]) -> Needs:
     """nodeSelector and the required node affinity, as an OR of ANDs."""
     selector = mapping(spec, "nodeSelector")
     always = tuple(Need(key, "in", (text(selector, key),)) for key in sorted(selector))
-    required = value(
-        mapping(spec, "affinity", "nodeAffinity"), "requiredDuringSchedulingIgnoredDuringExecution"
-    )
+    required = value(spec, "affinity", "nodeAffinity", _REQUIRED)
     if required is None:
         return (always,) if always else ()
     return node_terms(mapping(required), always)
@@ -191,16 +194,26 @@ def _tolerations_of(spec: Mapping[str, Any]) -> Iterator[Toleration]:
         )
 
 
+def _together(spec: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+    """The node label whose one value must hold its gang ("": none), by required podAffinity."""
+    within = ""
+    for term in items(spec, "affinity", "podAffinity", _REQUIRED):
+        key = named(term, "topologyKey")
+        if not _means_own_gang(term, labels):
+            raise _Refused(
+                f"required podAffinity by {key} is done among the pods of one gang only: its "
+                "selector must name a label of the gang, such as job-name"
+            )
+        if within not in ("", key):
+            raise _Refused(f"required podAffinity by {within} and by {key}: one of them is done")
+        within = key
+    return within
+
+
 def _apart(spec: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """True iff no two of its gang may share a node; other required (anti-)affinity is refused."""
-    required = "requiredDuringSchedulingIgnoredDuringExecution"
-    for term in items(spec, "affinity", "podAffinity", required):
-        key = text(term, "topologyKey")
-        raise _Refused(
-            f"required podAffinity (by {key}) is not done; ask for the domain by madang.io/within"
-        )
+    """True iff no two of its gang may share a node; other required anti-affinity is refused."""
     spread = False
-    for term in items(spec, "affinity", "podAntiAffinity", required):
+    for term in items(spec, "affinity", "podAntiAffinity", _REQUIRED):
         key = text(term, "topologyKey")
         if key != HOSTNAME:
             raise _Refused(f"required podAntiAffinity by {key} is not done; by {HOSTNAME} it is")

@@ -41,7 +41,13 @@ from madang.engines.kubernetes.values import (
     VolumeFacts,
 )
 
-ANNOTATIONS_READ = ("madang.io/", "kueue.x-k8s.io/", "scheduling.", "batch.kubernetes.io/")
+ANNOTATIONS_READ = (
+    "madang.io/",
+    "kueue.x-k8s.io/",
+    "scheduling.",
+    "batch.kubernetes.io/",
+    "volcano.sh/",
+)
 ANNOTATIONS_NAMED = frozenset(
     {
         "pod-group-name",
@@ -113,6 +119,7 @@ def _pod(of: Mapping[str, Any], key: str, namespace: str, name: str, uid: str) -
         needs=wants.needs,
         tolerates=wants.tolerates,
         spread=wants.spread,
+        within=wants.within,
         group=group_of(spec, labels, annotations),
         volumes=wants.volumes,
         claims=_claims(wants.claims, status),

@@ -71,7 +71,8 @@ class ClaimUse:
 class PodFacts:
     """One pod. `key` is `namespace/name`; `node` "" until it is bound; `exit_code` None until its
     containers ended and said how; `spread`: no two of its gang on one node; `preempts`: it may
-    displace others; `volumes` are the names of its PersistentVolumeClaims."""
+    displace others; `within` as in Gang, by its affinity; `volumes` are the names of its
+    PersistentVolumeClaims."""
 
     key: str
     namespace: str
@@ -96,6 +97,7 @@ class PodFacts:
     needs: Needs = ()
     tolerates: tuple[Toleration, ...] = ()
     spread: bool = False
+    within: str = ""
     group: GroupRef | None = None
     volumes: tuple[str, ...] = ()
     claims: tuple[ClaimUse, ...] = ()
@@ -190,12 +192,11 @@ class VolumeFacts:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """Part of a gang: `members` consecutive ranks from `first` on, all asking for `asks`."""
+    """Part of a gang: `members` consecutive ranks from `first` on."""
 
     name: str
     first: int
     members: int
-    asks: Asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +232,3 @@ class Gang:
     queue: str = ""
     note: str = ""
     refused: str = ""
-    suspended: bool = False
-    finished: str = ""
-    annotations: Pairs = ()
