@@ -62,6 +62,8 @@ class Options(Protocol):
     @property
     def port(self) -> int: ...
     @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
     def devices(self) -> int: ...
     @property
     def fleet(self) -> str: ...
@@ -127,7 +129,7 @@ def _run(options: Options) -> int:
             keep = partial(state_dir.write_text, POLICY_FILE)
             yard = DaemonYard(loop, code, url, store, keep, out)
             rules = [PolicySet(_policy(options, state_dir)), *_topology(options)]
-            return _serve(yard, state_dir, door, rules)
+            return _serve(yard, state_dir, door, rules, options.names)
     except (LedgerError, EngineError, StateDirError) as failure:
         return _fail(failure)
     finally:
@@ -264,7 +266,13 @@ def _url_of(door: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: list[Fact]) -> int:
+def _serve(
+    yard: DaemonYard,
+    state_dir: StateDir,
+    door: socket.socket,
+    rules: list[Fact],
+    names: tuple[str, ...],
+) -> int:
     from madang.api import ApiSettings, create_app, make_server
 
     host, port = door.getsockname()[:2]
@@ -272,6 +280,7 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     settings = ApiSettings(
         host=host,
         port=port,
+        names=names,
         keep=state_dir.path / "live",
         metrics_on_loopback=scrape.loopback_open,
         metrics_token_file=scrape.token_file,
