@@ -113,7 +113,7 @@ def _run(options: Options) -> int:
     try:
         with _bound_socket(options.host, options.port) as door:
             ledger = open_ledger(options.database or state_dir.database_url)
-            code = CodeStore(state_dir.path / "code")
+            code = CodeStore(_code_folder(state_dir))
             url = _url_of(door)
             engine = _engine(options, state_dir, code, url)
             loop = TurnLoop(
@@ -134,6 +134,12 @@ def _run(options: Options) -> int:
         return _fail(failure)
     finally:
         state_dir.close()
+
+
+def _code_folder(state_dir: StateDir) -> Path:
+    """Where code snapshots are; replicas of one yard name one folder that all of them write."""
+    named = os.environ.get("MADANG_CODE", "")
+    return Path(named) if named else state_dir.path / "code"
 
 
 def _out(options: Options, state_dir: StateDir, loop: TurnLoop, store: Store) -> Out:
