@@ -6,6 +6,7 @@ and takes pods through their life. Each program can be killed, stopped and start
 """
 
 import base64
+import hashlib
 import json
 import os
 import secrets
@@ -255,7 +256,8 @@ class Cluster:
 
     def kubeconfig(self, token: str = "") -> Path:
         """A kubeconfig file for the administrator, or for the user of a token."""
-        path = self.folder / f"kubeconfig-{len(token)}{token[:8]}"
+        whose = hashlib.sha256(token.encode()).hexdigest()[:12]  # tokens of accounts begin alike
+        path = self.folder / f"kubeconfig-{whose}"
         text = {
             "apiVersion": "v1",
             "kind": "Config",

@@ -8,6 +8,7 @@ import pytest
 
 from madang.engines.kubernetes.config import Access, from_kubeconfig
 from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.role import madang_access, madang_kubeconfig
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +41,15 @@ def namespace(shared, request):
     name = "t-" + "".join(c if c.isalnum() else "-" for c in request.node.name.lower())[:50]
     shared.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name.strip("-")}})
     return name.strip("-")
+
+
+@pytest.fixture
+def as_madang(shared, namespace):
+    """Access with exactly the rights that the chart gives, released in the test's namespace."""
+    return madang_access(shared, namespace)
+
+
+@pytest.fixture
+def as_madang_file(shared, namespace):
+    """The same as a kubeconfig file."""
+    return madang_kubeconfig(shared, namespace)

@@ -245,6 +245,7 @@ DAEMON = (
         options=(
             Option("--port", "0 takes a free one (7070)", kind="int"),
             Option("--host", "where to listen (127.0.0.1)"),
+            Option("--name", "a host name by which it is reached", kind="many", meta="HOST[:PORT]"),
             Option("--devices", "CPU slots instead of GPUs", kind="int", meta="N"),
             Option("--fleet", "a simulated fleet instead of this machine", complete="file"),
             Option("--policy", "rules of the yard, in TOML", meta="FILE", complete="file"),

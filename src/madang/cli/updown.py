@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -22,6 +23,8 @@ from madang.client.places import state_dir
 
 PORT = 7070
 HOST = "127.0.0.1"
+HOST_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:]+\])(:\d{1,5})?")
+DATABASE = "MADANG_DATABASE"  # an address holds a password: arguments are seen by everyone
 READY_S = 30.0  # a daemon with a large ledger on a slow disk
 STOP_S = 30.0
 LOOK_S = 0.05
@@ -36,6 +39,7 @@ class UpOptions:
     state: str
     host: str = HOST
     port: int = PORT
+    names: tuple[str, ...] = ()
     devices: int = 0
     fleet: str = ""
     database: str = ""
@@ -88,13 +92,29 @@ def _options(given: Given) -> UpOptions:
         state=state_dir(os.environ),
         host=given.text("host") or HOST,
         port=PORT if port is None else port,
+        names=_names(given.texts("name")),
         devices=devices or 0,
         fleet=os.path.abspath(fleet) if fleet else "",
-        database=given.text("database"),
+        database=given.text("database") or os.environ.get(DATABASE, ""),
         policy=os.path.abspath(policy) if policy else "",
         topology=os.path.abspath(topology) if topology else "",
         telemetry_out=os.path.abspath(out) if out else "",
     )
+
+
+def _names(given: list[str]) -> tuple[str, ...]:
+    """The host names of --name, each as a browser would send it.
+
+    Raises:
+        UsageError: one cannot be in a Host header.
+    """
+    for name in given:
+        if not HOST_NAME.fullmatch(name):
+            raise UsageError(
+                "--name is not a host name", code="usage", given=name,
+                allowed="madang.example.org, madang.example.org:8443",
+            )  # fmt: skip
+    return tuple(given)
 
 
 def _ready(daemon: dict[str, Any], desk: Desk, word: str) -> int:
@@ -158,7 +178,9 @@ def _words(options: UpOptions) -> list[str]:
         words += ["--devices", str(options.devices)]
     if options.fleet:
         words += ["--fleet", options.fleet]
-    if options.database:
+    for name in options.names:
+        words += ["--name", name]
+    if options.database and options.database != os.environ.get(DATABASE):
         words += ["--database", options.database]
     if options.policy:
         words += ["--policy", options.policy]

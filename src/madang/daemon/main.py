@@ -62,6 +62,8 @@ class Options(Protocol):
     @property
     def port(self) -> int: ...
     @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
     def devices(self) -> int: ...
     @property
     def fleet(self) -> str: ...
@@ -111,7 +113,7 @@ def _run(options: Options) -> int:
     try:
         with _bound_socket(options.host, options.port) as door:
             ledger = open_ledger(options.database or state_dir.database_url)
-            code = CodeStore(state_dir.path / "code")
+            code = CodeStore(_code_folder(state_dir))
             url = _url_of(door)
             engine = _engine(options, state_dir, code, url)
             loop = TurnLoop(
@@ -127,11 +129,17 @@ def _run(options: Options) -> int:
             keep = partial(state_dir.write_text, POLICY_FILE)
             yard = DaemonYard(loop, code, url, store, keep, out)
             rules = [PolicySet(_policy(options, state_dir)), *_topology(options)]
-            return _serve(yard, state_dir, door, rules)
+            return _serve(yard, state_dir, door, rules, options.names)
     except (LedgerError, EngineError, StateDirError) as failure:
         return _fail(failure)
     finally:
         state_dir.close()
+
+
+def _code_folder(state_dir: StateDir) -> Path:
+    """Where code snapshots are; replicas of one yard name one folder that all of them write."""
+    named = os.environ.get("MADANG_CODE", "")
+    return Path(named) if named else state_dir.path / "code"
 
 
 def _out(options: Options, state_dir: StateDir, loop: TurnLoop, store: Store) -> Out:
@@ -264,7 +272,13 @@ def _url_of(door: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: list[Fact]) -> int:
+def _serve(
+    yard: DaemonYard,
+    state_dir: StateDir,
+    door: socket.socket,
+    rules: list[Fact],
+    names: tuple[str, ...],
+) -> int:
     from madang.api import ApiSettings, create_app, make_server
 
     host, port = door.getsockname()[:2]
@@ -272,6 +286,7 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     settings = ApiSettings(
         host=host,
         port=port,
+        names=names,
         keep=state_dir.path / "live",
         metrics_on_loopback=scrape.loopback_open,
         metrics_token_file=scrape.token_file,
