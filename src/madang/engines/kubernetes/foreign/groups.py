@@ -1,8 +1,9 @@
 """Groups that others declare: native PodGroups, those of scheduler-plugins, Volcano, KAI, Kueue's.
 
 A pod names its group by a field, a label or an annotation (`trim.group_of`); the group says how
-many must start together. Where both a group and the object that made the pods say a number, the group's
-counts: that many start together, and further pods follow one by one, as in each of these projects.
+many must start together. Where both a group and the object that made the pods say a number, the
+group's counts: that many start together, and further pods follow one by one, as in each of these
+projects.
 Kueue's groups of plain pods have no object of their own: each pod says the total.
 
 Sources: kubernetes 1.37 staging/src/k8s.io/api/scheduling/v1beta1/types.go, and 1.36 v1alpha2;

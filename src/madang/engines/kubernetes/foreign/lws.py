@@ -1,8 +1,8 @@
 """LeaderWorkerSet: each group (a leader and its workers) is a gang of its own.
 
 With `startupPolicy: LeaderReady` the workers do not exist before the leader runs, so leader and
-workers are decided one after the other. Exclusive placement is refused: the workers' pods are made only once
-the leader is placed.
+workers are decided one after the other. Exclusive placement is refused: the workers' pods are made
+only once the leader is placed.
 
 Source: kubernetes-sigs/lws v0.7, api/leaderworkerset/v1/leaderworkerset_types.go (labels, defaults,
 startupPolicy), pkg/webhooks/pod_webhook.go (indices; affinities of exclusive placement).
