@@ -39,8 +39,8 @@ class Arriving:
         self._job_of: dict[str, str] = {}  # of live jobs
         self._key_of: dict[str, str] = {}
 
-    def restore(self) -> None:
-        """Read who is who from the rows, and tell the engine.
+    def restore(self, nodes: Sequence[str]) -> None:
+        """Read who is who from the rows, and tell the engine; also which `nodes` there were.
 
         Raises:
             LedgerError: they cannot be read.
@@ -48,6 +48,7 @@ class Arriving:
         if self._engine is None:
             return
         self._job_of, self._key_of = {}, {}
+        self._engine.recall(nodes)
         for kept, job in self._ledger.live_keys(OWNER).items():
             self._remember(arrival_of(kept), job)
 

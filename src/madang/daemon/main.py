@@ -33,8 +33,8 @@ from madang.daemon.rules import Wardens
 from madang.daemon.standing_by import stand_by
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
 from madang.daemon.telemetry import Watch, tick_ms_of
-from madang.daemon.telling import Teller
 from madang.daemon.telemetry_out import Out, read_settings
+from madang.daemon.telling import Teller
 from madang.daemon.yard import DaemonYard
 from madang.engines.base import Engine, EngineError
 from madang.engines.code_store import CodeStore

@@ -123,6 +123,9 @@ class Receives(Protocol):
     def arrivals(self, arrivals_max: int) -> list[Arrival]:
         """What has come, oldest first. Never waits."""
 
+    def recall(self, nodes: Sequence[str]) -> None:
+        """The yard has these nodes from before; told before `adopt`."""
+
     def known(self, key: str, job: str) -> None:
         """The arrival is this job, which is committed; its Start comes later than this."""
 

@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from madang.core.events import Fact, JobStopAsked
 from madang.core.model import Shape
 from madang.engines.base import Arrival
-from madang.engines.kubernetes import dra, foreign, volumes
-from madang.engines.kubernetes.cache import ALLOCATION, Cache, PodNews
+from madang.engines.kubernetes import foreign, volumes
+from madang.engines.kubernetes.cache import Cache, PodNews
 from madang.engines.kubernetes.foreign import Arranged, Unit, Waits, World
+from madang.engines.kubernetes.foreign.gangs import POD
+from madang.engines.kubernetes.nodes import extended_needs
+from madang.engines.kubernetes.topology import Layout, wish_of
 from madang.engines.kubernetes.values import Gang, PodFacts
 
 BY = "kubernetes"
@@ -50,6 +53,8 @@ class Gangs:
     now_s: Callable[[], float]
     tell: Callable[[Fact], None]
     notes: Callable[[Iterable[PodFacts], str], None]
+    layout: Callable[[], Layout]
+    asked_for: Callable[[Iterable[str]], None]  # resources of nodes that the core does not count
     known: dict[str, Known] = field(default_factory=dict)
     _units: dict[Unit, dict[str, None]] = field(default_factory=dict)
     _unit_of: dict[str, Unit] = field(default_factory=dict)
@@ -65,12 +70,12 @@ class Gangs:
     def look(self, pods: Iterable[PodNews], tops: Iterable[tuple[str, str]]) -> None:
         """Take in what changed, and arrange anew what it concerns."""
         world = self.world()
-        for kind, key in tops:
+        moved = list(tops)
+        for kind, key in moved:
             unit = Unit(kind, key)
             if unit in self._units:
                 self._dirty[unit] = None
-        moved = list(tops) and list(self._waits)
-        for key in moved or ():
+        for key in list(self._waits) if moved else ():
             if (pod := self.cache.pods.objects.get(key)) is not None:
                 self._place(pod, world)
         for news in pods:
@@ -138,7 +143,7 @@ class Gangs:
         if pod.volumes:
             claims, kept = self.cache.claims.objects, self.cache.volumes.objects
             pod = volumes.resolved(pod, claims, kept)
-        return dra.resolved(pod) if pod.claims else pod
+        return pod
 
     def _judge(self, known: Known) -> None:
         """Is it to be offered now?"""
@@ -147,9 +152,11 @@ class Gangs:
         if arranged is None or known.job:
             return
         pods = self.pods_of(known)
-        if arranged.gang.refused:
-            self.notes(pods, arranged.gang.refused)
-        elif arranged.gang.suspended or arranged.gang.finished or arranged.missing:
+        self.asked_for(name for name, _ in arranged.gang.asks.extended)
+        made = arrival_of(arranged.gang, self.layout())
+        if isinstance(made, str):
+            self.notes(pods, made)
+        elif arranged.missing or self.maker_is_gone(known) or self._is_suspended(known):
             return
         elif all(not pod.node and not pod.ended and not pod.deleting for pod in pods):
             self._ready[known.key] = None
@@ -166,8 +173,10 @@ class Gangs:
             if known.offered_s and now_s - known.offered_s < ANSWER_S:
                 continue
             assert known.arranged is not None, f"ready without pods: {known}"
-            known.offered_s = now_s
-            found.append(arrival_of(known.arranged.gang))
+            made = arrival_of(known.arranged.gang, self.layout())
+            if isinstance(made, Arrival):
+                known.offered_s = now_s
+                found.append(made)
         return found
 
     def answer(self, key: str, job: str) -> None:
@@ -213,19 +222,32 @@ class Gangs:
             self.tell(JobStopAsked(known.job, by=BY))
 
     def _lives(self, known: Known) -> bool:
-        if known.arranged is None or self.maker_is_gone(known):
+        if known.unit is None or self.maker_is_gone(known):
             return False
-        return any(not pod.ended for pod in self.pods_of(known))
+        objects = self.cache.pods.objects
+        mine = [
+            key for key in self._units.get(known.unit, ()) if self._gang_of.get(key) == known.key
+        ]
+        return any(key in objects and not objects[key].ended for key in mine)
 
     def maker_is_gone(self, known: Known) -> bool:
-        """What made its pods is no more, or has finished; for a bare pod: the pod itself."""
-        if known.arranged is not None and known.arranged.gang.finished:
-            return True
+        """What made its pods is no more, or has finished; for a bare pod: the pod itself.
+
+        A group is not a maker: it may go before its pods do.
+        """
         if known.unit is None:
             return False  # nothing of it was seen since the start: it may be between attempts
-        if known.unit.kind in self.cache.tops:
-            return known.unit.key not in self.cache.tops[known.unit.kind].objects
-        return known.arranged is None
+        if known.unit.kind in foreign.KINDS and known.unit.kind in self.cache.tops:
+            top = self.cache.tops[known.unit.kind].objects.get(known.unit.key)
+            return top is None or bool(top.finished)
+        return not self._units.get(known.unit)
+
+    def _is_suspended(self, known: Known) -> bool:
+        assert known.unit is not None, f"arranged without a unit: {known}"
+        if known.unit.kind not in foreign.KINDS or known.unit.kind not in self.cache.tops:
+            return False
+        top = self.cache.tops[known.unit.kind].objects.get(known.unit.key)
+        return top is not None and bool(top.suspended)
 
     # -- what others ask of it -----------------------------------------------------------------
 
@@ -256,7 +278,7 @@ class Gangs:
     def may_replace(self, key: str) -> bool:
         """True while its maker is there and may make another pod for one that broke."""
         known = self.known.get(key)
-        if known is None or known.unit is None or known.unit.kind not in self.cache.tops:
+        if known is None or known.unit is None or known.unit.kind == POD:
             return False
         return not self.maker_is_gone(known)
 
@@ -265,8 +287,14 @@ class Gangs:
         return next((key for key, its in self._job_of.items() if its == job), "")
 
 
-def arrival_of(gang: Gang) -> Arrival:
-    """What the daemon is told of it."""
+def arrival_of(gang: Gang, layout: Layout) -> Arrival | str:
+    """What the daemon is told of it; or why it cannot be placed truthfully."""
+    if gang.refused:
+        return gang.refused
+    wish = wish_of(gang.within, gang.within_soft, layout)
+    demands = extended_needs(gang.asks, gang.needs)
+    if wish.refused or demands.refused:
+        return wish.refused or demands.refused
     asks = gang.asks
     return Arrival(
         key=gang.key,
@@ -278,14 +306,9 @@ def arrival_of(gang: Gang) -> Arrival:
         shape=Shape(asks.gpus, asks.gpu_milli, asks.cpu_milli, asks.memory_mib),
         priority=gang.priority,
         preemptible=gang.preemptible,
-        within=gang.within,
-        within_soft=gang.within_soft,
+        within=wish.level,
+        within_soft=wish.soft,
         spread_nodes=gang.members if gang.spread else 0,
-        needs=gang.needs,
+        needs=demands.needs,
         tolerates=gang.tolerates,
     )
-
-
-def is_placed(pod: PodFacts) -> bool:
-    """True iff we have bound it."""
-    return bool(pod.node and pod.annotation(ALLOCATION))

@@ -1,4 +1,4 @@
-"""A command beside a member, as a process of this machine: `python -m madang.engines.kubernetes.attach`.
+"""A command beside a member, as a process of this machine.
 
 The API server's exec, over a WebSocket (`v5.channel.k8s.io` or `v4`), joined to this process's own
 standard input, output and error; on a terminal it is raw, and says when its size changes. The exit
@@ -29,7 +29,9 @@ FAILED = 255
 BLOCK_BYTES = 32 * 1024
 
 
-def argv_for(words: Sequence[str], where: tuple[str, str, str], command: Sequence[str]) -> list[str]:
+def argv_for(
+    words: Sequence[str], where: tuple[str, str, str], command: Sequence[str]
+) -> list[str]:
     """What to spawn; `words` say how the API server is found, `where` is (namespace, pod,
     container)."""
     return [sys.executable, "-m", __name__, *words, *where, "--", *command]
@@ -123,8 +125,8 @@ async def _joined(socket: aiohttp.ClientWebSocketResponse, is_terminal: bool) ->
         rows, cols, _, _ = struct.unpack("HHHH", fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8)))
         size = orjson.dumps({"Width": cols, "Height": rows})
         task = asyncio.create_task(socket.send_bytes(bytes([RESIZE]) + size))
-        tasks.add(task)  # type: ignore[arg-type]
-        task.add_done_callback(tasks.discard)  # type: ignore[arg-type]
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     if is_terminal:
         loop.add_signal_handler(signal.SIGWINCH, resized)

@@ -71,9 +71,7 @@ class Cache:
         self.claims: Mirror[VolumeClaimFacts] = Mirror(
             client, "/api/v1/persistentvolumeclaims", trim.volume_claim
         )
-        self.volumes: Mirror[VolumeFacts] = Mirror(
-            client, "/api/v1/persistentvolumes", trim.volume
-        )
+        self.volumes: Mirror[VolumeFacts] = Mirror(client, "/api/v1/persistentvolumes", trim.volume)
         self.tops: dict[str, Mirror[Any]] = {
             kind: Mirror(client, "/".join(support.paths[kind]), trimmed, self._top_told(kind))
             for kind, trimmed in tops.items()

@@ -20,7 +20,15 @@ from madang.engines.kubernetes import trim
 from madang.engines.kubernetes.arrivals import Gangs
 from madang.engines.kubernetes.binder import BindAsk, Binder, Bound, NotBound, Outcome
 from madang.engines.kubernetes.cache import ALLOCATION, Cache
-from madang.engines.kubernetes.client import ApiError, Away, Client, Conflict, Missing, Object, TooMany
+from madang.engines.kubernetes.client import (
+    ApiError,
+    Away,
+    Client,
+    Conflict,
+    Missing,
+    Object,
+    TooMany,
+)
 from madang.engines.kubernetes.evicting import Evictor, Held, Vanished
 from madang.engines.kubernetes.lease import Deposed
 from madang.engines.kubernetes.notes import Notes, about
@@ -63,6 +71,7 @@ class Carrier:
         self._tasks: set[asyncio.Task[None]] = set()
         self._due: dict[str, None] = {}
         self._told_held: dict[str, str] = {}
+        self._removing: set[str] = set()
         self.done: Callable[[], None] = lambda: None
 
     def mark(self, stay: Stay) -> None:
@@ -84,6 +93,24 @@ class Carrier:
                 continue
             if (work := self._work(stay)) is not None:
                 self._begin(stay, work)
+
+    def remove(self, pod: PodFacts, text: str) -> None:
+        """Have a pod of our own deleted that no stay is about."""
+        if pod.uid in self._removing or not self._hands.held():
+            return
+        self._removing.add(pod.uid)
+
+        async def removed() -> None:
+            try:
+                await self._remove(pod, LATE_GRACE_S, text)
+            except (ApiError, Deposed) as failure:
+                log.warning("%s is not removed: %s", pod.key, failure)
+            finally:
+                self._removing.discard(pod.uid)
+
+        task = asyncio.create_task(removed())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def end(self) -> None:
         """Leave what is under way: the next engine goes on with it."""
@@ -320,16 +347,12 @@ class Carrier:
             return True
         grace_s = min(grace_s, max(pod.grace_s, LATE_GRACE_S))
         async with self._line:
-            said = await self._hands.evictor.evict(
-                pod.namespace, pod.name, pod.uid, grace_s, text
-            )
+            said = await self._hands.evictor.evict(pod.namespace, pod.name, pod.uid, grace_s, text)
         if isinstance(said, Held):
             if self._told_held.get(stay.id) != said.text:
                 self._told_held[stay.id] = said.text
                 words = f"{stay.job} is to make room ({text}), but a budget holds it: {said.text}"
-                self._hands.notes.event(
-                    pod.namespace, about(pod), "EvictionHeld", words, bad=True
-                )
+                self._hands.notes.event(pod.namespace, about(pod), "EvictionHeld", words, bad=True)
             return False
         self._told_held.pop(stay.id, None)
         if isinstance(said, Vanished):

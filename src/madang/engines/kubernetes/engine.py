@@ -32,12 +32,12 @@ from madang.engines.base import (
     Start,
     Stop,
 )
-from madang.engines.kubernetes import attach, foreign
+from madang.engines.kubernetes import attach, foreign, leader_label
 from madang.engines.kubernetes.arrivals import Gangs
 from madang.engines.kubernetes.binder import Binder
 from madang.engines.kubernetes.cache import ALLOCATION, JOB, RANK, Cache, PodNews
 from madang.engines.kubernetes.carrying import Carrier, Hands, Made
-from madang.engines.kubernetes.client import ApiError, Client
+from madang.engines.kubernetes.client import ApiError, Client, Object
 from madang.engines.kubernetes.config import Access, ConfigError
 from madang.engines.kubernetes.discovery import Support, discover
 from madang.engines.kubernetes.evicting import Evictor
@@ -46,6 +46,7 @@ from madang.engines.kubernetes.logs import Logs, part
 from madang.engines.kubernetes.nodefacts import NodeTeller
 from madang.engines.kubernetes.notes import Notes
 from madang.engines.kubernetes.stays import Stay, Stays
+from madang.engines.kubernetes.topology import hypernode
 from madang.engines.kubernetes.values import SCHEDULER, PodFacts
 
 log = logging.getLogger("madang.kubernetes")
@@ -66,8 +67,9 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`namespace`: where the lease is, and pods of our own are made. `made`: the objects of a job
-    of our own. `words`: how a helper process finds the same API server. `holder` "": no lease is
-    taken, and this engine alone writes."""
+    of our own. `has_tree`: operators declare the network tree. `words`: how a helper process finds
+    the same API server. `holder` "": no lease is taken, and this engine alone writes. `pod`: ours,
+    which is labelled while this process leads."""
 
     access: Access
     folder: Path
@@ -76,8 +78,10 @@ class Settings:
     scheduler: str = SCHEDULER
     words: tuple[str, ...] = ()
     holder: str = ""
+    pod: str = ""
     lease: str = "madang"
     lease_s: float = 15.0
+    has_tree: bool = False
 
 
 @dataclass(slots=True)
@@ -188,6 +192,9 @@ class KubernetesEngine:
         offers = self._offers
         return [offers.popleft() for _ in range(min(arrivals_max, len(offers)))]
 
+    def recall(self, nodes: Sequence[str]) -> None:
+        self._ask(lambda: self._here.nodes.recall(nodes))
+
     def known(self, key: str, job: str) -> None:
         self._ask(lambda: self._here.gangs.answer(key, job))
 
@@ -262,21 +269,24 @@ class KubernetesEngine:
         support = await discover(client)
         for line in support.lacks:
             log.info("%s", line)
-        tops = {name: kind.trim for name, kind in (*foreign.KINDS.items(), *foreign.GROUPS.items())}
+        tops: dict[str, Callable[[Object], Any]] = {"HyperNode": hypernode}
+        tops |= {name: kind.trim for name, kind in foreign.KINDS.items()}
+        tops |= {name: kind.trim for name, kind in foreign.GROUPS.items()}
         cache = Cache(client, support, tops, self._changed)
         binder = Binder(client, self._held)
         evictor = Evictor(client, self._held)
         notes = Notes(binder)
         stays = Stays(self._facts.append, time.monotonic, _now_ms)
         stays.over = self._over
+        nodes = NodeTeller(cache, stays, self.is_ours, self._facts.append, time.monotonic)
+        nodes.declared = self.settings.has_tree
         gangs = Gangs(
             cache, self.settings.scheduler, self.is_own, time.monotonic, self._facts.append,
-            notes.waits,
+            notes.waits, lambda: nodes.layout, nodes.asked_for,
         )  # fmt: skip
         hands = Hands(client, binder, evictor, notes, self._held, self.settings.made)
         carrier = Carrier(hands, cache, stays, gangs)
         carrier.done = self._changed
-        nodes = NodeTeller(cache, stays, self.is_ours, self._facts.append, time.monotonic)
         logs = Logs(client, self.settings.folder / "logs", time.monotonic)
         if self.settings.holder:
             given = self.settings
@@ -291,6 +301,17 @@ class KubernetesEngine:
         yield self._settle_always()
         if self._lease is not None:
             yield self._lease.run()
+            if self.settings.pod:
+                yield self._label_always(self._lease)
+
+    async def _label_always(self, lease: Lease) -> None:
+        """The Service finds the leader by its label."""
+        given, client = self.settings, self._here.client
+        while True:
+            await lease.acquired()
+            with suppress(ApiError):  # with the next renewal
+                await leader_label.lead(client, given.namespace, given.pod)
+            await asyncio.sleep(lease.retry_s)
 
     async def _end_parts(self) -> None:
         here = self._here
@@ -304,6 +325,10 @@ class KubernetesEngine:
             self._lost = _nobody
             with suppress(ApiError):
                 await self._lease.release()
+            if self.settings.pod:
+                with suppress(ApiError):
+                    given = self.settings
+                    await leader_label.step_down(here.client, given.namespace, given.pod)
 
     def _held(self) -> bool:
         return self._lease is None or self._lease.held()
@@ -465,8 +490,7 @@ class KubernetesEngine:
             id = pod.annotation(ALLOCATION)
             if id and id not in here.stays.live and self.is_own(pod) and not pod.ended:
                 self._stray(pod, id)
-        for name in here.cache.nodes.objects:
-            here.cache.mark_node(name)
+        here.nodes.look_at_all()
         self._adopted = True
         self._changed()
 
@@ -498,9 +522,7 @@ class KubernetesEngine:
 
     # -- logs and commands ------------------------------------------------------------------------
 
-    def _read(
-        self, allocation: str, rank: int, name: str, offset: int, bytes_max: int
-    ) -> bytes:
+    def _read(self, allocation: str, rank: int, name: str, offset: int, bytes_max: int) -> bytes:
         try:
             folder = self._call(self._spooled(allocation, rank), CALL_S)
         except TimeoutError:

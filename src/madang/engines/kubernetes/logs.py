@@ -168,7 +168,7 @@ class Parted:
                 continue
             self._reports(report + b"\n")
             log += before
-        if self._rest and RS not in self._rest or len(self._rest) > LINE_BYTES_MAX:
+        if (self._rest and RS not in self._rest) or len(self._rest) > LINE_BYTES_MAX:
             log += self._rest
             self._rest = b""
         if log:

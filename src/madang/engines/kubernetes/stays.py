@@ -89,6 +89,10 @@ class Stays:
     now_s: Callable[[], float]
     now_ms: Callable[[], int]
     live: dict[str, Stay] = field(default_factory=dict)
+    of_key: dict[str, Stay] = field(default_factory=dict)  # by the gang that it places
+    on_node: dict[str, dict[tuple[str, int], int]] = field(default_factory=dict)  # device bits
+    past_pods: dict[tuple[str, int], str] = field(default_factory=dict)  # uids, for kept logs
+    over: Callable[[Stay], None] = lambda stay: None
     _stopped: dict[str, None] = field(default_factory=dict)
     _past: dict[str, None] = field(default_factory=dict)
 
@@ -115,7 +119,7 @@ class Stays:
             return None
         stay = self.live.get(id) or self._new(launch.allocation, launch.arrival)
         if stay.launch is None:
-            stay.launch, stay.asked_s, stay.key = launch, self.now_s(), launch.arrival
+            stay.launch, stay.asked_s = launch, self.now_s()
         if id in self._stopped:
             del self._stopped[id]
             self.end_rest(stay, LOST)
@@ -197,12 +201,14 @@ class Stays:
 
     def holds_on(self, node: str) -> tuple[tuple[str, int], ...]:
         """(allocation, rank) of what sits on a node, also what is only to be started there."""
-        return tuple(
-            (stay.id, rank)
-            for stay in self.live.values()
-            for rank, member in stay.members.items()
-            if stay.seats[rank].node == node and not member.ended
-        )
+        return tuple(self.on_node.get(node, ()))
+
+    def held_on(self, node: str) -> int:
+        """The bit set of devices that live members hold there."""
+        found = 0
+        for bits in self.on_node.get(node, {}).values():
+            found |= bits
+        return found
 
     def knows(self, id: str) -> bool:
         """True iff it is live, or ended under our eyes."""
@@ -214,6 +220,12 @@ class Stays:
         members = {rank: Member(rank) for rank in range(len(allocation.seats))}
         stay = Stay(allocation.id, allocation.job, allocation.seats, key, members)
         self.live[stay.id] = stay
+        if key:
+            self.of_key[key] = stay
+        for rank, seat in enumerate(stay.seats):
+            if allocation.holds(rank):
+                bits = sum(1 << gpu for gpu in seat.gpus)
+                self.on_node.setdefault(seat.node, {})[stay.id, rank] = bits
         return stay
 
     def _started(self, stay: Stay, member: Member) -> None:
@@ -233,9 +245,20 @@ class Stays:
             return
         member.ended, member.broken = True, None
         self.tell(MemberEnded(stay.id, member.rank, end, self.now_ms()))
+        beside = self.on_node.get(stay.seats[member.rank].node, {})
+        beside.pop((stay.id, member.rank), None)
+        if not beside:
+            self.on_node.pop(stay.seats[member.rank].node, None)
+        if member.pod is not None:
+            self.past_pods[stay.id, member.rank] = member.pod.uid
         if stay.over:
             del self.live[stay.id]
+            if self.of_key.get(stay.key) is stay:
+                del self.of_key[stay.key]
             _remember(self._past, stay.id)
+            while len(self.past_pods) > STOPPED_MAX:
+                del self.past_pods[next(iter(self.past_pods))]
+            self.over(stay)
 
 
 def exit_of(pod: PodFacts) -> Exit:
