@@ -1,4 +1,4 @@
-"""`madang up --engine kubernetes`: the engine, put together from what was said and where this runs."""
+"""`madang up --engine kubernetes`: the engine, put together from what was said and where it runs."""
 
 import os
 import secrets

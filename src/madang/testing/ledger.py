@@ -317,7 +317,7 @@ class LedgerContract:
         yard.turn(ev.JobSubmitted(yard.job()), key="k1")
         yard.turn(ev.JobSubmitted(yard.job()), key="k2")
         yard.turn(ev.JobSubmitted(yard.job()))
-        yard.turn(ev.JobStopAsked("digits-1"), ev.JobEnded("digits-1", Phase.STOPPED, "stop"))
+        yard.turn(ev.JobStopAsked("digits-1"))
 
         assert yard.ledger.live_keys("ada") == {"k2": "digits-2"}
         assert yard.ledger.live_keys("bob") == {}

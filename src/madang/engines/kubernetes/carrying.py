@@ -11,11 +11,12 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from madang.core.model import Exit
-from madang.engines.base import Launch
+from madang.engines.base import EngineError, Launch
 from madang.engines.kubernetes import trim
 from madang.engines.kubernetes.arrivals import Gangs
 from madang.engines.kubernetes.binder import BindAsk, Binder, Bound, NotBound, Outcome
@@ -41,6 +42,7 @@ AT_ONCE = 48
 BIND_S = 30.0  # a gang that is not bound whole by then is rolled back
 AGAIN_S = 2.0
 HELD_S = 5.0  # a disruption budget is asked again so often
+WARNING = "madang.io/warning"
 GRACE_S_MAX = 86_400
 LATE_GRACE_S = 1  # 0 would drop the object while its processes may still run
 
@@ -96,19 +98,54 @@ class Carrier:
 
     def remove(self, pod: PodFacts, text: str) -> None:
         """Have a pod of our own deleted that no stay is about."""
-        if pod.uid in self._removing or not self._hands.held():
-            return
-        self._removing.add(pod.uid)
+        if pod.uid not in self._removing and self._hands.held():
+            self._removing.add(pod.uid)
+            self._aside(self._removed(pod, text))
 
-        async def removed() -> None:
+    async def _removed(self, pod: PodFacts, text: str) -> None:
+        try:
+            await self._remove(pod, LATE_GRACE_S, text)
+        finally:
+            self._removing.discard(pod.uid)
+
+    def clear(self, stay: Stay) -> None:
+        """What its pods needed goes once they have ended; the pods stay for their logs."""
+        pods = [one.pod for one in stay.members.values() if one.pod is not None]
+        if pods and not stay.key and self._hands.held():
+            self._aside(self._cleared(pods[0]))
+
+    async def _cleared(self, pod: PodFacts) -> None:
+        base = pod.name.rpartition("-")[0]
+        for plural, name in (
+            ("services", base), ("secrets", f"{base}-env"), ("secrets", f"{base}-code"),
+        ):  # fmt: skip
+            with suppress(Missing):
+                await self._hands.client.delete(
+                    f"/api/v1/namespaces/{pod.namespace}/{plural}/{name}"
+                )
+
+    def warn(self, stay: Stay, text: str) -> None:
+        """A word for its members, where they read it (the kubelet brings it within a minute)."""
+        for member in stay.members.values():
+            if member.pod is not None and not member.pod.ended and not stay.key:
+                self._aside(self._warned(member.pod, text))
+
+    async def _warned(self, pod: PodFacts, text: str) -> None:
+        body = {"metadata": {"uid": pod.uid, "annotations": {WARNING: text}}}
+        path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
+        async with self._line:
+            await self._hands.client.patch(path, body)
+
+    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Something that no stay waits for."""
+
+        async def done() -> None:
             try:
-                await self._remove(pod, LATE_GRACE_S, text)
+                await work
             except (ApiError, Deposed) as failure:
-                log.warning("%s is not removed: %s", pod.key, failure)
-            finally:
-                self._removing.discard(pod.uid)
+                log.warning("left undone: %s", failure)
 
-        task = asyncio.create_task(removed())
+        task = asyncio.create_task(done())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -167,7 +204,7 @@ class Carrier:
             await asyncio.gather(*(self._make_pod(stay, one) for one in pods))
         except (Away, TooMany, Deposed):
             raise
-        except (ApiError, ValueError) as failure:
+        except (ApiError, EngineError) as failure:
             # The API server, or an admission hook, will never have it.
             await self._give_up(stay, f"its pods cannot be made: {failure}", ENGINE_FAILED)
             return
@@ -182,7 +219,7 @@ class Carrier:
             member.tried = True
             found = trim.pod(await self._make(body))
         if found is None or found.annotation(ALLOCATION) != stay.id:
-            raise ValueError(f"a pod named {body['metadata']['name']} is there already")
+            raise EngineError(f"a pod named {body['metadata']['name']} is there already")
         self._stays.seen(stay, found)
 
     async def _make(self, body: Object) -> Object:
@@ -193,8 +230,7 @@ class Carrier:
         """
         if not self._hands.held():
             raise Deposed("not the leader any more: nothing was made")
-        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
-        path = f"/api/v1/namespaces/{namespace}/{_PLURAL[body['kind']]}"
+        path, name = _path(body), body["metadata"]["name"]
         try:
             return await self._hands.client.post(path, body)
         except Conflict as failure:
@@ -384,7 +420,11 @@ class Carrier:
             await self._hands.evictor.remove(pod.namespace, pod.name, pod.uid, grace_s, text)
 
 
-_PLURAL = {"Pod": "pods", "Service": "services", "Secret": "secrets"}
+def _path(body: Object) -> str:
+    """The collection that an object goes to."""
+    version = body["apiVersion"]
+    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    return f"{root}/namespaces/{body['metadata']['namespace']}/{body['kind'].lower()}s"
 
 
 def _can_bind(pod: PodFacts | None) -> bool:

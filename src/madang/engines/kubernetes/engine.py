@@ -31,6 +31,7 @@ from madang.engines.base import (
     Sample,
     Start,
     Stop,
+    Tell,
 )
 from madang.engines.kubernetes import attach, foreign, leader_label
 from madang.engines.kubernetes.arrivals import Gangs
@@ -174,6 +175,8 @@ class KubernetesEngine:
                     self._ask(partial(self._stop, action))
                 case Promise():
                     self._ask(partial(self._promise, action))
+                case Tell():
+                    self._ask(partial(self._tell, action))
 
     def observe(self, facts_max: int) -> list[Fact]:
         facts = self._facts
@@ -460,6 +463,7 @@ class KubernetesEngine:
     def _over(self, stay: Stay) -> None:
         for seat in stay.seats:
             self._here.cache.mark_node(seat.node)
+        self._here.carrier.clear(stay)
 
     def _clean(self) -> None:
         """Our own pods that ended long ago, and their logs, go."""
@@ -511,6 +515,10 @@ class KubernetesEngine:
         for pod in here.cache.of_allocation.get(stop.allocation, {}).values():
             if self.is_own(pod) and not pod.ended:
                 here.carrier.remove(pod, "nobody knows its allocation")
+
+    def _tell(self, word: Tell) -> None:
+        if (stay := self._here.stays.live.get(word.allocation)) is not None:
+            self._here.carrier.warn(stay, word.text)
 
     def _promise(self, promise: Promise) -> None:
         here = self._here
