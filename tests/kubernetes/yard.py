@@ -112,10 +112,14 @@ PYTHON = sys.executable
 
 def create(cluster: Cluster, path: str, body: Any) -> Any:
     """POST; in a namespace that is new the account of its pods comes a moment later."""
-    namespace = path.split("/namespaces/")[1].split("/")[0]
+    wait_account(cluster, path.split("/namespaces/")[1].split("/", maxsplit=1)[0])
+    return cluster.ask("POST", path, body)
+
+
+def wait_account(cluster: Cluster, namespace: str) -> None:
+    """Until pods may be made there."""
     accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
     until(
         lambda: [one for one in cluster.ask("GET", accounts)["items"] if one.get("secrets")],
         f"an account in {namespace}",
     )
-    return cluster.ask("POST", path, body)

@@ -1,4 +1,4 @@
-"""`madang up --engine kubernetes`: the engine, put together from what was said and where it runs."""
+"""`madang up --engine kubernetes`: the engine, made of what was said and what is here."""
 
 import os
 import secrets

@@ -346,13 +346,12 @@ class Carrier:
     async def _give_up(self, stay: Stay, text: str, end: Exit) -> None:
         """Remove what there is of it, then tell it as ended. Raises what removing raises."""
         log.warning("%s: %s", stay.id, text)
-        stay.problem = text
         pods = [one.pod for one in stay.members.values() if one.pod is not None]
         living = [pod for pod in pods if not pod.ended]
         for pod in living[:1]:
             self._hands.notes.event(pod.namespace, about(pod), "RolledBack", text, bad=True)
         await asyncio.gather(*(self._remove(pod, LATE_GRACE_S, text) for pod in living))
-        self._stays.end_rest(stay, end)
+        self._stays.end_rest(stay, end, text)
 
     async def _take_away(self, stay: Stay) -> None:
         assert stay.stop is not None, f"nobody asked for it to end: {stay}"

@@ -535,7 +535,11 @@ class KubernetesEngine:
             folder = self._call(self._spooled(allocation, rank), CALL_S)
         except TimeoutError:
             raise EngineError("the API server does not give the log in time") from None
-        return b"" if folder is None else part(folder / name, offset, bytes_max)
+        if folder is None:
+            problem = self._here.stays.problems.get(allocation, "") if name == "log" else ""
+            text = f"madang: {problem}\n".encode() if problem else b""
+            return text[max(0, offset) :][: max(0, bytes_max)]
+        return part(folder / name, offset, bytes_max)
 
     async def _spooled(self, allocation: str, rank: int) -> Path | None:
         pod = self._pod_of(allocation, rank)
@@ -547,7 +551,7 @@ class KubernetesEngine:
             return self._here.logs.kept(last.uid) if last is not None else None
         uid = self._here.stays.past_pods.get((allocation, rank), "")
         kept = self._here.logs.kept(uid)
-        if kept is None:
+        if kept is None and allocation not in self._here.stays.problems:
             raise EngineError(f"member {rank} of {allocation} has no pod, and so no log any more")
         return kept
 

@@ -64,7 +64,6 @@ class Stay:
     stop_at_s: float = 0.0  # when what still runs is killed
     busy: bool = False  # something is being done for it on the API server
     again_s: float = 0.0  # not before this moment is it tried again
-    problem: str = ""  # for people: what went wrong with it
 
     @property
     def over(self) -> bool:
@@ -92,6 +91,7 @@ class Stays:
     of_key: dict[str, Stay] = field(default_factory=dict)  # by the gang that it places
     on_node: dict[str, dict[tuple[str, int], int]] = field(default_factory=dict)  # device bits
     past_pods: dict[tuple[str, int], str] = field(default_factory=dict)  # uids, for kept logs
+    problems: dict[str, str] = field(default_factory=dict)  # why some could not be made
     over: Callable[[Stay], None] = lambda stay: None
     _stopped: dict[str, None] = field(default_factory=dict)
     _past: dict[str, None] = field(default_factory=dict)
@@ -194,8 +194,12 @@ class Stays:
         """This member has ended: it was never made."""
         self._end(stay, stay.members[rank], end)
 
-    def end_rest(self, stay: Stay, end: Exit) -> None:
+    def end_rest(self, stay: Stay, end: Exit, problem: str = "") -> None:
         """Those that have not ended have now: they could not be made, or are no more."""
+        if problem:
+            self.problems[stay.id] = problem
+            while len(self.problems) > STOPPED_MAX:
+                del self.problems[next(iter(self.problems))]
         for member in stay.members.values():
             self._end(stay, member, member.broken or end)
 
