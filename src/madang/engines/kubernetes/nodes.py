@@ -46,13 +46,16 @@ _PLAIN_PREFIX = "NVIDIA-"
 class Around:
     """What a node's place among others adds. `held` is the bit set of devices that live
     allocations hold there; `taken` and `healthy` what the node had when it was last worked out;
-    `asked` the extended resources that some pod asks for."""
+    `asked` the extended resources that some pod asks for. Where devices have names (DRA) `ill` and
+    `claimed` are the bit sets of those that are tainted and that others were given."""
 
     layout: Layout = NO_TREE
     held: int = 0
     taken: int = 0
     healthy: int = -1
     asked: frozenset[str] = frozenset()
+    ill: int = 0
+    claimed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,11 @@ def core_node(
     everyone = (1 << gpus) - 1
     held = around.held & everyone
     ill_count = max(gpus - facts.allocatable.gpus, 0)
-    ill = _bits(ill_count, everyone, held, everyone & ~around.healthy)
+    ill = around.ill & everyone | _bits(ill_count, everyone, held, everyone & ~around.healthy)
     taken_count = min(sum(pod.asks.gpus for pod in others), gpus)
-    taken = _bits(taken_count, everyone & ~ill, held, around.taken)
+    claimed = around.claimed & everyone
+    rest = everyone & ~ill & ~claimed
+    taken = claimed | _bits(taken_count, rest, held, around.taken)
     free = facts.allocatable
     pods = [*others, *ours]
     labels = (*facts.labels, (NODE_NAME, facts.name), *_shares(free, gpus, pods, around.asked))
@@ -104,7 +109,7 @@ def core_node(
         is_there=facts.ready and not facts.refused,
         cordoned=facts.unschedulable,
         suspicion=_suspicion(facts),
-        text=_text(facts, ill_count, taken_count),
+        text=_text(facts, ill.bit_count(), taken.bit_count()),
     )
 
 

@@ -1,9 +1,9 @@
 """Volumes that tie a pod to nodes: claims that are bound to volumes with a node affinity.
 
 A bound claim's affinity is added to the pod's needs. A claim that is not bound yet, whether it
-waits for a pod to be placed (`WaitForFirstConsumer`) or for its provisioner, holds the pod back with
-the reason: Madang picks no nodes for volumes. Not counted, and said so in the documentation: how
-many volumes a CSI driver can attach to a node.
+waits for a pod to be placed (`WaitForFirstConsumer`) or for its provisioner, holds the pod back
+with the reason: Madang picks no nodes for volumes. Not counted, and said so in the documentation:
+how many volumes a CSI driver can attach to a node.
 
 Source: Kubernetes 1.36 "Storage Classes" (volume binding mode), "Persistent Volumes" (node
 affinity, access modes), filters VolumeBinding and VolumeRestrictions of kube-scheduler.
