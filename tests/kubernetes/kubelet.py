@@ -279,12 +279,13 @@ class Fleet:
         runs_s = life.pod["annotations"].get(RUNS)
         own_end = asyncio.create_task(life.ended(float(runs_s) if runs_s else None))
         going = asyncio.create_task(life.going.wait())
-        await asyncio.wait((own_end, going), return_when=asyncio.FIRST_COMPLETED)
-        going.cancel()
-        if own_end.done():
-            return own_end.result()
-        own_end.cancel()
-        return TERMINATED
+        try:
+            await asyncio.wait((own_end, going), return_when=asyncio.FIRST_COMPLETED)
+            return own_end.result() if own_end.done() else TERMINATED
+        finally:
+            own_end.cancel()
+            going.cancel()
+            await asyncio.wait((own_end, going))
 
     def _lacks(self, node: str, asks: Mapping[str, int]) -> str:
         room = self._room.get(node, {})

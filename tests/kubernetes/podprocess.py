@@ -83,11 +83,11 @@ class PodProcesses:
         mains = [self.containers[one["name"]] for one in self._pod["spec"]["containers"]]
         ends = asyncio.gather(*(one.running.wait() for one in mains if one.running))
         ending = asyncio.create_task(self._end(going, left_s))
-        codes = [_code(code) for code in await ends]
-        ending.cancel()
-        with suppress(asyncio.CancelledError):
-            await ending
-        return max(codes)
+        try:
+            return max(_code(code) for code in await ends)
+        finally:
+            ending.cancel()
+            await asyncio.wait((ending,))
 
     async def _end(self, going: asyncio.Event, left_s: Callable[[], float]) -> None:
         await going.wait()

@@ -3,12 +3,15 @@
 import os
 import secrets
 import socket
+from functools import partial
 from typing import Protocol
 
 from madang.daemon.state_dir import StateDir
 from madang.engines.base import Engine, EngineError
 from madang.engines.kubernetes.config import ConfigError, find
 from madang.engines.kubernetes.engine import KubernetesEngine, Settings
+from madang.engines.kubernetes.manifests import Settings as PodSettings
+from madang.engines.kubernetes.manifests import objects_of
 from madang.engines.kubernetes.values import SCHEDULER
 
 LEASE_S_DEFAULT = 15.0
@@ -48,12 +51,22 @@ def kubernetes_engine(options: Options, state_dir: StateDir, url: str) -> Engine
     elif options.kubeconfig:
         words = ("--kubeconfig", options.kubeconfig)
     pod = os.environ.get("POD_NAME", "")
+    namespace = options.namespace or access.namespace
+    scheduler = options.scheduler_name or SCHEDULER
+    pods = PodSettings(
+        image=os.environ.get("MADANG_IMAGE", ""),
+        url=f"http://{options.names[0]}" if options.names else url,
+        code_token=lambda launch: "",
+        namespace_of=lambda project: namespace,
+        scheduler=scheduler,
+        checkpoints=os.environ.get("MADANG_CHECKPOINTS_CLAIM", ""),
+    )
     settings = Settings(
         access=access,
         folder=state_dir.path / "kubernetes",
-        made=lambda launch: (),
-        namespace=options.namespace or access.namespace,
-        scheduler=options.scheduler_name or SCHEDULER,
+        made=partial(objects_of, settings=pods),
+        namespace=namespace,
+        scheduler=scheduler,
         words=words,
         holder=f"{pod or socket.gethostname()}-{secrets.token_hex(4)}",
         pod=pod,

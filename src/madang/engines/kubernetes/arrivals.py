@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from madang.core.events import Fact, JobStopAsked
 from madang.core.model import Shape
 from madang.engines.base import Arrival
-from madang.engines.kubernetes import foreign, volumes
+from madang.engines.kubernetes import dra, foreign, volumes
 from madang.engines.kubernetes.cache import Cache, PodNews
 from madang.engines.kubernetes.foreign import Arranged, Unit, Waits, World
 from madang.engines.kubernetes.foreign.gangs import POD
@@ -143,7 +143,8 @@ class Gangs:
         if pod.volumes:
             claims, kept = self.cache.claims.objects, self.cache.volumes.objects
             pod = volumes.resolved(pod, claims, kept)
-        return pod
+        # Who allocates devices by name is still to come: such pods are told so.
+        return dra.resolved(pod, {}, {}, "")
 
     def _judge(self, known: Known) -> None:
         """Is it to be offered now?"""

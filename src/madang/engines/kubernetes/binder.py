@@ -38,6 +38,7 @@ AT_ONCE = 48  # more do not make the API server faster
 NOTES_AT_ONCE = 8  # words about pods that wait never stand in the way of those that go
 PAUSE_S = (0.05, 2.0)
 READ_S = 5.0  # for the truth about a pod whose binding was not answered
+INVALID = 422  # what old servers say, instead of 409, to a write with another pod's uid
 NOTE_CHARS_MAX = 1024  # the API server's limit for the message of an event
 
 Why = Literal["gone", "elsewhere", "refused", "away", "late", "deposed"]
@@ -204,10 +205,10 @@ class Binder:
                 return _judged(ask, found) or NotBound(ask, "late", "no answer by the deadline")
             except Missing:
                 return NotBound(ask, "gone", "it was deleted")
-            except Conflict:
-                if (end := await self._look(ask, clock)) is not None:
+            except (ApiError, TimeoutError) as failure:
+                differs = isinstance(failure, ApiError) and failure.status in (409, INVALID)
+                if differs and (end := await self._look(ask, clock)) is not None:
                     return end
-            except (ApiError, TimeoutError):
                 await asyncio.sleep(min(PAUSE_S[1] / 4, max(clock.left_s, 0.0)))
         return NotBound(ask, "away", f"the API server does not say whether it is on {ask.node}")
 

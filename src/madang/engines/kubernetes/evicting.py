@@ -9,12 +9,22 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from madang.engines.kubernetes.client import Away, Client, Conflict, Missing, Object, TooMany
+from madang.engines.kubernetes.client import (
+    ApiError,
+    Away,
+    Client,
+    Conflict,
+    Missing,
+    Object,
+    TooMany,
+)
 from madang.engines.kubernetes.lease import Deposed
 
 TRIES = 4
 PAUSE_S = 0.25
 PREEMPTED = "PreemptionByScheduler"  # the reason that kube-scheduler gives, known to controllers
+
+_TWO_BUDGETS = "more than one PodDisruptionBudget"  # which is an error 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,23 +115,34 @@ class Evictor:
             if not self._held():
                 raise Deposed("not the leader any more: no pod was taken away")
             try:
-                return _verdict(await write())
-            except Missing:
-                return Vanished()
-            except Conflict:
-                if not await self._is_there(*who):
-                    return Vanished()
+                await write()
+                return Evicted()
+            except ApiError as failure:
+                if (end := await self._end_by(who, failure)) is not None:
+                    return end
                 if not left:
                     raise
-            except TooMany as failure:
-                if _by_budget(failure) or not left:
-                    return Held(failure.message)
-                await asyncio.sleep(failure.retry_after_s)
-            except Away:
-                if not left:
-                    raise
-                await asyncio.sleep(PAUSE_S * (TRIES - left))
+                asked_s = failure.retry_after_s if isinstance(failure, TooMany) else 0.0
+                await asyncio.sleep(max(asked_s, PAUSE_S * (TRIES - left)))
         raise AssertionError("a write ends by an answer or by an error")
+
+    async def _end_by(self, who: tuple[str, str, str], failure: ApiError) -> Held | Vanished | None:
+        """What a failure means for good; None: try again.
+
+        Raises:
+            ApiError: the failure itself, where trying again is no use.
+        """
+        match failure:
+            case Missing():
+                return Vanished()
+            case TooMany():
+                return Held(failure.message) if _by_budget(failure) else None
+            case Away():
+                return Held(failure.message) if _TWO_BUDGETS in failure.message else None
+            case Conflict() | ApiError(status=422):
+                # The uid differs, or only somebody else wrote at the same time.
+                return None if await self._is_there(*who) else Vanished()
+        raise failure
 
     async def _mark(
         self, namespace: str, pod: str, uid: str, text: str, *, going: bool = True
@@ -141,7 +162,6 @@ class Evictor:
         return isinstance(said, Evicted)
 
     async def _is_there(self, namespace: str, pod: str, uid: str) -> bool:
-        """A 409 says that the uid differs, or only that somebody else wrote at the same time."""
         try:
             found = await self._client.get(_path(namespace, pod))
         except Missing:
@@ -167,10 +187,3 @@ def _options(uid: str, grace_s: int) -> Object:
 def _by_budget(failure: TooMany) -> bool:
     causes = (failure.details or {}).get("causes") or []
     return any(cause.get("reason") == "DisruptionBudget" for cause in causes)
-
-
-def _verdict(answer: Object) -> Evicted | Held:
-    """Old servers say no (two budgets for one pod) in the body of a yes."""
-    if answer.get("kind") == "Status" and answer.get("status") == "Failure":
-        return Held(str(answer.get("message")))
-    return Evicted()
