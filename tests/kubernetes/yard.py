@@ -87,8 +87,9 @@ class Yard:
 @contextmanager
 def opened(cluster: Cluster, folder: Path, **fields: Any) -> Iterator[Yard]:
     """A yard with a new engine; the ledger in `folder` outlives it."""
+    access = fields.pop("access", None)
     settings = Settings(
-        access=access_to(cluster),
+        access=access or access_to(cluster),
         folder=folder / "kubernetes",
         made=fields.pop("made", lambda launch: ()),
         words=("--kubeconfig", str(cluster.kubeconfig())),

@@ -202,7 +202,7 @@ class Carrier:
                     await self._make(one)
             pods = [one for one in objects if one["kind"] == "Pod"]
             await asyncio.gather(*(self._make_pod(stay, one) for one in pods))
-        except (Away, TooMany, Deposed):
+        except (Away, TooMany, Conflict, Deposed):
             raise
         except (ApiError, EngineError) as failure:
             # The API server, or an admission hook, will never have it.
