@@ -364,7 +364,7 @@ def _env(launch: Launch, rank: int, namespace: str, settings: Settings) -> list[
 
 def escaped(text: str) -> str:
     """The text, so that the kubelet's expansion of `$(NAME)` and `$$` gives it back."""
-    return re.sub(r"\$(?=[$(])", "$$$$", text)
+    return re.sub(r"\$(?=[$(])", "$$", text)
 
 
 def _volumes(settings: Settings) -> list[Object]:
