@@ -116,9 +116,11 @@ wheel: install $(STAMPS)/dev ## the wheel and the sdist, in dist/
 # that are there; `make lock UPGRADE=--upgrade` looks for newer ones.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-annotate --custom-compile-command 'make lock' $(UPGRADE)
+EXTRAS = --extra postgres --extra numba --extra kubernetes
 lock: $(STAMPS)/dev ## write constraints*.txt anew
 	@$(PIP) install uv
-	@$(COMPILE) --extra postgres --extra numba --group dev pyproject.toml -o constraints-dev.txt
+	@$(COMPILE) $(EXTRAS) --group dev pyproject.toml -o constraints-dev.txt
+	@$(COMPILE) $(EXTRAS) -c constraints-dev.txt pyproject.toml -o constraints-image.txt
 	@$(COMPILE) --group build -c constraints-dev.txt pyproject.toml -o constraints.txt
 	@$(COMPILE) --group pyproject.toml:node -o constraints-node.txt
 

@@ -6,6 +6,7 @@ and takes pods through their life. Each program can be killed, stopped and start
 """
 
 import base64
+import hashlib
 import json
 import os
 import secrets
@@ -69,6 +70,16 @@ class Program:
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
+    def stand_still(self) -> None:
+        """SIGSTOP; when this returns no thread of it runs any more. `go_on` ends it."""
+        self.signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.pid}/task")
+        while any(_state(task) != "T" for task in tasks.iterdir()):
+            time.sleep(0.001)
+
+    def go_on(self) -> None:
+        self.signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""
         if self._running is not None:
@@ -116,7 +127,7 @@ class Cluster:
         peer, client = free_port(), free_port()
         self._etcd_url = f"http://127.0.0.1:{client}"
         self._add("etcd", self._etcd(peer, client))
-        self._add("kube-apiserver", self._api_server())
+        self._add("kube-apiserver", self._api_server(accounts=controllers))
         self.wait_ready()
         if controllers:
             self._add("kube-controller-manager", self._controller_manager())
@@ -142,8 +153,10 @@ class Cluster:
             "--quota-backend-bytes=4294967296",
         ]
 
-    def _api_server(self) -> list[str]:
+    def _api_server(self, *, accounts: bool) -> list[str]:
+        """`accounts`: somebody makes the account that each pod of a namespace has by default."""
         key = self.folder / "accounts.key"
+        without = [] if accounts else ["--disable-admission-plugins=ServiceAccount"]
         return [
             str(self.binaries / "kube-apiserver"),
             f"--etcd-servers={self._etcd_url}",
@@ -163,6 +176,7 @@ class Cluster:
             "--max-requests-inflight=3000",
             "--max-mutating-requests-inflight=2000",
             "--allow-privileged=true",
+            *without,
         ]
 
     def _controller_manager(self) -> list[str]:
@@ -255,7 +269,8 @@ class Cluster:
 
     def kubeconfig(self, token: str = "") -> Path:
         """A kubeconfig file for the administrator, or for the user of a token."""
-        path = self.folder / f"kubeconfig-{len(token)}{token[:8]}"
+        whose = hashlib.sha256(token.encode()).hexdigest()[:12]  # tokens of accounts begin alike
+        path = self.folder / f"kubeconfig-{whose}"
         text = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -313,6 +328,10 @@ class Cluster:
             check=True,
         )
         return ran.stdout
+
+
+def _state(task: Path) -> str:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _trusting() -> SSLContext:

@@ -245,8 +245,18 @@ DAEMON = (
         options=(
             Option("--port", "0 takes a free one (7070)", kind="int"),
             Option("--host", "where to listen (127.0.0.1)"),
+            Option("--name", "a host name by which it is reached", kind="many", meta="HOST[:PORT]"),
             Option("--devices", "CPU slots instead of GPUs", kind="int", meta="N"),
             Option("--fleet", "a simulated fleet instead of this machine", complete="file"),
+            Option(
+                "--engine",
+                "where jobs run (local)",
+                choices=("local", "kubernetes"),
+            ),
+            Option("--kubeconfig", "how to reach the cluster", meta="FILE", complete="file"),
+            Option("--in-cluster", "by this pod's own account", kind="flag"),
+            Option("--namespace", "of the lease and of our own jobs' pods", meta="NS"),
+            Option("--scheduler-name", "whose pods are ours to place (madang)", meta="NAME"),
             Option("--policy", "rules of the yard, in TOML", meta="FILE", complete="file"),
             Option("--topology", "the network tree, in YAML", meta="FILE", complete="file"),
             Option("--telemetry-out", "where metrics go, in TOML", meta="FILE", complete="file"),
