@@ -1,6 +1,7 @@
 """A job of our own is a Service, its Secrets, and a pod for each member."""
 
 import base64
+import hashlib
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from madang.api.gate import PASS_PREFIX
 from madang.client.code import pack
 from madang.core.model import Allocation, AllocationState, Need, Seat, Shape, Toleration
 from madang.engines.base import EngineError, Launch
@@ -23,6 +25,7 @@ from madang.engines.kubernetes.manifests import (
     base_name,
     escaped,
     master_port,
+    new_pass,
     objects_of,
     pod_name,
 )
@@ -36,6 +39,7 @@ SETTINGS = Settings(
     namespace_of=lambda project: f"team-{project}",
 )
 CODE = "ab" * 32
+PASS_DIGEST = hashlib.sha256(b"pass-for-abab").hexdigest()
 
 
 def launch_of(job="train-12", attempt=2, seats=None, shape=None, **rest):
@@ -78,7 +82,7 @@ def test_an_allocation_is_a_service_its_secrets_and_a_pod_for_each_member():
     assert [one["metadata"]["name"] for _, one in found] == [
         "train-12-a2",
         "train-12-a2-env",
-        "train-12-a2-code",
+        f"train-12-a2-code-{PASS_DIGEST[:10]}",
         "train-12-a2-0",
         "train-12-a2-1",
         "train-12-a2-2",
@@ -113,9 +117,12 @@ def test_secrets_are_in_secrets_and_the_token_only_where_code_is_fetched():
     pod = pods(launch)[0]
 
     assert base64.b64decode(found["train-12-a2-env"]["data"]["HF_TOKEN"]) == b"hf_secret"
-    assert base64.b64decode(found["train-12-a2-code"]["data"]["token"]) == b"pass-for-abab"
+    code = found[f"train-12-a2-code-{PASS_DIGEST[:10]}"]["data"]
+    assert base64.b64decode(code["token"]) == b"pass-for-abab"
     assert "hf_secret" not in str(pod)
     assert "pass-for" not in str(pod)
+    assert pod["metadata"]["annotations"]["madang.io/code"] == CODE
+    assert pod["metadata"]["annotations"]["madang.io/code-pass"] == PASS_DIGEST
     assert "-code" not in str(pod["spec"]["containers"])
     assert pod["spec"]["containers"][0]["envFrom"] == [{"secretRef": {"name": "train-12-a2-env"}}]
 
@@ -127,6 +134,15 @@ def test_what_only_the_engine_knows_wins_and_what_is_usual_does_not():
     assert env["RANK"] == "0"
     assert "OMP_NUM_THREADS" not in env
     assert env["PYTHONPATH"] == "/madang/sdk:/mine"
+
+
+def test_another_pass_is_in_another_secret_and_no_two_are_alike():
+    again = made(settings=replace(SETTINGS, code_token=lambda launch: new_pass()))
+    passes = {new_pass() for _ in range(64)}
+
+    assert again[1][1]["metadata"]["name"] != made()[1][1]["metadata"]["name"]
+    assert len(passes) == 64
+    assert all(one.startswith(PASS_PREFIX) for one in passes)
 
 
 def test_our_pods_are_read_back_as_they_were_meant():

@@ -297,6 +297,7 @@ def _serve(
     names: tuple[str, ...],
 ) -> int:
     from madang.api import ApiSettings, create_app, make_server
+    from madang.api.settings import nobody
 
     host, port = door.getsockname()[:2]
     scrape = yard.out.settings.scrape
@@ -307,6 +308,7 @@ def _serve(
         keep=state_dir.path / "live",
         metrics_on_loopback=scrape.loopback_open,
         metrics_token_file=scrape.token_file,
+        may_fetch=getattr(yard.loop.engine, "may_fetch", nobody),
     )
     app = create_app(yard, settings)
     server = make_server(app, settings, partial(_ready, yard, state_dir, app.state.login_link))

@@ -44,6 +44,7 @@ from madang.engines.kubernetes.discovery import Support, discover
 from madang.engines.kubernetes.evicting import Evictor
 from madang.engines.kubernetes.lease import Deposed, Lease
 from madang.engines.kubernetes.logs import Logs, part
+from madang.engines.kubernetes.manifests import CODE_OF, CODE_PASS
 from madang.engines.kubernetes.nodefacts import NodeTeller
 from madang.engines.kubernetes.notes import Notes
 from madang.engines.kubernetes.stays import Stay, Stays
@@ -215,6 +216,15 @@ class KubernetesEngine:
         self._ask(noted)
 
     # -- people's view of a member ---------------------------------------------------------------
+
+    def may_fetch(self, code: str, pass_digest: str) -> bool:
+        """Whether a live pod of ours may have this snapshot, by the SHA-256 of its pass."""
+        parts = self._parts
+        return parts is not None and any(
+            pod.annotation(CODE_PASS) == pass_digest and pod.annotation(CODE_OF) == code
+            for pod in list(parts.cache.pods.objects.values())
+            if not pod.ended and self.is_own(pod)
+        )
 
     def read_log(self, allocation: str, rank: int, offset: int, bytes_max: int) -> bytes:
         return self._read(allocation, rank, "log", offset, bytes_max)
