@@ -25,8 +25,8 @@ from madang.engines.kubernetes.manifests import (
     base_name,
     escaped,
     master_port,
-    new_pass,
     objects_of,
+    passes,
     pod_name,
 )
 from madang.engines.kubernetes.values import Asks
@@ -136,13 +136,17 @@ def test_what_only_the_engine_knows_wins_and_what_is_usual_does_not():
     assert env["PYTHONPATH"] == "/madang/sdk:/mine"
 
 
-def test_another_pass_is_in_another_secret_and_no_two_are_alike():
-    again = made(settings=replace(SETTINGS, code_token=lambda launch: new_pass()))
-    passes = {new_pass() for _ in range(64)}
+def test_each_process_makes_other_passes_in_other_secrets():
+    one, other = (replace(SETTINGS, code_token=passes()) for _ in range(2))
+    drawn = {one.code_token(launch_of(attempt=attempt)) for attempt in range(64)}
 
-    assert again[1][1]["metadata"]["name"] != made()[1][1]["metadata"]["name"]
-    assert len(passes) == 64
-    assert all(one.startswith(PASS_PREFIX) for one in passes)
+    assert made(settings=one) == made(settings=one)
+    assert (
+        made(settings=one)[1][1]["metadata"]["name"]
+        != (made(settings=other)[1][1]["metadata"]["name"])
+    )
+    assert len(drawn) == 64
+    assert all(found.startswith(PASS_PREFIX) for found in drawn)
 
 
 def test_our_pods_are_read_back_as_they_were_meant():

@@ -12,7 +12,7 @@ from madang.engines.kubernetes.config import ConfigError, find
 from madang.engines.kubernetes.engine import KubernetesEngine, Settings
 from madang.engines.kubernetes.leading import Candidate
 from madang.engines.kubernetes.manifests import Settings as PodSettings
-from madang.engines.kubernetes.manifests import new_pass, objects_of
+from madang.engines.kubernetes.manifests import objects_of, passes
 from madang.engines.kubernetes.values import SCHEDULER
 
 LEASE_S_DEFAULT = 15.0
@@ -57,7 +57,7 @@ def kubernetes_engine(options: Options, state_dir: StateDir, url: str) -> Engine
     pods = PodSettings(
         image=os.environ.get("MADANG_IMAGE", ""),
         url=f"http://{options.names[0]}" if options.names else url,
-        code_token=lambda launch: new_pass(),
+        code_token=passes(),
         namespace_of=lambda project: namespace,
         scheduler=scheduler,
         checkpoints=os.environ.get("MADANG_CHECKPOINTS_CLAIM", ""),

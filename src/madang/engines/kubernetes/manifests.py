@@ -5,9 +5,9 @@ there already). The user's environment and the token for the code snapshot are i
 the pods; only the init container sees the token. The pods name our scheduler and no node: the
 engine binds them. Whoever made them removes Service and Secrets by the label madang.io/allocation.
 
-The token is a random pass that opens one snapshot to a pod that has not ended: the pods carry its
-SHA-256 (`engine.may_fetch`). So it needs no key and no expiry, and survives a change of leader. The
-pass is another one each time, and so is the name of its Secret: a pod that was made before a crash
+The token is a pass that opens one snapshot to a pod that has not ended: the pods carry its SHA-256
+(`engine.may_fetch`). So it needs no common key and no expiry, and survives a change of leader. Each
+process makes other passes, and so other names of their Secrets: a pod that was made before a crash
 keeps its own.
 
 What a member finds is what it finds in every engine (`local/environment.py`), with a port and a
@@ -20,6 +20,7 @@ Environment Variables" ($$ stands for $), "Pod Security Standards" (restricted).
 
 import base64
 import hashlib
+import hmac
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -143,13 +144,24 @@ class _Making:
 
     @property
     def pass_secret(self) -> str:
-        """The name of the Secret that holds the pass."""
-        return f"{base_name(self.launch)}-code-{self.pass_digest[:10]}"
+        return pass_secret(base_name(self.launch), self.pass_digest)
 
 
-def new_pass() -> str:
-    """256 random bits, told from a token by how they begin."""
-    return f"pass-{secrets.token_urlsafe(32)}"
+def passes() -> Callable[[Launch], str]:
+    """Makes a pass for an allocation, the same one again in this process; told from a token by how
+    it begins."""
+    key = secrets.token_bytes(32)
+
+    def made(launch: Launch) -> str:
+        drawn = hmac.digest(key, launch.allocation.id.encode(), "sha256")
+        return f"pass-{base64.urlsafe_b64encode(drawn).decode().rstrip('=')}"
+
+    return made
+
+
+def pass_secret(base: str, pass_digest: str) -> str:
+    """The name of the Secret that holds a pass."""
+    return f"{base}-code-{pass_digest[:10]}"
 
 
 def base_name(launch: Launch) -> str:
