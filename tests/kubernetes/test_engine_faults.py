@@ -1,4 +1,4 @@
-"""Seeded faults between the engine and a real API server: nothing is lost, doubled or overfilled."""
+"""Seeded faults between the engine and a real API server: nothing is doubled or overfilled."""
 
 import random
 import threading

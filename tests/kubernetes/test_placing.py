@@ -2,11 +2,12 @@
 
 import itertools
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from madang.core.model import AllocationState, Phase
+from madang.engines.kubernetes.client import Missing
 from tests.kubernetes.conftest import access_to
 from tests.kubernetes.kubelet import RUNS, Fleet
 from tests.kubernetes.test_contract import made_in
@@ -32,7 +33,8 @@ def pool_of(cluster, *labels, gpus=8, processes=False):
             yield fleet, pool
         finally:
             for name in names:
-                fleet.remove(name)
+                with suppress(Missing):
+                    fleet.remove(name)
 
 
 def pod_spec(pool, gpus=1, **more):

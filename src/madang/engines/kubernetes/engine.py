@@ -9,7 +9,6 @@ a term everything is listed anew; each write asks the lease first.
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
@@ -181,6 +180,10 @@ class KubernetesEngine:
 
     # -- people's view of a member ---------------------------------------------------------------
 
+    def may_fetch(self, code: str, pass_digest: str) -> bool:
+        """Whether a live pod of ours may have this snapshot, by the SHA-256 of its pass."""
+        return self._parts is not None and self._parts.viewer.may_fetch(code, pass_digest)
+
     def read_log(self, allocation: str, rank: int, offset: int, bytes_max: int) -> bytes:
         return self._read(allocation, rank, "log", offset, bytes_max)
 
@@ -245,7 +248,7 @@ class KubernetesEngine:
         settler = Settler(ours, cache, hands, self._heap)
         settler.carrier.done = self._changed
         logs = given.folder / "logs"
-        viewer = settler.viewer = Viewer(client, logs, cache, settler.stays, time.monotonic)
+        viewer = settler.viewer = Viewer(client, logs, cache, settler.stays, ours.is_own)
         here = _Parts(cache, settler, viewer)
         here.tasks.append(asyncio.create_task(notes.run()))
         here.tasks.append(asyncio.create_task(self._settle_always(settler)))

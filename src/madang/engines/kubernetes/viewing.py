@@ -4,6 +4,7 @@ On the engine's loop. Promises: a member that never had a pod answers with why; 
 gone with its log says so.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from madang.engines.base import EngineError
 from madang.engines.kubernetes.cache import RANK, Cache
 from madang.engines.kubernetes.client import ApiError, Client
 from madang.engines.kubernetes.logs import Logs
+from madang.engines.kubernetes.manifests import CODE_OF, CODE_PASS
 from madang.engines.kubernetes.stays import Stays
 from madang.engines.kubernetes.values import PodFacts
 
@@ -19,12 +21,27 @@ class Viewer:
     """See the module's docstring. `logs` keeps the spools."""
 
     def __init__(
-        self, client: Client, folder: Path, cache: Cache, stays: Stays, now_s: Callable[[], float]
+        self,
+        client: Client,
+        folder: Path,
+        cache: Cache,
+        stays: Stays,
+        is_own: Callable[[PodFacts], bool],
     ) -> None:
-        self.logs = Logs(client, folder, now_s)
+        self.logs = Logs(client, folder, time.monotonic)
         self._client = client
         self._cache = cache
         self._stays = stays
+        self._is_own = is_own
+
+    def may_fetch(self, code: str, pass_digest: str) -> bool:
+        """Whether a live pod of ours may have this snapshot, by its pass. From any thread."""
+        return any(
+            pod.annotation(CODE_PASS) == pass_digest and pod.annotation(CODE_OF) == code
+            for pods in list(self._cache.of_allocation.values())
+            for pod in list(pods.values())
+            if not pod.ended and self._is_own(pod)
+        )
 
     async def spooled(self, allocation: str, rank: int) -> Path | None:
         """The folder with `log` and `reports`; None while there is nothing to read.
