@@ -62,6 +62,7 @@ class Mirror(Generic[T]):
         """Mirror until cancelled. Never raises for what a server can do."""
         pause_s, most_s = PAUSE_S
         while True:
+            before = self._version
             try:
                 async with self._listing:
                     if not self._version:
@@ -73,6 +74,8 @@ class Mirror(Generic[T]):
                 self._version = ""
             except ApiError as failure:
                 log.warning("%s cannot be watched: %s", self._path, failure)
+                if self._version != before:  # it told something before it was cut
+                    pause_s = PAUSE_S[0]
                 wait_s = failure.retry_after_s if isinstance(failure, TooMany) else pause_s
                 await asyncio.sleep(wait_s * random.uniform(0.5, 1.5))
                 pause_s = min(2 * pause_s, most_s)
