@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -127,9 +126,9 @@ async def made(access: Access, namespace: str, count: int) -> set[str]:
     async with Client(access) as client:
         listed = await client.get(path)
         found = {one["metadata"]["name"] for one in listed["items"]}
-        async with aclosing(client.watch(path, listed["metadata"]["resourceVersion"])) as events:
-            while len(found) < count:
-                found.add(json.loads(await anext(events))["object"]["metadata"]["name"])
+        events = client.watch(path, listed["metadata"]["resourceVersion"])
+        while len(found) < count:
+            found.add(json.loads(await anext(events))["object"]["metadata"]["name"])
     return found
 
 

@@ -205,7 +205,7 @@ def test_every_kind_that_discovery_names_may_be_read(home):
     play(work())
 
 
-REFUSED = [
+REFUSED: list[tuple[str, str, Any]] = [
     ("get", "/api/v1/namespaces/rbac-elsewhere/secrets/its", None),
     ("get", "/api/v1/namespaces/{home}/secrets/its", None),
     ("get", "/api/v1/secrets", None),
