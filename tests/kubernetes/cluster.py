@@ -70,6 +70,16 @@ class Program:
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
+    def stand_still(self) -> None:
+        """SIGSTOP; when this returns no thread of it runs any more. `go_on` ends it."""
+        self.signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.pid}/task")
+        while any(_state(task) != "T" for task in tasks.iterdir()):
+            time.sleep(0.001)
+
+    def go_on(self) -> None:
+        self.signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""
         if self._running is not None:
@@ -117,7 +127,7 @@ class Cluster:
         peer, client = free_port(), free_port()
         self._etcd_url = f"http://127.0.0.1:{client}"
         self._add("etcd", self._etcd(peer, client))
-        self._add("kube-apiserver", self._api_server())
+        self._add("kube-apiserver", self._api_server(accounts=controllers))
         self.wait_ready()
         if controllers:
             self._add("kube-controller-manager", self._controller_manager())
@@ -143,8 +153,10 @@ class Cluster:
             "--quota-backend-bytes=4294967296",
         ]
 
-    def _api_server(self) -> list[str]:
+    def _api_server(self, *, accounts: bool) -> list[str]:
+        """`accounts`: somebody makes the account that each pod of a namespace has by default."""
         key = self.folder / "accounts.key"
+        without = [] if accounts else ["--disable-admission-plugins=ServiceAccount"]
         return [
             str(self.binaries / "kube-apiserver"),
             f"--etcd-servers={self._etcd_url}",
@@ -164,6 +176,7 @@ class Cluster:
             "--max-requests-inflight=3000",
             "--max-mutating-requests-inflight=2000",
             "--allow-privileged=true",
+            *without,
         ]
 
     def _controller_manager(self) -> list[str]:
@@ -315,6 +328,10 @@ class Cluster:
             check=True,
         )
         return ran.stdout
+
+
+def _state(task: Path) -> str:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _trusting() -> SSLContext:

@@ -1,14 +1,19 @@
 """One real control plane for all tests that only add objects of their own to it."""
 
 import asyncio
+import itertools
+import time
 from collections.abc import Coroutine
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 
 from madang.engines.kubernetes.config import Access, from_kubeconfig
-from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.cluster import PATIENCE_S, Cluster
 from tests.kubernetes.role import madang_access, madang_kubeconfig
+
+_NUMBERS = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +43,21 @@ def play(work: Coroutine[Any, Any, Any], most_s: float = 60.0) -> Any:
 
 @pytest.fixture
 def namespace(shared, request):
-    name = "t-" + "".join(c if c.isalnum() else "-" for c in request.node.name.lower())[:50]
-    shared.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name.strip("-")}})
-    return name.strip("-")
+    """A new namespace of the shared cluster, in which pods can be made."""
+    words = "".join(c if c.isalnum() else "-" for c in request.node.originalname.lower())
+    name = f"{words[:50].strip('-')}-{next(_NUMBERS)}"
+    shared.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    pod = {"metadata": {"name": "x"}, "spec": {"containers": [{"name": "x", "image": "x"}]}}
+    until_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            shared.ask("POST", f"/api/v1/namespaces/{name}/pods?dryRun=All", pod)
+            return name
+        except HTTPError as failure:
+            said = failure.read().decode()
+        # The controllers have not made its account yet.
+        assert time.monotonic() < until_s, said
+        time.sleep(0.05)
 
 
 @pytest.fixture

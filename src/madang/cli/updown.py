@@ -46,6 +46,11 @@ class UpOptions:
     policy: str = ""
     topology: str = ""
     telemetry_out: str = ""
+    engine: str = "local"
+    kubeconfig: str = ""
+    in_cluster: bool = False
+    namespace: str = ""
+    scheduler_name: str = ""
 
 
 def up_verb(given: Given, desk: Desk) -> int:
@@ -88,6 +93,12 @@ def _options(given: Given) -> UpOptions:
     out = given.text("telemetry_out")
     if out and not os.path.isfile(out):
         raise UsageError(f"--telemetry-out: there is no file {out}", code="usage", given=out)
+    kubeconfig = given.text("kubeconfig")
+    if kubeconfig and not os.path.isfile(kubeconfig):
+        raise UsageError(
+            f"--kubeconfig: there is no file {kubeconfig}", code="usage", given=kubeconfig
+        )
+    _check_engine(given)
     return UpOptions(
         state=state_dir(os.environ),
         host=given.text("host") or HOST,
@@ -99,7 +110,29 @@ def _options(given: Given) -> UpOptions:
         policy=os.path.abspath(policy) if policy else "",
         topology=os.path.abspath(topology) if topology else "",
         telemetry_out=os.path.abspath(out) if out else "",
+        engine=given.text("engine") or "local",
+        kubeconfig=os.path.abspath(kubeconfig) if kubeconfig else "",
+        in_cluster=given.flag("in_cluster"),
+        namespace=given.text("namespace"),
+        scheduler_name=given.text("scheduler_name"),
     )
+
+
+def _check_engine(given: Given) -> None:
+    """Raises: UsageError: options of two engines are mixed."""
+    is_kubernetes = given.text("engine") == "kubernetes"
+    others = ("fleet", "devices") if is_kubernetes else ("kubeconfig", "in_cluster", "namespace")
+    for name in (*others, *(() if is_kubernetes else ("scheduler_name",))):
+        if name == "in_cluster":
+            said = given.flag(name)
+        else:
+            said = bool(given.count(name) if name == "devices" else given.text(name))
+        if said:
+            engine = "local" if is_kubernetes else "kubernetes"
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} is for --engine {engine}", code="usage", given=option)
+    if given.text("kubeconfig") and given.flag("in_cluster"):
+        raise UsageError("--kubeconfig or --in-cluster, not both", code="usage")
 
 
 def _names(given: list[str]) -> tuple[str, ...]:
@@ -188,6 +221,20 @@ def _words(options: UpOptions) -> list[str]:
         words += ["--telemetry-out", options.telemetry_out]
     if options.topology:
         words += ["--topology", options.topology]
+    return words + _engine_words(options)
+
+
+def _engine_words(options: UpOptions) -> list[str]:
+    if options.engine == "local":
+        return []
+    words = ["--engine", options.engine]
+    words += ["--in-cluster"] if options.in_cluster else []
+    for name, value in (
+        ("--kubeconfig", options.kubeconfig),
+        ("--namespace", options.namespace),
+        ("--scheduler-name", options.scheduler_name),
+    ):
+        words += [name, value] if value else []
     return words
 
 

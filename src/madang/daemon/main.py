@@ -30,9 +30,11 @@ from madang.daemon.clock import WallClock
 from madang.daemon.loop import TurnLoop
 from madang.daemon.measuring import Measurer
 from madang.daemon.rules import Wardens
+from madang.daemon.standing_by import stand_by
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
 from madang.daemon.telemetry import Watch, tick_ms_of
 from madang.daemon.telemetry_out import Out, read_settings
+from madang.daemon.telling import Teller
 from madang.daemon.yard import DaemonYard
 from madang.engines.base import Engine, EngineError
 from madang.engines.code_store import CodeStore
@@ -75,6 +77,16 @@ class Options(Protocol):
     def topology(self) -> str: ...
     @property
     def telemetry_out(self) -> str: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def kubeconfig(self) -> str: ...
+    @property
+    def in_cluster(self) -> bool: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def scheduler_name(self) -> str: ...
 
 
 class _Leave(BaseException):
@@ -112,10 +124,11 @@ def _run(options: Options) -> int:
         return _fail(failure)
     try:
         with _bound_socket(options.host, options.port) as door:
-            ledger = open_ledger(options.database or state_dir.database_url)
             code = CodeStore(_code_folder(state_dir))
             url = _url_of(door)
             engine = _engine(options, state_dir, code, url)
+            stand_by(engine, door)
+            ledger = open_ledger(options.database or state_dir.database_url)
             loop = TurnLoop(
                 ledger,
                 engine,
@@ -180,6 +193,10 @@ def _engine(options: Options, state_dir: StateDir, code: CodeStore, url: str) ->
         from madang.engines.virtual import open_fleet
 
         return open_fleet(_read_fleet(Path(options.fleet)), state_dir.path)
+    if options.engine == "kubernetes":
+        from madang.daemon.kubernetes import kubernetes_engine
+
+        return kubernetes_engine(options, state_dir, url)
     from madang.engines.local.engine import LocalEngine
 
     engine = LocalEngine(state_dir.path, code, devices=options.devices or None)
@@ -301,6 +318,8 @@ def _serve(
     watch.open()
     wardens = Wardens(yard.loop, yard.telemetry)
     wardens.open()
+    teller = Teller(yard.loop)
+    teller.open()
     try:
         _let_the_owner_in(state_dir, yard.ledger, yard.url)
         state_dir.write_private(
@@ -310,6 +329,7 @@ def _serve(
     except _Leave:
         pass  # the server has ended by itself, and then raised the signal again
     finally:
+        teller.close()
         wardens.close()
         watch.close()
         yard.out.close()

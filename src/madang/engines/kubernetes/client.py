@@ -139,6 +139,21 @@ class Client:
             raise _error(status, body)
         return body
 
+    async def stream(self, path: str, **query: str | int) -> AsyncIterator[bytes]:
+        """A body as it comes, for as long as it does: a log that is followed. Raises: ApiError."""
+        assert self._session is not None, "a client is entered first"
+        patience = aiohttp.ClientTimeout(total=None, sock_connect=10)
+        try:
+            async with self._session.get(
+                self.access.server + path, params=query, headers=self._headers(), timeout=patience
+            ) as answer:
+                if answer.status >= 400:
+                    raise self._refusal(answer.status, await answer.read())
+                async for piece in answer.content.iter_any():
+                    yield piece
+        except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+            raise Away(_words(failure)) from failure
+
     # -- many ------------------------------------------------------------------------------------
 
     async def pages(self, path: str, **query: str | int) -> AsyncIterator[Object]:
