@@ -58,6 +58,7 @@ KINDS: Mapping[str, Kind] = {
         ray.JOB,
     )
 }
+_BY_LABEL = ((jobset.KIND, jobset.NAME), (lws.KIND, lws.NAME))
 _BY_OWNER = {(one.group, one.kind): one for one in KINDS.values()}
 
 
@@ -116,11 +117,13 @@ def unit_of(pod: PodFacts, world: World) -> Unit | Waits:
 
 
 def _top_of(pod: PodFacts, world: World) -> Top | Waits | None:
-    """The topmost known object whose pod it is; None if there is none."""
-    if pod.owner is None:
-        return None
-    if pod.owner.kind == "StatefulSet" and pod.label(lws.NAME) and lws.KIND.name in world.tops:
-        return _known(lws.KIND, pod.namespace, pod.label(lws.NAME), "", world)
+    """The topmost known object whose pod it is; None if there is none.
+
+    Two kinds put others between themselves and their pods (Jobs, StatefulSets), and labels on both.
+    """
+    for labelled, label in _BY_LABEL:
+        if pod.label(label) and labelled.name in world.tops:
+            return _known(labelled, pod.namespace, pod.label(label), "", world)
     owner: Owner | None = pod.owner
     found: Top | None = None
     while owner is not None:
