@@ -4,11 +4,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from madang.core.events import ProjectSet
+from madang.core.events import PolicySet, ProjectSet
 from madang.core.model import Allocation, Phase, Project
+from madang.core.policies import MADANG
 from madang.daemon.clock import WallClock
 from madang.daemon.inbox import Submit
 from madang.daemon.loop import TurnLoop
@@ -21,6 +23,7 @@ from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.role import madang_kubeconfig
 
 PATIENCE_S = 45.0
+POLICY = replace(MADANG, run_ms_min=0)  # else nobody may be moved aside in his first minutes
 
 
 def until(holds: Callable[[], Any], what: str, most_s: float = PATIENCE_S) -> Any:
@@ -46,7 +49,7 @@ class Yard:
         )
 
     def open(self) -> None:
-        self.loop.open([ProjectSet(Project("default"))])
+        self.loop.open([ProjectSet(Project("default")), PolicySet(POLICY)])
         self.teller = Teller(self.loop)
         self.teller.open()
 
