@@ -20,7 +20,7 @@ MUCH = (
     *(
         "state.volume.accessMode=ReadWriteMany",
         "agent.kernelLog=/dev/kmsg",
-        "jobs.namespaces={a,b}",
+        "jobs.namespace=madang-jobs",
     ),
     *("agent.dcgm=http://127.0.0.1:9400/metrics", "api.serviceType=LoadBalancer"),
     *("imagePullSecrets[0].name=pull", "names={yard.example.org}", "podLabels.team=infra"),
@@ -58,7 +58,7 @@ def test_the_plain_manifests_are_what_the_chart_gives(capsys):
         (["replicas=0"], "minimum"),
         (["schedulerName=default-scheduler"], "schedulerName"),
         (["networkpolicy.enabled=false"], "networkpolicy"),
-        (["jobs.namespaces={kube-system}"], "namespaces"),
+        (["jobs.namespace=kube-system"], "namespace"),
         (["agent.url=http://user:secret@host"], "url"),
         (["agent.bufferMax=1GB"], "bufferMax"),
         (["image.digest=sha256:abc"], "digest"),

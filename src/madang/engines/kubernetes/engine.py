@@ -67,8 +67,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`namespace`: where the lease is, and pods of our own are made. `made`: the objects of a job
-    of our own. `has_tree`: operators declare the network tree. `words`: how a helper process finds
+    """`namespace`: where the lease is. `jobs`: where pods of our own are made ("": there as well).
+    `made`: the objects of a job of our own. `has_tree`: operators declare the network tree. `words`: how a helper process finds
     the same API server. `holder` "": no lease is taken, and this engine alone writes. `pod`: ours,
     which is labelled while this process leads."""
 
@@ -76,6 +76,7 @@ class Settings:
     folder: Path
     made: Made
     namespace: str = "default"
+    jobs: str = ""
     scheduler: str = SCHEDULER
     words: tuple[str, ...] = ()
     holder: str = ""
@@ -444,7 +445,8 @@ class KubernetesEngine:
 
     def is_own(self, pod: PodFacts) -> bool:
         """It is of a job of our own."""
-        return bool(pod.label(JOB)) and pod.namespace == self.settings.namespace
+        here = self.settings.jobs or self.settings.namespace
+        return bool(pod.label(JOB)) and pod.namespace == here
 
     def is_ours(self, pod: PodFacts) -> bool:
         """The core counts it already, by its allocation."""
