@@ -1,7 +1,9 @@
 """The chart: what a real helm makes of it, a real API server and the published schemas take."""
 
 import json
+import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,6 +156,39 @@ def test_what_is_in_the_pods_is_what_operators_are_promised():
     secrets = [one for one in container["env"] if "secretKeyRef" in one.get("valueFrom", {})]
     assert [one["name"] for one in secrets] == ["MADANG_DATABASE"]
     assert not [word for word in container["args"] if "DATABASE" in word]
+
+
+def pages() -> list[Path]:
+    return sorted((CHART.parents[2] / "docs" / "kubernetes").glob("*.md"))
+
+
+def blocks(page: Path) -> list[str]:
+    """The YAML that people are told to write."""
+    return re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_what_the_pages_tell_to_apply_is_what_the_schemas_say():
+    validate = pytest.importorskip("kubernetes_validate").validate
+    seen = []
+    for page in pages():
+        for one in (one for block in blocks(page) for one in objects(block) if "kind" in one):
+            if "." not in one["apiVersion"] or one["apiVersion"].split("/")[0].endswith(".k8s.io"):
+                if not one["apiVersion"].startswith(("jobset.", "leaderworkerset.", "kueue.")):
+                    validate(one, "1.37", strict=True)
+                    seen.append(one["kind"])
+    assert {"Job", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"} <= set(seen)
+
+
+def test_the_values_in_install_are_values_of_the_chart(tmp_path):
+    [install] = [page for page in pages() if page.name == "install.md"]
+    [stated] = [block for block in blocks(install) if block.startswith("image:")]
+    (tmp_path / "values.yaml").write_text(stated)
+
+    text = rendered(helm(), [], file=str(tmp_path / "values.yaml"))
+
+    pod = of_kind(text, "Deployment")["spec"]["template"]["spec"]
+    assert pod["priorityClassName"] == "system-cluster-critical"
+    assert "--name=madang.example.org" in pod["containers"][0]["args"]
 
 
 def test_the_words_in_the_pods_are_words_of_the_command_line():

@@ -68,9 +68,9 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`namespace`: where the lease is. `jobs`: where pods of our own are made ("": there as well).
-    `made`: the objects of a job of our own. `has_tree`: operators declare the network tree. `words`: how a helper process finds
-    the same API server. `holder` "": no lease is taken, and this engine alone writes. `pod`: ours,
-    which is labelled while this process leads."""
+    `made`: the objects of a job of our own. `has_tree`: operators declare the network tree.
+    `words`: how a helper process finds the same API server. `holder` "": no lease is taken, and
+    this engine alone writes. `pod`: ours, which is labelled while this process leads."""
 
     access: Access
     folder: Path
