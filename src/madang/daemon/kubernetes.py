@@ -10,6 +10,7 @@ from madang.daemon.state_dir import StateDir
 from madang.engines.base import Engine, EngineError
 from madang.engines.kubernetes.config import ConfigError, find
 from madang.engines.kubernetes.engine import KubernetesEngine, Settings
+from madang.engines.kubernetes.leading import Candidate
 from madang.engines.kubernetes.manifests import Settings as PodSettings
 from madang.engines.kubernetes.manifests import objects_of
 from madang.engines.kubernetes.values import SCHEDULER
@@ -70,9 +71,11 @@ def kubernetes_engine(options: Options, state_dir: StateDir, url: str) -> Engine
         jobs=jobs,
         scheduler=scheduler,
         words=words,
-        holder=f"{pod or socket.gethostname()}-{secrets.token_hex(4)}",
-        pod=pod,
-        lease_s=lease_s(os.environ.get("MADANG_LEASE_S", "")),
+        candidate=Candidate(
+            f"{pod or socket.gethostname()}-{secrets.token_hex(4)}",
+            pod,
+            lease_s=lease_s(os.environ.get("MADANG_LEASE_S", "")),
+        ),
         has_tree=bool(options.topology),
     )
     return KubernetesEngine(settings)

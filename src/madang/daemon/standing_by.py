@@ -7,6 +7,7 @@ task and some kilobytes, for seconds.
 """
 
 import asyncio
+import importlib
 import json
 import logging
 import os
@@ -49,6 +50,7 @@ def stand_by(engine: Engine, door: socket.socket) -> None:
     answerer.open()
     log.info("version %s stands by, process %d", __version__, os.getpid())
     try:
+        importlib.import_module("madang.api")  # a second that the next leader has already spent
         leads.lead(threading.Event(), _step_down)
     except BaseException:
         leads.close()

@@ -33,7 +33,7 @@ from madang.engines.base import (
     Stop,
     Tell,
 )
-from madang.engines.kubernetes import attach, foreign, leader_label
+from madang.engines.kubernetes import attach, foreign
 from madang.engines.kubernetes.arrivals import Gangs
 from madang.engines.kubernetes.binder import Binder
 from madang.engines.kubernetes.cache import ALLOCATION, JOB, RANK, Cache, PodNews
@@ -42,7 +42,7 @@ from madang.engines.kubernetes.client import ApiError, Client, Object
 from madang.engines.kubernetes.config import Access, ConfigError
 from madang.engines.kubernetes.discovery import Support, discover
 from madang.engines.kubernetes.evicting import Evictor
-from madang.engines.kubernetes.lease import Deposed, Lease
+from madang.engines.kubernetes.leading import Candidate, Leading
 from madang.engines.kubernetes.logs import Logs, part
 from madang.engines.kubernetes.nodefacts import NodeTeller
 from madang.engines.kubernetes.notes import Notes
@@ -69,8 +69,8 @@ T = TypeVar("T")
 class Settings:
     """`namespace`: where the lease is. `jobs`: where pods of our own are made ("": there as well).
     `made`: the objects of a job of our own. `has_tree`: operators declare the network tree.
-    `words`: how a helper process finds the same API server. `holder` "": no lease is taken, and
-    this engine alone writes. `pod`: ours, which is labelled while this process leads."""
+    `words`: how a helper process finds the same API server. `candidate` None: no lease is taken,
+    and this engine alone writes."""
 
     access: Access
     folder: Path
@@ -79,10 +79,7 @@ class Settings:
     jobs: str = ""
     scheduler: str = SCHEDULER
     words: tuple[str, ...] = ()
-    holder: str = ""
-    pod: str = ""
-    lease: str = "madang"
-    lease_s: float = 15.0
+    candidate: Candidate | None = None
     has_tree: bool = False
 
 
@@ -118,8 +115,10 @@ class KubernetesEngine:
         self._leaving: asyncio.Event | None = None
         self._up: Future[None] = Future()
         self._parts: _Parts | None = None
-        self._lease: Lease | None = None
-        self._led: Future[None] = Future()
+        given = settings.candidate
+        self._leading = (
+            None if given is None else Leading(settings.access, settings.namespace, given)
+        )
         self._lost: Callable[[], None] = _nobody
         self._adopted = False
         self._ticked_s = self._cleaned_s = 0.0
@@ -134,6 +133,8 @@ class KubernetesEngine:
         """
         self._thread = threading.Thread(target=self._run, name="kubernetes", daemon=True)
         self._thread.start()
+        if self._leading is not None:
+            self._leading.open()
         try:
             self._up.result(REACH_S)
         except (ApiError, ConfigError, TimeoutError) as failure:
@@ -144,11 +145,7 @@ class KubernetesEngine:
         """Wait until this process leads; False: `leaving` was set before. `lost` is called if it
         leads no more: then it must end, and stand by anew."""
         self._lost = lost
-        while not leaving.is_set():
-            with suppress(TimeoutError):
-                self._led.result(0.1)
-                return True
-        return False
+        return self._leading is None or self._leading.wait(leaving, lost)
 
     def open(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -184,11 +181,14 @@ class KubernetesEngine:
         return [facts.popleft() for _ in range(min(facts_max, len(facts)))]
 
     def close(self) -> None:
+        self._lost = _nobody
         if self._loop is not None and self._leaving is not None:
             with suppress(RuntimeError):  # its loop has ended by itself
                 self._loop.call_soon_threadsafe(self._leaving.set)
         if self._thread is not None:
             self._thread.join(CLOSE_S)
+        if self._leading is not None:
+            self._leading.close()
 
     # -- arrivals ------------------------------------------------------------------------------
 
@@ -292,30 +292,11 @@ class KubernetesEngine:
         carrier = Carrier(hands, cache, stays, gangs)
         carrier.done = self._changed
         logs = Logs(client, self.settings.folder / "logs", time.monotonic)
-        if self.settings.holder:
-            given = self.settings
-            self._lease = Lease(
-                client, given.namespace, given.lease, given.holder,
-                duration_s=given.lease_s, told=self._lease_told,
-            )  # fmt: skip
         return _Parts(client, support, cache, notes, stays, gangs, carrier, nodes, logs, evictor)
 
     def _endless(self, here: _Parts) -> Iterable[Coroutine[Any, Any, Any]]:
         yield here.notes.run()
         yield self._settle_always()
-        if self._lease is not None:
-            yield self._lease.run()
-            if self.settings.pod:
-                yield self._label_always(self._lease)
-
-    async def _label_always(self, lease: Lease) -> None:
-        """The Service finds the leader by its label."""
-        given, client = self.settings, self._here.client
-        while True:
-            await lease.acquired()
-            with suppress(ApiError):  # with the next renewal
-                await leader_label.lead(client, given.namespace, given.pod)
-            await asyncio.sleep(lease.retry_s)
 
     async def _end_parts(self) -> None:
         here = self._here
@@ -325,24 +306,9 @@ class KubernetesEngine:
         await here.carrier.end()
         await here.logs.end()
         await here.cache.end()
-        if self._lease is not None:
-            self._lost = _nobody
-            with suppress(ApiError):
-                await self._lease.release()
-            if self.settings.pod:
-                with suppress(ApiError):
-                    given = self.settings
-                    await leader_label.step_down(here.client, given.namespace, given.pod)
 
     def _held(self) -> bool:
-        return self._lease is None or self._lease.held()
-
-    def _lease_told(self, held: bool) -> None:
-        if held and not self._led.done():
-            self._led.set_result(None)
-        elif not held and self._led.done():
-            log.critical("this process leads no more")
-            self._lost()
+        return self._leading is None or self._leading.held()
 
     def _changed(self) -> None:
         assert self._bell is not None, "nothing changes before there is a loop"
@@ -580,6 +546,3 @@ def _now_ms() -> int:
 
 def _nobody() -> None:
     """Nobody listens yet."""
-
-
-__all__ = ["Deposed", "KubernetesEngine", "Settings"]
