@@ -21,6 +21,7 @@ from madang.api.settings import ApiSettings, Limits
 
 WHO = "madang.who"  # the scope's key for the Identity
 CUT = "madang.cut"  # the scope's key for a function that cuts the connection off
+CODE_PATH = "/v1/code/"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 WILDCARDS = frozenset({"0.0.0.0", "::", ""})
@@ -147,7 +148,7 @@ class Gate:
             scheme, _, secret = given.partition(" ")
             who = None
             if scheme.lower() == "bearer":
-                who = await self._identities.of_token(secret.strip())
+                who = await self._by_token(scope, secret.strip())
             if who is None:
                 raise _unauthorized("the token is not one of this daemon's")
             return who
@@ -160,13 +161,22 @@ class Gate:
             _check_own_page(headers)
         return who
 
+    async def _by_token(self, scope: Scope, secret: str) -> Identity | None:
+        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
+            before, mark, digest = scope["path"].partition(CODE_PATH)
+            if mark and not before:
+                found = await self._identities.of_code_token(secret, digest)
+                if found is not None:
+                    return found
+        return await self._identities.of_token(secret)
+
     def _bounded(self, scope: Scope, headers: "_Headers", receive: Receive) -> Receive:
         limit = _body_limit(scope["path"], self._limits)
         length = headers.one(b"content-length")
         if length.isdigit() and int(length) > limit:
             raise _too_large(limit, int(length))
         has_body = length not in ("", "0") or headers.one(b"transfer-encoding") != ""
-        if has_body and not scope["path"].startswith(("/v1/code/", "/v1/frames")):
+        if has_body and not scope["path"].startswith((CODE_PATH, "/v1/frames")):
             _check_media_type(headers.one(b"content-type"))
         return _counted(receive, limit, self._limits.body_wait_s) if has_body else receive
 
@@ -303,7 +313,7 @@ def cookie_of(headers: list[str], name: str) -> str:
 
 
 def _body_limit(path: str, limits: Limits) -> int:
-    if path.startswith("/v1/code/"):
+    if path.startswith(CODE_PATH):
         return limits.code_bytes_max
     if path == "/v1/frames":
         return limits.frames_bytes_max

@@ -6,13 +6,14 @@ import socket
 from functools import partial
 from typing import Protocol
 
+from madang.daemon.snapshot_tokens import SnapshotTokens
 from madang.daemon.state_dir import StateDir
-from madang.engines.base import Engine, EngineError
+from madang.engines.base import Engine, EngineError, Launch
 from madang.engines.kubernetes.config import ConfigError, find
 from madang.engines.kubernetes.engine import KubernetesEngine, Settings
 from madang.engines.kubernetes.leading import Candidate
+from madang.engines.kubernetes.manifests import Object, Placing, objects_of
 from madang.engines.kubernetes.manifests import Settings as PodSettings
-from madang.engines.kubernetes.manifests import objects_of
 from madang.engines.kubernetes.values import SCHEDULER
 
 LEASE_S_DEFAULT = 15.0
@@ -36,7 +37,9 @@ class Options(Protocol):
     def topology(self) -> str: ...
 
 
-def kubernetes_engine(options: Options, state_dir: StateDir, url: str) -> Engine:
+def kubernetes_engine(
+    options: Options, state_dir: StateDir, url: str, tokens: SnapshotTokens
+) -> Engine:
     """Not open yet, and not leading.
 
     Raises:
@@ -58,7 +61,7 @@ def kubernetes_engine(options: Options, state_dir: StateDir, url: str) -> Engine
     pods = PodSettings(
         image=os.environ.get("MADANG_IMAGE", ""),
         url=f"http://{options.names[0]}" if options.names else url,
-        code_token=lambda launch: "",
+        code_token=tokens,
         namespace_of=lambda project: jobs,
         scheduler=scheduler,
         checkpoints=os.environ.get("MADANG_CHECKPOINTS_CLAIM", ""),
@@ -66,7 +69,7 @@ def kubernetes_engine(options: Options, state_dir: StateDir, url: str) -> Engine
     settings = Settings(
         access=access,
         folder=state_dir.path / "kubernetes",
-        made=partial(objects_of, settings=pods),
+        made=partial(_made, pods),
         namespace=namespace,
         jobs=jobs,
         scheduler=scheduler,
@@ -79,6 +82,11 @@ def kubernetes_engine(options: Options, state_dir: StateDir, url: str) -> Engine
         has_tree=bool(options.topology),
     )
     return KubernetesEngine(settings)
+
+
+def _made(settings: PodSettings, launch: Launch) -> tuple[Object, ...]:
+    placing = Placing(launch.needs, launch.tolerates, -(-launch.grace_ms // 1000))
+    return objects_of(launch, settings, placing)
 
 
 def lease_s(said: str) -> float:

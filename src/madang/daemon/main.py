@@ -30,6 +30,7 @@ from madang.daemon.clock import WallClock
 from madang.daemon.loop import TurnLoop
 from madang.daemon.measuring import Measurer
 from madang.daemon.rules import Wardens
+from madang.daemon.snapshot_tokens import SnapshotTokens
 from madang.daemon.standing_by import stand_by
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
 from madang.daemon.telemetry import Watch, tick_ms_of
@@ -126,9 +127,11 @@ def _run(options: Options) -> int:
         with _bound_socket(options.host, options.port) as door:
             code = CodeStore(_code_folder(state_dir))
             url = _url_of(door)
-            engine = _engine(options, state_dir, code, url)
+            tokens = SnapshotTokens()
+            engine = _engine(options, state_dir, code, url, tokens)
             stand_by(engine, door)
             ledger = open_ledger(options.database or state_dir.database_url)
+            tokens.use(ledger)
             loop = TurnLoop(
                 ledger,
                 engine,
@@ -188,7 +191,9 @@ def _bound_socket(host: str, port: int) -> socket.socket:
     return door
 
 
-def _engine(options: Options, state_dir: StateDir, code: CodeStore, url: str) -> Engine:
+def _engine(
+    options: Options, state_dir: StateDir, code: CodeStore, url: str, tokens: SnapshotTokens
+) -> Engine:
     if options.fleet:
         from madang.engines.virtual import open_fleet
 
@@ -196,7 +201,7 @@ def _engine(options: Options, state_dir: StateDir, code: CodeStore, url: str) ->
     if options.engine == "kubernetes":
         from madang.daemon.kubernetes import kubernetes_engine
 
-        return kubernetes_engine(options, state_dir, url)
+        return kubernetes_engine(options, state_dir, url, tokens)
     from madang.engines.local.engine import LocalEngine
 
     engine = LocalEngine(state_dir.path, code, devices=options.devices or None)
