@@ -92,7 +92,7 @@ def condition(pod, kind):
     return next((one for one in found if one["type"] == kind), {})
 
 
-def test_a_gang_of_our_own_runs_and_ends(shared, as_madang, namespace, tmp_path):
+def test_a_gang_of_our_own_runs_and_ends(shared, namespace, tmp_path):
     """Four members on two nodes see each other's environment, and what they say is kept."""
     said = 'echo "$RANK of $WORLD_SIZE on $NODE_RANK at $MASTER_ADDR:$MASTER_PORT"; sleep 0.5'
     with (
@@ -115,11 +115,11 @@ def test_a_gang_of_our_own_runs_and_ends(shared, as_madang, namespace, tmp_path)
     assert len({one.split(" at ")[1] for one in logs}) == 1
 
 
-def test_a_job_of_the_real_controller_is_a_gang(shared, as_madang, namespace, tmp_path):
+def test_a_job_of_the_real_controller_is_a_gang(shared, namespace, tmp_path):
     """It is bound whole or not at all, in its namespace's project, and one event says so."""
     with (
         pool_of(shared, {}, {}, gpus=2) as (fleet, pool),
-        opened(shared, tmp_path, access=as_madang) as yard,
+        opened(shared, tmp_path) as yard,
     ):
         submit_pod(shared, namespace, a_pod("first", pool, gpus=1))
         first = until(lambda: yard.job_named("first"), "the first pod's job")
@@ -166,11 +166,11 @@ def test_a_job_of_the_real_controller_is_a_gang(shared, as_madang, namespace, tm
     assert (moved, refused) == ([], [])
 
 
-def test_pods_of_other_schedulers_count(shared, as_madang, namespace, tmp_path):
+def test_pods_of_other_schedulers_count(shared, namespace, tmp_path):
     """Whoever bound them: their GPUs are not offered, and are again once they have ended."""
     with (
         pool_of(shared, {}, gpus=4) as (fleet, pool),
-        opened(shared, tmp_path, access=as_madang) as yard,
+        opened(shared, tmp_path) as yard,
     ):
         other = a_pod("other", pool, gpus=3, nodeName=f"{pool}-0")
         other["spec"]["schedulerName"] = "default-scheduler"
@@ -210,13 +210,13 @@ def budget(name, app, least):
     }
 
 
-def test_a_budget_holds_a_victim_until_it_lets_go(shared, as_madang, namespace, tmp_path):
+def test_a_budget_holds_a_victim_until_it_lets_go(shared, namespace, tmp_path):
     """A pod of a higher class waits, nominated, while the budget holds; then the victim goes."""
     high = priority_class(shared, f"high-{namespace}"[:60], 1000)
     budgets = f"/apis/policy/v1beta1/namespaces/{namespace}/poddisruptionbudgets"
     with (
         pool_of(shared, {}, gpus=2) as (_, pool),
-        opened(shared, tmp_path, access=as_madang) as yard,
+        opened(shared, tmp_path) as yard,
     ):
         shared.ask("POST", budgets, budget("keep", "low", 1))
         submit_pod(shared, namespace, a_pod("low", pool, gpus=2))
@@ -256,13 +256,13 @@ def test_a_budget_holds_a_victim_until_it_lets_go(shared, as_madang, namespace, 
     assert gone == []
 
 
-def test_a_gang_with_a_hard_topology_lies_in_one_domain(shared, as_madang, namespace, tmp_path):
+def test_a_gang_with_a_hard_topology_lies_in_one_domain(shared, namespace, tmp_path):
     """Two racks have room for three each: four pods wait for one rack, and do not spill over."""
     rack = "topology.kubernetes.io/rack"
     racks = [{rack: "r1"}, {rack: "r1"}, {rack: "r2"}, {rack: "r2"}]
     with (
         pool_of(shared, *racks, gpus=2) as (fleet, pool),
-        opened(shared, tmp_path, access=as_madang) as yard,
+        opened(shared, tmp_path) as yard,
     ):
         for n in (0, 2):
             blocker = a_pod(f"blocker-{n}", pool, nodeName=f"{pool}-{n}")
@@ -294,11 +294,11 @@ def test_a_gang_with_a_hard_topology_lies_in_one_domain(shared, as_madang, names
     assert after == [f"{pool}-2", f"{pool}-2", f"{pool}-3", f"{pool}-3"]
 
 
-def test_a_deleted_workload_departs(shared, as_madang, namespace, tmp_path):
+def test_a_deleted_workload_departs(shared, namespace, tmp_path):
     """Waiting or running: its job ends, and its devices are free again."""
     with (
         pool_of(shared, {}, gpus=2) as (_, pool),
-        opened(shared, tmp_path, access=as_madang) as yard,
+        opened(shared, tmp_path) as yard,
     ):
         jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
         for name, members in (("runs", 2), ("waits", 2)):

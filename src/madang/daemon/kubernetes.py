@@ -53,12 +53,13 @@ def kubernetes_engine(options: Options, state_dir: StateDir, url: str) -> Engine
         words = ("--kubeconfig", options.kubeconfig)
     pod = os.environ.get("POD_NAME", "")
     namespace = options.namespace or access.namespace
+    jobs = os.environ.get("MADANG_JOBS_NAMESPACE", "") or namespace
     scheduler = options.scheduler_name or SCHEDULER
     pods = PodSettings(
         image=os.environ.get("MADANG_IMAGE", ""),
         url=f"http://{options.names[0]}" if options.names else url,
         code_token=passes(),
-        namespace_of=lambda project: namespace,
+        namespace_of=lambda project: jobs,
         scheduler=scheduler,
         checkpoints=os.environ.get("MADANG_CHECKPOINTS_CLAIM", ""),
     )
@@ -67,6 +68,7 @@ def kubernetes_engine(options: Options, state_dir: StateDir, url: str) -> Engine
         folder=state_dir.path / "kubernetes",
         made=partial(_made, pods),
         namespace=namespace,
+        jobs=jobs,
         scheduler=scheduler,
         words=words,
         candidate=Candidate(

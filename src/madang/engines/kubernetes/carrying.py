@@ -224,7 +224,8 @@ class Carrier:
         self._stays.seen(stay, found)
 
     async def _make(self, body: Object) -> Object:
-        """POST; what is there already by that name is read.
+        """POST; a pod that is there already by that name is read, the rest is as it was made:
+        Secrets may be made and deleted by us, and read by nobody.
 
         Raises:
             ApiError: refused, or no answer.
@@ -237,6 +238,8 @@ class Carrier:
         except Conflict as failure:
             if failure.reason != "AlreadyExists":
                 raise
+            if body["kind"] != "Pod":
+                return body
             return await self._hands.client.get(f"{path}/{name}")
 
     async def _bind_own(self, stay: Stay) -> None:

@@ -55,14 +55,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`namespace`: where the lease is, and pods of our own are made. `made`: the objects of a job
-    of our own. `has_tree`: operators declare the network tree. `words`: how a helper process finds
-    the same API server. `candidate` None: no lease is taken, and this engine alone writes."""
+    """`namespace`: where the lease is. `jobs`: where pods of our own are made ("": there as well).
+    `made`: the objects of a job of our own. `has_tree`: operators declare the network tree.
+    `words`: how a helper process finds the same API server. `candidate` None: no lease is taken,
+    and this engine alone writes."""
 
     access: Access
     folder: Path
     made: Made
     namespace: str = "default"
+    jobs: str = ""
     scheduler: str = SCHEDULER
     words: tuple[str, ...] = ()
     candidate: Candidate | None = None
@@ -244,7 +246,7 @@ class KubernetesEngine:
         given, binder = self.settings, Binder(client, self._held)
         evictor, notes = Evictor(client, self._held), Notes(binder)
         hands = Hands(client, binder, evictor, notes, self._held, given.made)
-        ours = Ours(given.scheduler, given.namespace, given.has_tree)
+        ours = Ours(given.scheduler, given.jobs or given.namespace, given.has_tree)
         settler = Settler(ours, cache, hands, self._heap)
         settler.carrier.done = self._changed
         logs = given.folder / "logs"
