@@ -3,6 +3,7 @@
 import itertools
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import pytest
 
@@ -135,7 +136,7 @@ def test_a_job_of_the_real_controller_is_a_gang(shared, namespace, tmp_path):
         bound_too_early = [node for node in nodes_of(shared, namespace, app="gang") if node]
         fleet.finish(namespace, "first")
         yard.wait_phase(gang, Phase.SUCCEEDED)
-        record = yard.ledger.job(gang)
+        record = yard.record(gang)
         events = until(
             lambda: [
                 one
@@ -301,7 +302,7 @@ def test_a_deleted_workload_departs(shared, namespace, tmp_path):
         jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
         for name, members in (("runs", 2), ("waits", 2)):
             submit_job(shared, namespace, a_job(name, pool, members, runs_s=""))
-            job = until(lambda name=name: yard.job_named(name), f"{name}'s job")
+            job = until(partial(yard.job_named, name), f"{name}'s job")
             if name == "runs":
                 yard.wait_phase(job, Phase.RUNNING)
         for name in ("waits", "runs"):

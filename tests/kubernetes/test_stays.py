@@ -1,6 +1,7 @@
 """What becomes of members, derived from pods: a table without any I/O."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,13 +25,14 @@ WHERE = Allocation(
 
 class Table:
     def __init__(self, key="gang"):
-        self.facts = []
+        self.facts: list[Any] = []
         self.now_s = 100.0
         self.stays = Stays(self.facts.append, lambda: self.now_s, lambda: 7)
         self.key = key
 
     def started(self):
         stay = self.stays.start(Launch(WHERE, "a", "ada", ("true",), arrival=self.key))
+        assert stay is not None
         for rank in (0, 1):
             self.stays.seen(stay, pod(rank))
         return stay
