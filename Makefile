@@ -86,6 +86,7 @@ test-slow: install $(STAMPS)/dev ## crashes, many seeds, PostgreSQL, PyTorch, th
 
 test-kubernetes: install $(STAMPS)/dev ## on a real Kubernetes control plane, which is built first
 	@sh tools/kubernetes.sh >/dev/null
+	@PYTHON=$(BIN)/python sh tools/helm.sh >/dev/null
 	@$(BIN)/python -m pytest -m 'kubernetes or helm' $(PYTEST)
 
 test-web: page ## the page's own linter and tests (needs npm)

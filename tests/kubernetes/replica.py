@@ -12,19 +12,22 @@ from typing import Any
 
 import madang
 from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.role import madang_kubeconfig
 from tests.kubernetes.yard import until
 
 
 class Replica:
-    """One process; `database` is shared by those that take turns."""
+    """One process, with the rights that the chart gives; `database` is shared by those that take
+    turns."""
 
     def __init__(self, cluster: Cluster, folder: Path, database: Path, **more: Any) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        namespace = str(more.pop("namespace"))
         self.argv = [
             sys.executable, "-m", "madang", "up", "--port", str(more.pop("port", 0)),
-            "--engine", "kubernetes", "--kubeconfig", str(cluster.kubeconfig()),
-            "--namespace", more.pop("namespace"), "--database", f"sqlite:///{database}",
+            "--engine", "kubernetes", "--kubeconfig", str(madang_kubeconfig(cluster, namespace)),
+            "--namespace", namespace, "--database", f"sqlite:///{database}",
         ]  # fmt: skip
         self.env = {
             **os.environ,
