@@ -79,7 +79,20 @@ class Storm:
             self.cluster.ask("DELETE", f"/api/v1/namespaces/{self.namespace}/pods/{name}")
 
     def until_all_done(self):
-        until(lambda: not self.unfinished(), "every job has finished", STORM_S)
+        end_s = time.monotonic() + STORM_S
+        while left := self.unfinished():
+            assert time.monotonic() < end_s, f"not finished: {left}\n{self.states()}"
+            time.sleep(0.1)
+
+    def states(self):
+        """Each pod in one line, for who must find out why."""
+        return "\n".join(
+            f"{pod['metadata']['name']} {pod['status'].get('phase')} "
+            f"on {pod['spec'].get('nodeName')} {pod['metadata'].get('deletionTimestamp', '')} "
+            f"{[one.get('message') for one in pod['status'].get('conditions') or []]} "
+            f"{pod['metadata'].get('annotations')}"
+            for pod in pods(self.cluster, self.namespace)
+        )
 
 
 @pytest.mark.parametrize("seed", range(2))

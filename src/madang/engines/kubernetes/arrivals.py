@@ -158,9 +158,12 @@ class Gangs:
         made = arrival_of(arranged.gang, self.layout())
         if isinstance(made, str):
             self.notes(pods, made)
-        elif arranged.missing or self.maker_is_gone(known) or self._is_suspended(known):
             return
-        elif all(not pod.node and not pod.ended and not pod.deleting for pod in pods):
+        if arranged.missing or self.maker_is_gone(known) or self._is_suspended(known):
+            return
+        # What an earlier attempt has done is done; of a gang that was given up the rest is left.
+        left = [pod for pod in pods if pod.phase != "Succeeded"]
+        if left and all(not pod.node and not pod.ended and not pod.deleting for pod in left):
             self._ready[known.key] = None
 
     # -- between the daemon and the table ------------------------------------------------------

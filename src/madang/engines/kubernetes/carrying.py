@@ -10,7 +10,7 @@ who is not the leader.
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -269,7 +269,12 @@ class Carrier:
             for member in stay.members.values()
             if not member.ended and (member.pod is None or member.broken is not None)
         ]
-        here = {one.rank: seats[one.rank] for one in empty if _can_bind(seats.get(one.rank))}
+        for member in empty:
+            if (pod := seats.get(member.rank)) is not None and pod.phase == "Succeeded":
+                # Done in an earlier attempt: its maker makes no other one for it.
+                self._stays.end_one(stay, member.rank, Exit(0))
+        empty = [member for member in empty if not member.ended]
+        here = self._pods_for(stay, [member.rank for member in empty], seats.items())
         if not stay.bound_once and len(here) < len(empty):
             if self._stays.now_s() - stay.asked_s >= ABSENT_S:
                 text = f"{len(empty) - len(here)} of its pods are not there"
@@ -278,9 +283,24 @@ class Carrier:
                 stay.again_s = self._stays.now_s() + AGAIN_S / 4
             return
         if here:
+            stay.asked_for |= {pod.uid: rank for rank, pod in here.items()}
             await self._bind(stay, [self._ask(stay, rank, pod) for rank, pod in here.items()])
         else:
             stay.again_s = self._stays.now_s() + AGAIN_S
+
+    def _pods_for(
+        self, stay: Stay, ranks: Sequence[int], seats: Iterable[tuple[int, PodFacts]]
+    ) -> dict[int, PodFacts]:
+        """Which pod each empty seat gets, as far as there are some.
+
+        A pod that was asked for a seat is never asked for another one, whatever the gangs are
+        arranged to meanwhile: it may sit there already, and the watch has only not told it.
+        """
+        sitting = {one.pod.uid for one in stay.members.values() if one.pod is not None}
+        free = [(rank, pod) for rank, pod in seats if _can_bind(pod) and pod.uid not in sitting]
+        kept = {stay.asked_for[pod.uid]: pod for _, pod in free if pod.uid in stay.asked_for}
+        new = {rank: pod for rank, pod in free if pod.uid not in stay.asked_for}
+        return {rank: pod for rank, pod in (new | kept).items() if rank in ranks}
 
     # -- binding -------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ class Stay:
     stop_at_s: float = 0.0  # when what still runs is killed
     busy: bool = False  # something is being done for it on the API server
     again_s: float = 0.0  # not before this moment is it tried again
+    asked_for: dict[str, int] = field(default_factory=dict)  # uid → the one seat it may ever get
 
     @property
     def over(self) -> bool:
