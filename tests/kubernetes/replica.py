@@ -12,19 +12,22 @@ from typing import Any
 
 import madang
 from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.role import madang_kubeconfig
 from tests.kubernetes.yard import until
 
 
 class Replica:
-    """One process; `database` is shared by those that take turns."""
+    """One process, with the rights that the chart gives; `database` is shared by those that take
+    turns."""
 
     def __init__(self, cluster: Cluster, folder: Path, database: Path, **more: Any) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        namespace = str(more.pop("namespace"))
         self.argv = [
             sys.executable, "-m", "madang", "up", "--port", str(more.pop("port", 0)),
-            "--engine", "kubernetes", "--kubeconfig", str(cluster.kubeconfig()),
-            "--namespace", more.pop("namespace"), "--database", f"sqlite:///{database}",
+            "--engine", "kubernetes", "--kubeconfig", str(madang_kubeconfig(cluster, namespace)),
+            "--namespace", namespace, "--database", f"sqlite:///{database}",
         ]  # fmt: skip
         self.env = {
             **os.environ,
@@ -87,9 +90,13 @@ class Replica:
         until(lambda: self.leads or self.is_over, "it leads", 60)
         assert not self.is_over, self.log
 
-    def health(self, port: int) -> tuple[int, dict[str, Any]]:
-        """Status and body of what the door says of its health."""
-        return get(f"http://127.0.0.1:{port}/v1/health")
+    def ask(self, path: str) -> str:
+        """What the API answers to the owner."""
+        said = json.loads((self.folder / "state/client.json").read_text())
+        request = urllib.request.Request(said["url"] + path)
+        request.add_header("Authorization", f"Bearer {said['token']}")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return str(answer.read().decode())
 
 
 def get(url: str) -> tuple[int, dict[str, Any]]:

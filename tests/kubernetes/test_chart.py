@@ -1,8 +1,9 @@
 """The chart: what a real helm makes of it, a real API server and the published schemas take."""
 
 import json
+import re
 import subprocess
-from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +17,13 @@ from tools.manifests import CHART, KINDS, helm, main, rendered
 pytestmark = pytest.mark.helm
 
 SCHEMAS = [f"1.{minor}" for minor in range(25, 38)]
+BUILT_IN = {"v1", "apps", "batch", "policy", "admissionregistration.k8s.io"}
 MUCH = (
     *("serviceMonitor.enabled=true", "state.volume.enabled=true", "priorityClassName=mine"),
     *(
         "state.volume.accessMode=ReadWriteMany",
         "agent.kernelLog=/dev/kmsg",
-        "jobs.namespaces={a,b}",
+        "jobs.namespace=madang-jobs",
     ),
     *("agent.dcgm=http://127.0.0.1:9400/metrics", "api.serviceType=LoadBalancer"),
     *("imagePullSecrets[0].name=pull", "names={yard.example.org}", "podLabels.team=infra"),
@@ -59,7 +61,7 @@ def test_the_plain_manifests_are_what_the_chart_gives(capsys):
         (["replicas=0"], "minimum"),
         (["schedulerName=default-scheduler"], "schedulerName"),
         (["networkpolicy.enabled=false"], "networkpolicy"),
-        (["jobs.namespaces={kube-system}"], "namespaces"),
+        (["jobs.namespace=kube-system"], "namespace"),
         (["agent.url=http://user:secret@host"], "url"),
         (["agent.bufferMax=1GB"], "bufferMax"),
         (["image.digest=sha256:abc"], "digest"),
@@ -127,9 +129,9 @@ async def made(access: Access, namespace: str, count: int) -> set[str]:
     async with Client(access) as client:
         listed = await client.get(path)
         found = {one["metadata"]["name"] for one in listed["items"]}
-        async with aclosing(client.watch(path, listed["metadata"]["resourceVersion"])) as events:
-            while len(found) < count:
-                found.add(json.loads(await anext(events))["object"]["metadata"]["name"])
+        events = client.watch(path, listed["metadata"]["resourceVersion"])
+        while len(found) < count:
+            found.add(json.loads(await anext(events))["object"]["metadata"]["name"])
     return found
 
 
@@ -155,6 +157,38 @@ def test_what_is_in_the_pods_is_what_operators_are_promised():
     secrets = [one for one in container["env"] if "secretKeyRef" in one.get("valueFrom", {})]
     assert [one["name"] for one in secrets] == ["MADANG_DATABASE"]
     assert not [word for word in container["args"] if "DATABASE" in word]
+
+
+def pages() -> list[Path]:
+    return sorted((CHART.parents[2] / "docs" / "kubernetes").glob("*.md"))
+
+
+def blocks(page: Path) -> list[str]:
+    """The YAML that people are told to write."""
+    return re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_what_the_pages_tell_to_apply_is_what_the_schemas_say():
+    validate = pytest.importorskip("kubernetes_validate").validate
+    seen = []
+    for page in pages():
+        for one in (one for block in blocks(page) for one in objects(block)):
+            if one.get("apiVersion", "").partition("/")[0] in BUILT_IN:
+                validate(one, "1.37", strict=True)
+                seen.append(one["kind"])
+    assert {"Job", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"} <= set(seen)
+
+
+def test_the_values_in_install_are_values_of_the_chart(tmp_path):
+    [install] = [page for page in pages() if page.name == "install.md"]
+    [stated] = [block for block in blocks(install) if block.startswith("image:")]
+    (tmp_path / "values.yaml").write_text(stated)
+
+    text = rendered(helm(), [], file=str(tmp_path / "values.yaml"))
+
+    pod = of_kind(text, "Deployment")["spec"]["template"]["spec"]
+    assert pod["priorityClassName"] == "system-cluster-critical"
+    assert "--name=madang.example.org" in pod["containers"][0]["args"]
 
 
 def test_the_words_in_the_pods_are_words_of_the_command_line():

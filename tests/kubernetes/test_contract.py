@@ -15,6 +15,7 @@ from madang.testing.engine import FAIL_CODE, Behaviour, EngineContract, World
 from tests.engines.local_world import BEGUN
 from tests.kubernetes.conftest import access_to
 from tests.kubernetes.kubelet import Fleet
+from tests.kubernetes.role import madang_access, madang_kubeconfig
 from tests.kubernetes.yard import wait_account
 
 pytestmark = pytest.mark.kubernetes
@@ -66,11 +67,11 @@ class KubernetesWorld(World):
     def engine(self) -> KubernetesEngine:
         return KubernetesEngine(
             EngineSettings(
-                access=access_to(self.cluster),
+                access=madang_access(self.cluster, self.namespace),
                 folder=self.folder / "kubernetes",
                 made=made_in(self.namespace),
                 namespace=self.namespace,
-                words=("--kubeconfig", str(self.cluster.kubeconfig())),
+                words=("--kubeconfig", str(madang_kubeconfig(self.cluster, self.namespace))),
             )
         )
 

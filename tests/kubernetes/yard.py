@@ -15,11 +15,12 @@ from madang.daemon.clock import WallClock
 from madang.daemon.inbox import Submit
 from madang.daemon.loop import TurnLoop
 from madang.daemon.telling import Teller
+from madang.engines.kubernetes.config import from_kubeconfig
 from madang.engines.kubernetes.engine import KubernetesEngine, Settings
 from madang.ledger import open_ledger
 from madang.wire.jobs import JobRequest
 from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.conftest import access_to
+from tests.kubernetes.role import madang_kubeconfig
 
 PATIENCE_S = 45.0
 POLICY = replace(MADANG, run_ms_min=0)  # else nobody may be moved aside in his first minutes
@@ -86,12 +87,15 @@ class Yard:
 
 @contextmanager
 def opened(cluster: Cluster, folder: Path, **fields: Any) -> Iterator[Yard]:
-    """A yard with a new engine; the ledger in `folder` outlives it."""
+    """A yard with a new engine, which has the chart's rights and no others, as a release in the
+    namespace of the engine (or `access`); the ledger in `folder` outlives it."""
+    kubeconfig = madang_kubeconfig(cluster, fields.get("namespace", "default"))
+    access = fields.pop("access", None)
     settings = Settings(
-        access=access_to(cluster),
+        access=access or from_kubeconfig(kubeconfig),
         folder=folder / "kubernetes",
         made=fields.pop("made", lambda launch: ()),
-        words=("--kubeconfig", str(cluster.kubeconfig())),
+        words=("--kubeconfig", str(kubeconfig)),
         **fields,
     )
     yard = Yard(cluster, folder, KubernetesEngine(settings))

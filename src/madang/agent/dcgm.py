@@ -42,6 +42,7 @@ class _Gpu:
 
     fields: dict[str, float]
     pci: str = ""
+    uuid: str = ""
 
 
 class Dcgm:
@@ -58,6 +59,7 @@ class Dcgm:
         self._last_ms = 0
         self._xids: dict[str, int] = {}
         self._at: dict[str, str] = {}  # PCI address → key
+        self._by_uuid: dict[str, int] = {}
         self._is_down = False
 
     def read(self, now_ms: int) -> Reading:
@@ -80,6 +82,7 @@ class Dcgm:
         self._last_ms = now_ms
         gpus = _gpus(_of_node(list(samples(page, "DCGM_")), self._node))
         self._at = {gpu.pci: key for key, gpu in gpus.items() if gpu.pci and "/" not in key}
+        self._by_uuid = {gpu.uuid: int(key) for key, gpu in gpus.items() if key.isdecimal()}
         rows = {key: self._row(key, gpu, passed_s) for key, gpu in gpus.items()}
         return Reading(columns_of(Subject.GPU, rows), tuple(self._signals(gpus, now_ms)))
 
@@ -117,6 +120,10 @@ class Dcgm:
         """The key of the device at this PCI address, as far as the page tells it."""
         return self._at.get(pci)
 
+    def gpu_of(self, uuid: str) -> int | None:
+        """The number of the device of this UUID, as far as the page tells it (no MIG devices)."""
+        return self._by_uuid.get(uuid)
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -144,6 +151,7 @@ def _gpus(found: Iterable[Sample]) -> dict[str, _Gpu]:
         key = f"{gpu}/{instance}" if instance else gpu
         row = gpus.setdefault(key, _Gpu({}))
         row.fields[one.name] = one.value
+        row.uuid = row.uuid or one.labels.get("UUID", "")
         row.pci = row.pci or _address(one.labels.get("pci_bus_id", ""))
     by_number = sorted(gpus.items(), key=lambda pair: [int(n) for n in pair[0].split("/") if n])
     return dict(by_number)

@@ -296,6 +296,7 @@ DAEMON = (
             Option("--interval", "from one frame to the next (10s)", meta="TIME"),
             Option("--dcgm", "read GPUs from this page of a dcgm-exporter", meta="URL"),
             Option("--kernel-log", "where Xids are (/dev/kmsg)", meta="FILE", complete="file"),
+            Option("--pod-resources", "kubelet's socket", meta="SOCKET", complete="file"),
             Option("--buffer", "keep what waits there", meta="DIR", complete="dir"),
             Option("--buffer-max", "its bound (256MiB)", meta="SIZE"),
             Option("--once", "one frame, then end", kind="flag"),

@@ -195,7 +195,7 @@ def default_name(command: list[str]) -> str:
 
 
 def launch_of(
-    allocation: Allocation, job_id: str, owner: str, request: JobRequest, arrival: str = ""
+    allocation: Allocation, job: Job, owner: str, request: JobRequest, arrival: str = ""
 ) -> Launch:
     """What the engine needs to start the allocation."""
     return Launch(
@@ -206,6 +206,9 @@ def launch_of(
         env=tuple(request.env.items()),
         image=request.image,
         code=request.code,
-        checkpoint_key=job_id,
+        checkpoint_key=job.id,
         arrival=arrival,
+        needs=job.needs,
+        tolerates=job.tolerates,
+        grace_ms=job.grace_ms,
     )

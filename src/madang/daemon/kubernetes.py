@@ -7,12 +7,12 @@ from functools import partial
 from typing import Protocol
 
 from madang.daemon.state_dir import StateDir
-from madang.engines.base import Engine, EngineError
+from madang.engines.base import Engine, EngineError, Launch
 from madang.engines.kubernetes.config import ConfigError, find
 from madang.engines.kubernetes.engine import KubernetesEngine, Settings
 from madang.engines.kubernetes.leading import Candidate
+from madang.engines.kubernetes.manifests import Object, Placing, objects_of, passes
 from madang.engines.kubernetes.manifests import Settings as PodSettings
-from madang.engines.kubernetes.manifests import objects_of, passes
 from madang.engines.kubernetes.values import SCHEDULER
 
 LEASE_S_DEFAULT = 15.0
@@ -53,20 +53,22 @@ def kubernetes_engine(options: Options, state_dir: StateDir, url: str) -> Engine
         words = ("--kubeconfig", options.kubeconfig)
     pod = os.environ.get("POD_NAME", "")
     namespace = options.namespace or access.namespace
+    jobs = os.environ.get("MADANG_JOBS_NAMESPACE", "") or namespace
     scheduler = options.scheduler_name or SCHEDULER
     pods = PodSettings(
         image=os.environ.get("MADANG_IMAGE", ""),
         url=f"http://{options.names[0]}" if options.names else url,
         code_token=passes(),
-        namespace_of=lambda project: namespace,
+        namespace_of=lambda project: jobs,
         scheduler=scheduler,
         checkpoints=os.environ.get("MADANG_CHECKPOINTS_CLAIM", ""),
     )
     settings = Settings(
         access=access,
         folder=state_dir.path / "kubernetes",
-        made=partial(objects_of, settings=pods),
+        made=partial(_made, pods),
         namespace=namespace,
+        jobs=jobs,
         scheduler=scheduler,
         words=words,
         candidate=Candidate(
@@ -77,6 +79,11 @@ def kubernetes_engine(options: Options, state_dir: StateDir, url: str) -> Engine
         has_tree=bool(options.topology),
     )
     return KubernetesEngine(settings)
+
+
+def _made(settings: PodSettings, launch: Launch) -> tuple[Object, ...]:
+    placing = Placing(launch.needs, launch.tolerates, -(-launch.grace_ms // 1000))
+    return objects_of(launch, settings, placing)
 
 
 def lease_s(said: str) -> float:

@@ -401,7 +401,8 @@ class TurnLoop:
             self._remember(allocation.job, record.owner, request)
         owner, request = self._requests[allocation.job]
         key = self.arriving.key_of(allocation.job)
-        return launch_of(allocation, allocation.job, owner, request, key)
+        job = self._controller.state.jobs[allocation.job].job
+        return launch_of(allocation, job, owner, request, key)
 
     def _remember(self, job_id: str, owner: str, request: JobRequest) -> None:
         while len(self._requests) >= REQUESTS_CACHED_MAX:

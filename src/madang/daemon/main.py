@@ -285,7 +285,9 @@ def _topology(options: Options) -> list[Fact]:
 
 
 def _url_of(door: socket.socket) -> str:
+    """By what programs of this machine reach it; nobody is reached at "every address"."""
     host, port = door.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 

@@ -40,7 +40,8 @@ class Launch:
     MADANG_*.
     `checkpoint_key` names a directory that survives retries and may be shared with a forked job.
     `arrival` is the key of the arrival that the job was made of; such a job brings its own members,
-    and has no command of ours.
+    and has no command of ours. `needs`, `tolerates`, `grace_ms` are the job's, for those who must
+    say them again elsewhere.
     """
 
     allocation: Allocation
@@ -52,6 +53,9 @@ class Launch:
     code: str = ""
     checkpoint_key: str = ""
     arrival: str = ""
+    needs: tuple[tuple[Need, ...], ...] = ()
+    tolerates: tuple[Toleration, ...] = ()
+    grace_ms: int = 30_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from madang.engines.base import EngineError, Launch
 from madang.engines.kubernetes import trim
 from madang.engines.kubernetes.arrivals import Gangs
 from madang.engines.kubernetes.binder import BindAsk, Binder, Bound, NotBound, Outcome
-from madang.engines.kubernetes.cache import ALLOCATION, Cache
+from madang.engines.kubernetes.cache import ALLOCATION, RANK, Cache
 from madang.engines.kubernetes.client import (
     ApiError,
     Away,
@@ -197,13 +197,13 @@ class Carrier:
     async def _launch(self, stay: Stay, launch: Launch) -> None:
         """Make what is missing, then bind it."""
         try:
-            objects = self._hands.made(launch)
+            objects = await asyncio.to_thread(self._hands.made, launch)
             for one in objects:
                 if one["kind"] != "Pod":
                     await self._make(one)
             pods = [one for one in objects if one["kind"] == "Pod"]
             await asyncio.gather(*(self._make_pod(stay, one) for one in pods))
-        except (Away, TooMany, Deposed):
+        except (Away, TooMany, Conflict, Deposed):
             raise
         except (ApiError, EngineError) as failure:
             # The API server, or an admission hook, will never have it.
@@ -212,7 +212,7 @@ class Carrier:
         await self._bind_own(stay)
 
     async def _make_pod(self, stay: Stay, body: Object) -> None:
-        rank = int(body["metadata"]["annotations"]["madang.io/rank"])
+        rank = int(body["metadata"]["annotations"][RANK])
         member = stay.members[rank]
         if member.ended or member.pod is not None:
             return
@@ -224,7 +224,8 @@ class Carrier:
         self._stays.seen(stay, found)
 
     async def _make(self, body: Object) -> Object:
-        """POST; what is there already by that name is read.
+        """POST; a pod that is there already by that name is read, the rest is as it was made:
+        Secrets may be made and deleted by us, and read by nobody.
 
         Raises:
             ApiError: refused, or no answer.
@@ -237,6 +238,8 @@ class Carrier:
         except Conflict as failure:
             if failure.reason != "AlreadyExists":
                 raise
+            if body["kind"] != "Pod":
+                return body
             return await self._hands.client.get(f"{path}/{name}")
 
     async def _bind_own(self, stay: Stay) -> None:
@@ -399,9 +402,10 @@ class Carrier:
         """A pod was asked for and the answer was lost: see whether it is there."""
         launch = stay.launch
         if launch is not None and not stay.key:
+            made = await asyncio.to_thread(self._hands.made, launch)
             bodies = {
-                int(one["metadata"]["annotations"]["madang.io/rank"]): one
-                for one in self._hands.made(launch)
+                int(one["metadata"]["annotations"][RANK]): one
+                for one in made
                 if one["kind"] == "Pod"
             }
             meta = bodies[member.rank]["metadata"]
