@@ -97,9 +97,7 @@ def test_a_gang_of_our_own_runs_and_ends(shared, namespace, tmp_path):
     said = 'echo "$RANK of $WORLD_SIZE on $NODE_RANK at $MASTER_ADDR:$MASTER_PORT"; sleep 0.5'
     with (
         pool_of(shared, {}, {}, gpus=2, processes=True) as (_, pool),
-        opened(
-            shared, tmp_path, access=as_madang, namespace=namespace, made=made_in(namespace)
-        ) as yard,
+        opened(shared, tmp_path, namespace=namespace, made=made_in(namespace)) as yard,
     ):
         until(lambda: len(yard.loop.snapshot().nodes) >= 2, "two nodes")
         job = yard.run("sh", "-c", said, members=4, needs=[f"{POOL}={pool}"], name="own")
