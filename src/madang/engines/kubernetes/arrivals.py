@@ -15,8 +15,7 @@ from madang.core.model import Shape
 from madang.engines.base import Arrival
 from madang.engines.kubernetes import dra, foreign, volumes
 from madang.engines.kubernetes.cache import Cache, PodNews
-from madang.engines.kubernetes.foreign import Arranged, Unit, Waits, World
-from madang.engines.kubernetes.foreign.gangs import POD
+from madang.engines.kubernetes.foreign import POD, Arranged, Unit, Waits, World
 from madang.engines.kubernetes.nodes import extended_needs
 from madang.engines.kubernetes.topology import Layout, wish_of
 from madang.engines.kubernetes.values import Gang, PodFacts
