@@ -11,8 +11,7 @@ import tracemalloc
 import pytest
 import zstandard
 
-from madang.api.code_tokens import CodeTokens
-from tests.api.serving import OWNER, TOKEN
+from tests.api.serving import TOKEN
 
 
 def packed(content: bytes) -> tuple[str, bytes]:
@@ -44,34 +43,6 @@ def test_a_snapshot_goes_up_once_and_comes_down_the_same(served):
     assert back.content == body
     assert back.headers["content-type"] == "application/zstd"
     assert "immutable" in back.headers["cache-control"]
-
-
-def test_a_member_fetches_its_own_snapshot_and_nothing_else(served):
-    """By a token that is good for one digest, in one verb, while its allocation lives."""
-    digest, body = packed(b"print('mine')")
-    other, other_body = packed(b"print('not mine')")
-    for name, content in ((digest, body), (other, other_body)):
-        served.client.put(f"/v1/code/{name}", content=content)
-    job = served.client.post("/v1/jobs", json={"command": ["true"]}).json()["id"]
-    served.wait_until(job, "starting", "running")
-    allocation = served.yard.loop.allocations()[0].id
-    tokens = CodeTokens(served.yard.ledger)
-    token = tokens.issue(allocation, digest)
-    of_nobody = tokens.issue("gone-1.1", digest)
-    again = CodeTokens(served.yard.ledger).issue(allocation, digest)
-
-    def status(verb, path, secret):
-        headers = {"authorization": f"Bearer {secret}"}
-        return served.client.request(verb, path, headers=headers).status_code
-
-    assert token == again
-    assert status("GET", f"/v1/code/{digest}", token) == 200
-    assert status("GET", f"/v1/code/{other}", token) == 401
-    assert status("PUT", f"/v1/code/{digest}", token) == 401
-    assert status("GET", "/v1/jobs", token) == 401
-    assert status("GET", f"/v1/code/{digest}", of_nobody) == 401
-    assert status("GET", f"/v1/code/{digest}", f"{token}x") == 401
-    assert [one["name"] for one in served.client.get("/v1/tokens").json()["tokens"]] == [OWNER]
 
 
 @pytest.mark.parametrize("body", [b"", b"other bytes", packed(b"x")[1]])

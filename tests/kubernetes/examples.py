@@ -1,8 +1,9 @@
 """One valid object of each kind that Madang places, with its pods as its controller makes them.
 
 Names, labels, indices and owners are those that the real controllers set; sources are in the
-modules of `engines/kubernetes/foreign`. Used by the tables (objects as they are) and on a real API server,
-where none of these controllers runs: create `objects`, then `pods_for` with the uids they got.
+modules of `engines/kubernetes/foreign`. Used by the tables (objects as they are) and on a real API
+server, where none of these controllers runs: create `objects_for`, then `pods_for` with the uids
+they got.
 """
 
 import copy

@@ -122,6 +122,10 @@ class FaultyDoor:
 
     async def _close(self) -> None:
         await self._runner.cleanup()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:  # of connections that were cut
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
         await self._session.close()
         await asyncio.sleep(0.05)
 

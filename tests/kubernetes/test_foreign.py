@@ -420,6 +420,35 @@ def test_priority_is_the_groups_where_it_says_one():
     assert (native.gang.priority, native.gang.priority_class) == (50, "research")
 
 
+def test_one_pod_more_than_kueues_group_has_is_a_gang_of_its_own_key():
+    example = examples.kueue_group()
+    extra = copy.deepcopy(example.pods[0])
+    extra["metadata"] |= {
+        "name": "kq-9",
+        "uid": "uid-of-9",
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+    }
+    group, one = arranged(example, pods=(*example.pods, extra))
+
+    assert (group.gang.members, one.gang.members) == (3, 1)
+    assert (group.gang.key, one.gang.key) == ("uid-of-9/group", "uid-of-9")
+
+
+def test_a_kueue_group_keeps_its_key_while_its_pods_are_replaced():
+    def bound(index, pod):
+        if index:
+            pod["spec"]["nodeName"] = f"n{index}"
+            pod["metadata"]["annotations"] |= {
+                "madang.io/gang": "first-pod/group",
+                "madang.io/rank": str(index),
+            }
+
+    (one,) = arranged(with_pods(examples.kueue_group(), bound))
+
+    assert one.gang.key == "first-pod/group"
+    assert seats_by_name(one) == ["kq-0", "kq-1", "kq-2"]
+
+
 def test_kueues_groups_must_agree_on_their_number():
     def total(index, pod):
         annotations = pod["metadata"]["annotations"]

@@ -2,11 +2,12 @@
 
 import itertools
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from madang.core.model import AllocationState, Phase
+from madang.engines.kubernetes.client import Missing
 from tests.kubernetes.conftest import access_to
 from tests.kubernetes.kubelet import RUNS, Fleet
 from tests.kubernetes.test_contract import made_in
@@ -32,7 +33,8 @@ def pool_of(cluster, *labels, gpus=8, processes=False):
             yield fleet, pool
         finally:
             for name in names:
-                fleet.remove(name)
+                with suppress(Missing):
+                    fleet.remove(name)
 
 
 def pod_spec(pool, gpus=1, **more):
@@ -95,7 +97,9 @@ def test_a_gang_of_our_own_runs_and_ends(shared, namespace, tmp_path):
     said = 'echo "$RANK of $WORLD_SIZE on $NODE_RANK at $MASTER_ADDR:$MASTER_PORT"; sleep 0.5'
     with (
         pool_of(shared, {}, {}, gpus=2, processes=True) as (_, pool),
-        opened(shared, tmp_path, namespace=namespace, made=made_in(namespace)) as yard,
+        opened(
+            shared, tmp_path, access=as_madang, namespace=namespace, made=made_in(namespace)
+        ) as yard,
     ):
         until(lambda: len(yard.loop.snapshot().nodes) >= 2, "two nodes")
         job = yard.run("sh", "-c", said, members=4, needs=[f"{POOL}={pool}"], name="own")
@@ -113,7 +117,10 @@ def test_a_gang_of_our_own_runs_and_ends(shared, namespace, tmp_path):
 
 def test_a_job_of_the_real_controller_is_a_gang(shared, namespace, tmp_path):
     """It is bound whole or not at all, in its namespace's project, and one event says so."""
-    with pool_of(shared, {}, {}, gpus=2) as (fleet, pool), opened(shared, tmp_path) as yard:
+    with (
+        pool_of(shared, {}, {}, gpus=2) as (fleet, pool),
+        opened(shared, tmp_path) as yard,
+    ):
         submit_pod(shared, namespace, a_pod("first", pool, gpus=1))
         first = until(lambda: yard.job_named("first"), "the first pod's job")
         yard.wait_phase(first, Phase.RUNNING)
@@ -161,7 +168,10 @@ def test_a_job_of_the_real_controller_is_a_gang(shared, namespace, tmp_path):
 
 def test_pods_of_other_schedulers_count(shared, namespace, tmp_path):
     """Whoever bound them: their GPUs are not offered, and are again once they have ended."""
-    with pool_of(shared, {}, gpus=4) as (fleet, pool), opened(shared, tmp_path) as yard:
+    with (
+        pool_of(shared, {}, gpus=4) as (fleet, pool),
+        opened(shared, tmp_path) as yard,
+    ):
         other = a_pod("other", pool, gpus=3, nodeName=f"{pool}-0")
         other["spec"]["schedulerName"] = "default-scheduler"
         submit_pod(shared, namespace, other)
@@ -204,7 +214,10 @@ def test_a_budget_holds_a_victim_until_it_lets_go(shared, namespace, tmp_path):
     """A pod of a higher class waits, nominated, while the budget holds; then the victim goes."""
     high = priority_class(shared, f"high-{namespace}"[:60], 1000)
     budgets = f"/apis/policy/v1beta1/namespaces/{namespace}/poddisruptionbudgets"
-    with pool_of(shared, {}, gpus=2) as (_, pool), opened(shared, tmp_path) as yard:
+    with (
+        pool_of(shared, {}, gpus=2) as (_, pool),
+        opened(shared, tmp_path) as yard,
+    ):
         shared.ask("POST", budgets, budget("keep", "low", 1))
         submit_pod(shared, namespace, a_pod("low", pool, gpus=2))
         low = until(lambda: yard.job_named("low"), "the low job")
@@ -247,7 +260,10 @@ def test_a_gang_with_a_hard_topology_lies_in_one_domain(shared, namespace, tmp_p
     """Two racks have room for three each: four pods wait for one rack, and do not spill over."""
     rack = "topology.kubernetes.io/rack"
     racks = [{rack: "r1"}, {rack: "r1"}, {rack: "r2"}, {rack: "r2"}]
-    with pool_of(shared, *racks, gpus=2) as (fleet, pool), opened(shared, tmp_path) as yard:
+    with (
+        pool_of(shared, *racks, gpus=2) as (fleet, pool),
+        opened(shared, tmp_path) as yard,
+    ):
         for n in (0, 2):
             blocker = a_pod(f"blocker-{n}", pool, nodeName=f"{pool}-{n}")
             blocker["spec"]["schedulerName"] = "default-scheduler"
@@ -280,7 +296,10 @@ def test_a_gang_with_a_hard_topology_lies_in_one_domain(shared, namespace, tmp_p
 
 def test_a_deleted_workload_departs(shared, namespace, tmp_path):
     """Waiting or running: its job ends, and its devices are free again."""
-    with pool_of(shared, {}, gpus=2) as (_, pool), opened(shared, tmp_path) as yard:
+    with (
+        pool_of(shared, {}, gpus=2) as (_, pool),
+        opened(shared, tmp_path) as yard,
+    ):
         jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
         for name, members in (("runs", 2), ("waits", 2)):
             submit_job(shared, namespace, a_job(name, pool, members, runs_s=""))

@@ -60,7 +60,16 @@ def test_a_gang_of_four_runs_code_that_was_sent(shared, namespace, tmp_path, mon
         try:
             one.wait_leads()
             until(lambda: pool in command(one, "nodes"), "its nodes")
-            words = ["run", "--json", "--members", "4", "--need", f"{POOL}={pool}", "--grace", "20s"]
+            words = [
+                "run",
+                "--json",
+                "--members",
+                "4",
+                "--need",
+                f"{POOL}={pool}",
+                "--grace",
+                "20s",
+            ]
             said = command(one, *words, "--", sys.executable, "train.py", folder=source)
             job = json.loads(said.splitlines()[-1])["id"]
             until(lambda: phase(one, job) in ("running", "failed"), "it runs")

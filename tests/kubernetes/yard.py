@@ -88,10 +88,11 @@ class Yard:
 @contextmanager
 def opened(cluster: Cluster, folder: Path, **fields: Any) -> Iterator[Yard]:
     """A yard with a new engine, which has the chart's rights and no others, as a release in the
-    namespace of the engine; the ledger in `folder` outlives it."""
+    namespace of the engine (or `access`); the ledger in `folder` outlives it."""
     kubeconfig = madang_kubeconfig(cluster, fields.get("namespace", "default"))
+    access = fields.pop("access", None)
     settings = Settings(
-        access=from_kubeconfig(kubeconfig),
+        access=access or from_kubeconfig(kubeconfig),
         folder=folder / "kubernetes",
         made=fields.pop("made", lambda launch: ()),
         words=("--kubeconfig", str(kubeconfig)),

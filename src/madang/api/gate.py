@@ -1,29 +1,33 @@
 """What every request passes before any handler sees it, and every answer on its way out.
 
 In this order: the Host is ours (421: DNS rebinding), the page that asks is ours (403: cross-site),
-the caller is known (401; open are only the health check, the login and the static pages), the body
-is within bounds (413, 415, 408). Whatever a handler raises leaves as a problem.
+the caller is known (401; open are only the health check, the login and the static pages; a member's
+pass opens its own code snapshot), the body is within bounds (413, 415, 408). Whatever a handler
+raises leaves as a problem.
 """
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from madang.api.identity import Identities, Identity
+from madang.api.identity import Identities, Identity, digest_of
 from madang.api.problems import Problem, from_exception
 from madang.api.scraping import PATH as SCRAPE_PATH
 from madang.api.scraping import ScrapeDoor
 from madang.api.settings import ApiSettings, Limits
+from madang.wire.access import Role
 
 WHO = "madang.who"  # the scope's key for the Identity
 CUT = "madang.cut"  # the scope's key for a function that cuts the connection off
-CODE_PATH = "/v1/code/"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+PASS_PREFIX = "pass-"  # of a member, for its own code snapshot; spares all others the question
+_CODE = re.compile(r"/v1/code/([0-9a-f]{64})")
 WILDCARDS = frozenset({"0.0.0.0", "::", ""})
 
 # No inline script, nothing from elsewhere, in no frame: the page cannot be made to act for others.
@@ -94,6 +98,7 @@ class Gate:
         self._limits = settings.limits
         self._cookie = cookie_name(settings.port)
         self._identities = identities
+        self._may_fetch = settings.may_fetch
         self._scrapes = ScrapeDoor(settings.metrics_on_loopback, settings.metrics_token_file)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,7 +153,8 @@ class Gate:
             scheme, _, secret = given.partition(" ")
             who = None
             if scheme.lower() == "bearer":
-                who = await self._by_token(scope, secret.strip())
+                who = await self._identities.of_token(secret.strip())
+                who = who or self._of_pass(scope, secret.strip())
             if who is None:
                 raise _unauthorized("the token is not one of this daemon's")
             return who
@@ -161,14 +167,14 @@ class Gate:
             _check_own_page(headers)
         return who
 
-    async def _by_token(self, scope: Scope, secret: str) -> Identity | None:
-        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
-            before, mark, digest = scope["path"].partition(CODE_PATH)
-            if mark and not before:
-                found = await self._identities.of_code_token(secret, digest)
-                if found is not None:
-                    return found
-        return await self._identities.of_token(secret)
+    def _of_pass(self, scope: Scope, secret: str) -> Identity | None:
+        """A member that fetches its own code, and nothing else."""
+        path = _CODE.fullmatch(scope["path"])
+        if path is None or scope.get("method") not in SAFE_METHODS:
+            return None
+        if not secret.startswith(PASS_PREFIX) or not self._may_fetch(path[1], digest_of(secret)):
+            return None
+        return Identity("a member", Role.VIEWER, "token")
 
     def _bounded(self, scope: Scope, headers: "_Headers", receive: Receive) -> Receive:
         limit = _body_limit(scope["path"], self._limits)
@@ -176,7 +182,7 @@ class Gate:
         if length.isdigit() and int(length) > limit:
             raise _too_large(limit, int(length))
         has_body = length not in ("", "0") or headers.one(b"transfer-encoding") != ""
-        if has_body and not scope["path"].startswith((CODE_PATH, "/v1/frames")):
+        if has_body and not scope["path"].startswith(("/v1/code/", "/v1/frames")):
             _check_media_type(headers.one(b"content-type"))
         return _counted(receive, limit, self._limits.body_wait_s) if has_body else receive
 
@@ -313,7 +319,7 @@ def cookie_of(headers: list[str], name: str) -> str:
 
 
 def _body_limit(path: str, limits: Limits) -> int:
-    if path.startswith(CODE_PATH):
+    if path.startswith("/v1/code/"):
         return limits.code_bytes_max
     if path == "/v1/frames":
         return limits.frames_bytes_max

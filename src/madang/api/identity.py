@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
-from madang.api import code_tokens
-from madang.api.code_tokens import CodeTokens
 from madang.api.readers import Readers
 from madang.ledger import Ledger, Token
 from madang.wire.access import Role
@@ -30,7 +28,6 @@ KNOWN_LIVES_MS = 5_000  # a token revoked in the ledger by another program works
 KNOWN_MAX = 1_024
 SESSIONS_MAX = 256  # more logins void the oldest
 SESSION_PREFIX = "browser:"
-MEMBER_NAME = "system:member"  # of a job, fetching its code
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +77,6 @@ class Identities:
         self._links: OrderedDict[str, Guest] = OrderedDict()
         self._known: OrderedDict[str, tuple[Token, int]] = OrderedDict()
         self._drops = 0
-        self._code = CodeTokens(ledger)
-
-    async def of_code_token(self, secret: str, digest: str) -> Identity | None:
-        """A member that fetches this code snapshot, and may do nothing else; None for others."""
-        if not secret.startswith(code_tokens.PREFIX):
-            return None
-        opens = await self._readers.read(self._code.opens, secret, digest)
-        return Identity(MEMBER_NAME, Role.VIEWER, "token") if opens else None
 
     async def of_token(self, secret: str) -> Identity | None:
         """The owner of a Bearer token, or None for a wrong one."""

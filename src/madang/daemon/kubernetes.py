@@ -6,13 +6,12 @@ import socket
 from functools import partial
 from typing import Protocol
 
-from madang.daemon.snapshot_tokens import SnapshotTokens
 from madang.daemon.state_dir import StateDir
 from madang.engines.base import Engine, EngineError, Launch
 from madang.engines.kubernetes.config import ConfigError, find
 from madang.engines.kubernetes.engine import KubernetesEngine, Settings
 from madang.engines.kubernetes.leading import Candidate
-from madang.engines.kubernetes.manifests import Object, Placing, objects_of
+from madang.engines.kubernetes.manifests import Object, Placing, objects_of, passes
 from madang.engines.kubernetes.manifests import Settings as PodSettings
 from madang.engines.kubernetes.values import SCHEDULER
 
@@ -37,9 +36,7 @@ class Options(Protocol):
     def topology(self) -> str: ...
 
 
-def kubernetes_engine(
-    options: Options, state_dir: StateDir, url: str, tokens: SnapshotTokens
-) -> Engine:
+def kubernetes_engine(options: Options, state_dir: StateDir, url: str) -> Engine:
     """Not open yet, and not leading.
 
     Raises:
@@ -61,7 +58,7 @@ def kubernetes_engine(
     pods = PodSettings(
         image=os.environ.get("MADANG_IMAGE", ""),
         url=f"http://{options.names[0]}" if options.names else url,
-        code_token=tokens,
+        code_token=passes(),
         namespace_of=lambda project: jobs,
         scheduler=scheduler,
         checkpoints=os.environ.get("MADANG_CHECKPOINTS_CLAIM", ""),

@@ -30,7 +30,6 @@ from madang.daemon.clock import WallClock
 from madang.daemon.loop import TurnLoop
 from madang.daemon.measuring import Measurer
 from madang.daemon.rules import Wardens
-from madang.daemon.snapshot_tokens import SnapshotTokens
 from madang.daemon.standing_by import stand_by
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
 from madang.daemon.telemetry import Watch, tick_ms_of
@@ -127,11 +126,9 @@ def _run(options: Options) -> int:
         with _bound_socket(options.host, options.port) as door:
             code = CodeStore(_code_folder(state_dir))
             url = _url_of(door)
-            tokens = SnapshotTokens()
-            engine = _engine(options, state_dir, code, url, tokens)
+            engine = _engine(options, state_dir, code, url)
             stand_by(engine, door)
             ledger = open_ledger(options.database or state_dir.database_url)
-            tokens.use(ledger)
             loop = TurnLoop(
                 ledger,
                 engine,
@@ -191,9 +188,7 @@ def _bound_socket(host: str, port: int) -> socket.socket:
     return door
 
 
-def _engine(
-    options: Options, state_dir: StateDir, code: CodeStore, url: str, tokens: SnapshotTokens
-) -> Engine:
+def _engine(options: Options, state_dir: StateDir, code: CodeStore, url: str) -> Engine:
     if options.fleet:
         from madang.engines.virtual import open_fleet
 
@@ -201,7 +196,7 @@ def _engine(
     if options.engine == "kubernetes":
         from madang.daemon.kubernetes import kubernetes_engine
 
-        return kubernetes_engine(options, state_dir, url, tokens)
+        return kubernetes_engine(options, state_dir, url)
     from madang.engines.local.engine import LocalEngine
 
     engine = LocalEngine(state_dir.path, code, devices=options.devices or None)
@@ -304,6 +299,7 @@ def _serve(
     names: tuple[str, ...],
 ) -> int:
     from madang.api import ApiSettings, create_app, make_server
+    from madang.api.settings import nobody
 
     host, port = door.getsockname()[:2]
     scrape = yard.out.settings.scrape
@@ -314,6 +310,7 @@ def _serve(
         keep=state_dir.path / "live",
         metrics_on_loopback=scrape.loopback_open,
         metrics_token_file=scrape.token_file,
+        may_fetch=getattr(yard.loop.engine, "may_fetch", nobody),
     )
     app = create_app(yard, settings)
     server = make_server(app, settings, partial(_ready, yard, state_dir, app.state.login_link))

@@ -64,6 +64,7 @@ class Gangs:
     _dirty: dict[Unit, None] = field(default_factory=dict)
     _ready: dict[str, None] = field(default_factory=dict)
     _job_of: dict[str, str] = field(default_factory=dict)
+    _key_of: dict[str, str] = field(default_factory=dict)
 
     # -- what changed --------------------------------------------------------------------------
 
@@ -184,7 +185,7 @@ class Gangs:
         """It is this job."""
         known = self.known.setdefault(key, Known(key))
         known.job, known.refused, known.leaving = job, "", False
-        self._job_of[key] = job
+        self._job_of[key], self._key_of[job] = job, key
         self._ready.pop(key, None)
 
     def refuse(self, key: str, why: str) -> None:
@@ -195,7 +196,7 @@ class Gangs:
 
     def part(self, key: str) -> None:
         """Its job has ended."""
-        self._job_of.pop(key, None)
+        self._key_of.pop(self._job_of.pop(key, ""), None)
         if (known := self.known.get(key)) is not None:
             known.job, known.leaving, known.offered_s = "", False, 0.0
             if known.unit is not None:
@@ -285,7 +286,7 @@ class Gangs:
 
     def key_of(self, job: str) -> str:
         """The gang of a job, or ""."""
-        return next((key for key, its in self._job_of.items() if its == job), "")
+        return self._key_of.get(job, "")
 
 
 def arrival_of(gang: Gang, layout: Layout) -> Arrival | str:

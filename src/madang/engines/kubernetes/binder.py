@@ -16,6 +16,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -36,6 +37,7 @@ log = logging.getLogger("madang.kubernetes")
 
 AT_ONCE = 48  # more do not make the API server faster
 NOTES_AT_ONCE = 8  # words about pods that wait never stand in the way of those that go
+NOTE_WAITS_S = 2.0  # at most, while pods are bound: a note costs the server what a binding does
 PAUSE_S = (0.05, 2.0)
 READ_S = 5.0  # for the truth about a pod whose binding was not answered
 INVALID = 422  # what old servers say, instead of 409, to a write with another pod's uid
@@ -82,6 +84,9 @@ class Binder:
         self._held = held
         self._line = asyncio.Semaphore(at_once)
         self._notes = asyncio.Semaphore(NOTES_AT_ONCE)
+        self._asked = 0  # pods that wait for their binding, or for its answer
+        self._calm = asyncio.Event()
+        self._calm.set()
         self._evictor = Evictor(client, held)
 
     # -- a gang --------------------------------------------------------------------------------
@@ -94,9 +99,16 @@ class Binder:
         decision, who knows whether replacements come.
         """
         clock = _Clock(deadline_s)
-        if len(gang) == 1:
-            return [await self._bind(gang[0], clock)]
-        return list(await asyncio.gather(*(self._bind(ask, clock) for ask in gang)))
+        self._asked += len(gang)
+        self._calm.clear()
+        try:
+            if len(gang) == 1:
+                return [await self._bind(gang[0], clock)]
+            return list(await asyncio.gather(*(self._bind(ask, clock) for ask in gang)))
+        finally:
+            self._asked -= len(gang)
+            if not self._asked:
+                self._calm.set()
 
     async def unbind(self, asks: Sequence[BindAsk], text: str, grace_s: int = 1) -> list[BindAsk]:
         """Roll back. A binding cannot be undone, so the pods are deleted, by uid, and whoever made
@@ -226,12 +238,17 @@ class Binder:
 
     async def nominate(self, namespace: str, pod: str, uid: str, node: str) -> bool:
         """The node on which room is being made for it; "" takes it back. False: not written."""
-        return await self._note(namespace, pod, uid, {"nominatedNodeName": node or None})
+        status = {"nominatedNodeName": node or None}
+        return await self._note(namespace, pod, uid, status, at_once=True)
 
-    async def _note(self, namespace: str, pod: str, uid: str, status: Object) -> bool:
+    async def _note(
+        self, namespace: str, pod: str, uid: str, status: Object, *, at_once: bool = False
+    ) -> bool:
         body = {"metadata": {"uid": uid}, "status": status}
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/status"
-        return await self._said(lambda: self._client.patch(path, body, "strategic-merge-patch"))
+        return await self._said(
+            lambda: self._client.patch(path, body, "strategic-merge-patch"), at_once=at_once
+        )
 
     async def event(
         self, namespace: str, about: Object, reason: str, message: str, kind: str = "Normal"
@@ -258,8 +275,11 @@ class Binder:
         path = f"/api/v1/namespaces/{namespace}/events"
         return await self._said(lambda: self._client.post(path, body))
 
-    async def _said(self, write: Callable[[], Awaitable[Object]]) -> bool:
+    async def _said(self, write: Callable[[], Awaitable[Object]], *, at_once: bool = False) -> bool:
         async with self._notes:
+            if not at_once and not self._calm.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._calm.wait(), NOTE_WAITS_S)
             if not self._held():
                 return False
             try:

@@ -3,7 +3,8 @@
 One mirror a kind, all on the engine's own event loop, where their objects are decoded and trimmed:
 turns of the scheduler never wait for JSON. Promises: `changed` is called after each change; who
 asks for what changed gets each object once, with its last value if it is gone, and a pod that was
-replaced by a namesake between two looks as gone first.
+replaced by a namesake between two looks as gone first. A standby gathers no news: `listen` begins
+with all there is.
 """
 
 import asyncio
@@ -55,6 +56,7 @@ class Cache:
         self.on_node: dict[str, dict[str, PodFacts]] = {}  # bound pods that have not ended
         self.of_allocation: dict[str, dict[str, PodFacts]] = {}
         self._last: dict[str, PodFacts] = {}
+        self._listens = False
         self._pods: list[PodNews] = []
         self._nodes: dict[str, None] = {}
         self._tops: dict[tuple[str, str], None] = {}
@@ -102,6 +104,13 @@ class Cache:
         """
         known = [mirror for mirror in self.tops.values() if mirror.synced.is_set()]
         await asyncio.gather(*(mirror.relist() for mirror in (*self._needed, *known)))
+
+    def listen(self) -> None:
+        """Everything that is there is news, and from now on what changes."""
+        self._listens = True
+        self._pods = [PodNews(pod) for pod in self._last.values()]
+        self._nodes = dict.fromkeys(self.nodes.objects)
+        self._tops = {(kind, key): None for kind, one in self.tops.items() for key in one.objects}
 
     async def end(self) -> None:
         """Mirror no more."""
@@ -163,14 +172,15 @@ class Cache:
         before = self._last.get(key)
         if before is not None:
             self._leave(before)
-            if now is None or now.uid != before.uid:
+            if self._listens and (now is None or now.uid != before.uid):
                 self._pods.append(PodNews(before, gone=True))
         if now is None:
             self._last.pop(key, None)
         else:
             self._last[key] = now
             self._enter(now)
-            self._pods.append(PodNews(now))
+            if self._listens:
+                self._pods.append(PodNews(now))
         self._changed()
 
     def _leave(self, pod: PodFacts) -> None:

@@ -32,6 +32,7 @@ from madang.engines.kubernetes.client import (
 )
 from madang.engines.kubernetes.evicting import Evictor, Held, Vanished
 from madang.engines.kubernetes.lease import Deposed
+from madang.engines.kubernetes.manifests import CODE_PASS, pass_secret
 from madang.engines.kubernetes.notes import Notes, about
 from madang.engines.kubernetes.stays import ABSENT_S, ENGINE_FAILED, LOST, Member, Stay, Stays
 from madang.engines.kubernetes.values import PodFacts
@@ -112,16 +113,16 @@ class Carrier:
         """What its pods needed goes once they have ended; the pods stay for their logs."""
         pods = [one.pod for one in stay.members.values() if one.pod is not None]
         if pods and not stay.key and self._hands.held():
-            self._aside(self._cleared(pods[0]))
+            self._aside(self._cleared(pods))
 
-    async def _cleared(self, pod: PodFacts) -> None:
-        base = pod.name.rpartition("-")[0]
-        for plural, name in (
-            ("services", base), ("secrets", f"{base}-env"), ("secrets", f"{base}-code"),
-        ):  # fmt: skip
+    async def _cleared(self, pods: Sequence[PodFacts]) -> None:
+        base = pods[0].name.rpartition("-")[0]
+        passes = {pod.annotation(CODE_PASS): None for pod in pods if pod.annotation(CODE_PASS)}
+        secrets = [f"{base}-env", *(pass_secret(base, digest) for digest in passes)]
+        for plural, name in (("services", base), *(("secrets", name) for name in secrets)):
             with suppress(Missing):
                 await self._hands.client.delete(
-                    f"/api/v1/namespaces/{pod.namespace}/{plural}/{name}"
+                    f"/api/v1/namespaces/{pods[0].namespace}/{plural}/{name}"
                 )
 
     def warn(self, stay: Stay, text: str) -> None:
@@ -202,7 +203,7 @@ class Carrier:
                     await self._make(one)
             pods = [one for one in objects if one["kind"] == "Pod"]
             await asyncio.gather(*(self._make_pod(stay, one) for one in pods))
-        except (Away, TooMany, Deposed):
+        except (Away, TooMany, Conflict, Deposed):
             raise
         except (ApiError, EngineError) as failure:
             # The API server, or an admission hook, will never have it.

@@ -3,8 +3,8 @@
 A driver publishes a node's devices in ResourceSlices; a pod asks for some by ResourceClaims; the
 scheduler writes into a claim which devices it has (`status.allocation.devices.results`) and for
 whom (`reservedFor`). Here a node's devices in the order of their names are the core's device
-numbers, so that a seat names devices and a claim names bits. An attribute that all devices of a node
-share is a label of the node (`dra:NAME`), and what a claim's selectors ask for is a need on it.
+numbers, so that a seat names devices and a claim names bits. An attribute that all devices of a
+node share is a label of the node (`dra:NAME`), and a claim's selectors are needs on it.
 
 Understood is: requests of exactly N devices of a class whose selectors only compare the driver's
 name and attributes with constants. Everything that could choose otherwise (firstAvailable, All,

@@ -5,6 +5,11 @@ there already). The user's environment and the token for the code snapshot are i
 the pods; only the init container sees the token. The pods name our scheduler and no node: the
 engine binds them. Whoever made them removes Service and Secrets by the label madang.io/allocation.
 
+The token is a pass that opens one snapshot to a pod that has not ended: the pods carry its SHA-256
+(`engine.may_fetch`). So it needs no common key and no expiry, and survives a change of leader. Each
+process makes other passes, and so other names of their Secrets: a pod that was made before a crash
+keeps its own.
+
 What a member finds is what it finds in every engine (`local/environment.py`), with a port and a
 name for rank 0 that all members can reach. Its GPUs come from the device plugin, or from a claim of
 its own (`dra.py`) whose devices the engine names.
@@ -15,7 +20,9 @@ Environment Variables" ($$ stands for $), "Pod Security Standards" (restricted).
 
 import base64
 import hashlib
+import hmac
 import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +39,8 @@ ALLOCATION = "madang.io/allocation"
 RANK = "madang.io/rank"
 PROJECT = "madang.io/project"
 WARNING = "madang.io/warning"  # what a Tell says; the kubelet puts it into a file
+CODE_OF = "madang.io/code"
+CODE_PASS = "madang.io/code-pass"  # SHA-256 of the pass with which the pod fetches it
 MANAGED_BY = "app.kubernetes.io/managed-by"
 
 TOP = "/madang"  # in the member; code, SDK and checkpoints are below
@@ -109,12 +118,50 @@ def objects_of(launch: Launch, settings: Settings, placing: Placing = ANYHOW) ->
     if not launch.image and not settings.image:
         raise EngineError("the job names no image, and no default is set; submit it with --image")
     namespace = settings.namespace_of(launch.allocation.project)
-    found = [_service(launch, namespace), *_secrets(launch, namespace, settings)]
+    code_pass = settings.code_token(launch) if launch.code else ""
+    making = _Making(launch, namespace, settings, placing, code_pass)
+    found = [_service(launch, namespace), *_secrets(making)]
     for rank in range(len(launch.allocation.seats)):
         if settings.device_class and shape.gpus:
             found.append(_claim(launch, rank, namespace, settings))
-        found.append(_pod(launch, rank, namespace, settings, placing))
+        found.append(_pod(making, rank))
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """What all pods of an allocation are made of."""
+
+    launch: Launch
+    namespace: str
+    settings: Settings
+    placing: Placing
+    code_pass: str
+
+    @property
+    def pass_digest(self) -> str:
+        return hashlib.sha256(self.code_pass.encode()).hexdigest()
+
+    @property
+    def pass_secret(self) -> str:
+        return pass_secret(base_name(self.launch), self.pass_digest)
+
+
+def passes() -> Callable[[Launch], str]:
+    """Makes a pass for an allocation, the same one again in this process; told from a token by how
+    it begins."""
+    key = secrets.token_bytes(32)
+
+    def made(launch: Launch) -> str:
+        drawn = hmac.digest(key, launch.allocation.id.encode(), "sha256")
+        return f"pass-{base64.urlsafe_b64encode(drawn).decode().rstrip('=')}"
+
+    return made
+
+
+def pass_secret(base: str, pass_digest: str) -> str:
+    """The name of the Secret that holds a pass."""
+    return f"{base}-code-{pass_digest[:10]}"
 
 
 def base_name(launch: Launch) -> str:
@@ -168,22 +215,25 @@ def _service(launch: Launch, namespace: str) -> Object:
     }
 
 
-def _secrets(launch: Launch, namespace: str, settings: Settings) -> list[Object]:
+def _secrets(making: _Making) -> list[Object]:
+    launch, namespace = making.launch, making.namespace
     wrong = [name for name, _ in launch.env if not _ENV_NAME.fullmatch(name)]
     if wrong:
         raise EngineError(f"{wrong[0]!r} is no variable name")
-    found = [_secret(launch, "env", dict(launch.env), namespace)] if launch.env else []
-    if launch.code:
-        token = {"token": settings.code_token(launch)}
-        found.append(_secret(launch, "code", token, namespace))
+    base, found = base_name(launch), []
+    if launch.env:
+        found.append(_secret(launch, f"{base}-env", dict(launch.env), namespace))
+    if making.code_pass:
+        token = {"token": making.code_pass}
+        found.append(_secret(launch, making.pass_secret, token, namespace))
     return found
 
 
-def _secret(launch: Launch, what: str, values: Mapping[str, str], namespace: str) -> Object:
+def _secret(launch: Launch, name: str, values: Mapping[str, str], namespace: str) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": _metadata(launch, f"{base_name(launch)}-{what}", namespace),
+        "metadata": _metadata(launch, name, namespace),
         "type": "Opaque",
         "immutable": True,
         "data": {key: base64.b64encode(text.encode()).decode() for key, text in values.items()},
@@ -205,15 +255,18 @@ def _claim(launch: Launch, rank: int, namespace: str, settings: Settings) -> Obj
     }
 
 
-def _pod(launch: Launch, rank: int, namespace: str, settings: Settings, placing: Placing) -> Object:
+def _pod(making: _Making, rank: int) -> Object:
+    launch, settings, placing = making.launch, making.settings, making.placing
     allocation = launch.allocation
-    metadata = _metadata(launch, pod_name(launch, rank), namespace)
+    metadata = _metadata(launch, pod_name(launch, rank), making.namespace)
     metadata["labels"] |= {RANK: str(rank)}
     metadata["annotations"] = {
         JOB: allocation.job,
         ALLOCATION: allocation.id,
         RANK: str(rank),
     }
+    if making.code_pass:
+        metadata["annotations"] |= {CODE_OF: launch.code, CODE_PASS: making.pass_digest}
     spec: Object = {
         "schedulerName": settings.scheduler,
         "restartPolicy": "Never",
@@ -223,8 +276,8 @@ def _pod(launch: Launch, rank: int, namespace: str, settings: Settings, placing:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": _pod_security(settings.run_as),
-        "initContainers": [_code_container(launch, settings)],
-        "containers": [_member(launch, rank, namespace, settings)],
+        "initContainers": [_code_container(making)],
+        "containers": [_member(launch, rank, making.namespace, settings)],
         "volumes": _volumes(settings),
         "affinity": _affinity(placing.needs),
         "tolerations": [_toleration(one) for one in placing.tolerates],
@@ -252,16 +305,18 @@ def _container_security() -> Object:
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
-def _code_container(launch: Launch, settings: Settings) -> Object:
+def _code_container(making: _Making) -> Object:
     """Brings the code snapshot, the SDK, and the directory for checkpoints."""
+    launch, settings = making.launch, making.settings
     env: list[Object] = [{"name": "MADANG_TOP", "value": TOP}]
     if launch.code:
-        secret = {"name": f"{base_name(launch)}-code", "key": "token"}
         env += [
             {"name": "MADANG_URL", "value": escaped(settings.url)},
             {"name": "MADANG_CODE", "value": launch.code},
-            {"name": "MADANG_CODE_TOKEN", "valueFrom": {"secretKeyRef": secret}},
         ]
+    if making.code_pass:
+        secret = {"name": making.pass_secret, "key": "token"}
+        env.append({"name": "MADANG_CODE_TOKEN", "valueFrom": {"secretKeyRef": secret}})
     mounts = [{"name": "work", "mountPath": TOP}]
     if settings.checkpoints:
         env.append({"name": "MADANG_STORE", "value": f"{STORE}/{_store_path(launch)}"})
@@ -364,7 +419,7 @@ def _env(launch: Launch, rank: int, namespace: str, settings: Settings) -> list[
 
 def escaped(text: str) -> str:
     """The text, so that the kubelet's expansion of `$(NAME)` and `$$` gives it back."""
-    return re.sub(r"\$(?=[$(])", "$$$$", text)
+    return re.sub(r"\$(?=[$(])", "$$", text)
 
 
 def _volumes(settings: Settings) -> list[Object]:

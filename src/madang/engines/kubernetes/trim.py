@@ -7,11 +7,14 @@ cannot be read is there, with `refused` saying why.
 
 import sys
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from typing import Any
+
+import orjson
 
 from madang.core.model import Taint
 from madang.engines.kubernetes.arithmetic import QuantityError, amounts
-from madang.engines.kubernetes.podspec import MIB, node_terms, selector_of, wants_of
+from madang.engines.kubernetes.podspec import MIB, Wants, node_terms, selector_of, wants_of
 from madang.engines.kubernetes.reading import (
     Malformed,
     items,
@@ -64,6 +67,10 @@ KUEUE_TOTAL = "kueue.x-k8s.io/pod-group-total-count"
 VOLCANO_GROUPS = ("scheduling.k8s.io/group-name", "scheduling.volcano.sh/group-name")
 KAI_GROUP = "pod-group-name"
 
+KNOWN_MAX = 4096  # of kinds of pods, each less than a kilobyte; then from the beginning
+_EACH_ITS_OWN = frozenset({"nodeName", "hostname", "subdomain"})  # no wish is read from these
+_KNOWN: dict[bytes, Wants] = {}
+
 NOT_A_TROUBLE = frozenset({"Ready", "NetworkUnavailable"})  # both become taints and `ready`
 TEXT_CHARS_MAX = 512
 
@@ -87,7 +94,7 @@ def pod(of: Mapping[str, Any]) -> PodFacts | None:
 def _pod(of: Mapping[str, Any], key: str, namespace: str, name: str, uid: str) -> PodFacts:
     spec, status = mapping(of, "spec"), mapping(of, "status")
     labels, annotations = pairs(of, "metadata", "labels"), pairs(of, "metadata", "annotations")
-    wants = wants_of(spec, labels, annotations, name)
+    wants = _wants(spec, labels, annotations, name)
     exit_code, reason = _ending(status)
     return PodFacts(
         key=key,
@@ -127,6 +134,29 @@ def _pod(of: Mapping[str, Any], key: str, namespace: str, name: str, uid: str) -
         grace_s=whole(spec, "terminationGracePeriodSeconds", default=30),
         created_ms=time_ms(of, "metadata", "creationTimestamp"),
     )
+
+
+def _wants(
+    spec: Mapping[str, Any], labels: Mapping[str, str], annotations: Mapping[str, str], name: str
+) -> Wants:
+    """`wants_of`, worked out once for all pods, and all events of a pod, that ask for the same.
+
+    It is most of what a pod costs, and a pod comes several times: made, bound, running, ended.
+    """
+    try:
+        told = orjson.dumps({key: one for key, one in spec.items() if key not in _EACH_ITS_OWN})
+    except TypeError:  # no JSON: a test's, or none that a server sends
+        return wants_of(spec, labels, annotations, name)
+    means = labels if b'"affinity"' in told else None
+    own = name if b'"ephemeral"' in told else ""  # such a volume's claim has the pod's name
+    shares = [one for one in annotations if one.startswith("gpu-")]
+    key = blake2b(told + orjson.dumps([means, own, shares]), digest_size=16).digest()
+    found = _KNOWN.get(key)
+    if found is None:
+        if len(_KNOWN) >= KNOWN_MAX:
+            _KNOWN.clear()
+        found = _KNOWN[key] = wants_of(spec, labels, annotations, name)
+    return found
 
 
 def _scheduler(of: Mapping[str, Any]) -> str:

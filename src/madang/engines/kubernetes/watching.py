@@ -55,14 +55,18 @@ class Mirror(Generic[T]):
         self._told = told
         self._selectors = selectors
         self._version = ""
+        self._listing = asyncio.Lock()
+        self._generation = 0  # of lists; a watch from before one has nothing more to say
 
     async def run(self) -> None:
         """Mirror until cancelled. Never raises for what a server can do."""
         pause_s, most_s = PAUSE_S
         while True:
+            before = self._version
             try:
-                if not self._version:
-                    await self._list()
+                async with self._listing:
+                    if not self._version:
+                        await self._list()
                 await self._watch()
                 pause_s = PAUSE_S[0]
             except Gone:
@@ -70,6 +74,8 @@ class Mirror(Generic[T]):
                 self._version = ""
             except ApiError as failure:
                 log.warning("%s cannot be watched: %s", self._path, failure)
+                if self._version != before:  # it told something before it was cut
+                    pause_s = PAUSE_S[0]
                 wait_s = failure.retry_after_s if isinstance(failure, TooMany) else pause_s
                 await asyncio.sleep(wait_s * random.uniform(0.5, 1.5))
                 pause_s = min(2 * pause_s, most_s)
@@ -87,7 +93,9 @@ class Mirror(Generic[T]):
         Raises:
             ApiError: it cannot be listed.
         """
-        await self._list()
+        self._generation += 1
+        async with self._listing:
+            await self._list()
 
     async def _list(self) -> None:
         seen: dict[str, Object] = {}
@@ -105,8 +113,10 @@ class Mirror(Generic[T]):
         self.synced.set()
 
     async def _watch(self) -> None:
-        taken = 0
+        taken, generation = 0, self._generation
         async for line in self._client.watch(self._path, self._version, **self._selectors):
+            if generation != self._generation:
+                return  # it was listed anew meanwhile: this is older
             event = orjson.loads(line)
             kind, item = event["type"], event["object"]
             if kind == "ERROR":

@@ -292,9 +292,9 @@ def _kueue_group(unit: Unit, pods: Sequence[PodFacts], world: World) -> Group | 
         return None
     namespace, _, name = unit.key.partition("/")
     workload = world.groups.get("KueueWorkload", {}).get(unit.key)
-    kept = [pod.annotation(GANG).partition("/")[0] for pod in pods if pod.annotation(GANG)]
+    kept = [_group_of(pod) for pod in pods if _group_of(pod)]
     oldest = min(pods, key=lambda pod: (pod.created_ms, pod.uid))
-    uid = kept[0] if kept else workload.uid if workload else oldest.uid
+    uid = kept[0] if kept else workload.uid if workload else f"{oldest.uid}/group"
     totals = sorted({pod.group.members for pod in pods if pod.group is not None})
     refused = ""
     if len(totals) > 1 or not totals[0]:
@@ -303,6 +303,11 @@ def _kueue_group(unit: Unit, pods: Sequence[PodFacts], world: World) -> Group | 
             "kueue.x-k8s.io/pod-group-total-count; all must say the same number"
         )
     return Group(KUEUE_GROUP, unit.key, namespace, name, uid, members=totals[-1], refused=refused)
+
+
+def _group_of(pod: PodFacts) -> str:
+    """What the key of its gang began with when its rank was given; "" if none was."""
+    return pod.annotation(GANG).removesuffix(f"/{CPU_PART}")
 
 
 def _of_group(group: Group, pods: Sequence[PodFacts], world: World) -> tuple[Arranged, ...]:
@@ -345,7 +350,7 @@ def _in_its_top(pod: PodFacts, world: World) -> tuple[int, int, int, object]:
 
 def _chosen(group: Group, pods: Sequence[PodFacts]) -> tuple[list[PodFacts], int]:
     """The pods that start together, in order, and how many of them are not there yet."""
-    kept = [pod for pod in pods if pod.annotation(GANG).partition("/")[0] == group.uid]
+    kept = [pod for pod in pods if _group_of(pod) == group.uid]
     first = kept[: group.members]
     absent = 0
     for task, least in group.tasks:
