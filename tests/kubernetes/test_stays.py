@@ -8,7 +8,14 @@ import pytest
 from madang.core.events import MemberEnded, MemberStarted
 from madang.core.model import Allocation, AllocationState, Exit, Seat, Shape
 from madang.engines.base import Launch, Stop
-from madang.engines.kubernetes.stays import ENGINE_FAILED, LOST, REPLACE_S, Stays, exit_of
+from madang.engines.kubernetes.stays import (
+    BEGIN_S,
+    ENGINE_FAILED,
+    LOST,
+    REPLACE_S,
+    Stays,
+    exit_of,
+)
 from madang.engines.kubernetes.values import PodFacts
 
 WHERE = Allocation(
@@ -184,6 +191,22 @@ def test_what_it_holds_on_a_node_is_known_until_it_ends():
 )
 def test_how_a_pod_ended(phase, code, reason, exit):
     assert exit_of(pod(0, phase=phase, exit_code=code, reason=reason)) == exit
+
+
+def test_an_image_that_cannot_be_pulled_holds_no_devices_for_ever():
+    table = Table(key="")
+    stay = table.started()
+    table.stays.seen(stay, pod(0, reason="ImagePullBackOff"))
+    table.now_s += BEGIN_S - 1
+    table.stays.seen(stay, pod(0, reason="ErrImagePull"))
+    before = table.stays.stuck()
+    table.now_s += 1
+    after = table.stays.stuck()
+    table.stays.seen(stay, pod(0, phase="Running"))
+
+    assert before == []
+    assert after == [(stay, "p0 cannot begin: ErrImagePull")]
+    assert table.stays.stuck() == []
 
 
 def test_facts_are_of_the_members_allocation():

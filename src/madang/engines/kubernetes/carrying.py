@@ -97,6 +97,11 @@ class Carrier:
             if (work := self._work(stay)) is not None:
                 self._begin(stay, work)
 
+    def give_up(self, stay: Stay, text: str) -> None:
+        """It will never run: end it, so that its devices are free."""
+        if not stay.busy and self._hands.held():
+            self._begin(stay, self._give_up(stay, text, ENGINE_FAILED))
+
     def remove(self, pod: PodFacts, text: str) -> None:
         """Have a pod of our own deleted that no stay is about."""
         if pod.uid not in self._removing and self._hands.held():

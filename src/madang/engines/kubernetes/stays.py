@@ -14,9 +14,11 @@ from madang.core.events import Fact, MemberEnded, MemberStarted
 from madang.core.model import Allocation, Exit, Seat
 from madang.engines.base import Launch, Stop
 from madang.engines.kubernetes.cache import ALLOCATION, GANG, JOB, RANK
+from madang.engines.kubernetes.trim import CANNOT_BEGIN
 from madang.engines.kubernetes.values import PodFacts
 
 REPLACE_S = 30.0  # controllers make another pod after 10 s or 20 s, then ever later
+BEGIN_S = 300.0  # an image that cannot be pulled now may be there after a registry's bad minutes
 ABSENT_S = 30.0  # a new attempt waits so long for its pods
 STOPPED_MAX = 10_000  # stops that came before their start, remembered
 LOST = Exit(0, lost=True)
@@ -44,6 +46,7 @@ class Member:
     ended: bool = False  # told, or the ledger has it
     tried: bool = False  # a pod was asked for, and the answer may have been lost
     asked_at_s: float = 0.0  # the end of the grace with which it was asked to go
+    stuck_s: float = 0.0  # since when it cannot begin
     broken: Exit | None = None  # how its last pod ended, while a replacement may still come
     broken_s: float = 0.0
 
@@ -168,6 +171,8 @@ class Stays:
         member.broken = None
         if pod.phase == "Running":
             self._started(stay, member)
+        stuck = pod.phase == "Pending" and pod.reason in CANNOT_BEGIN
+        member.stuck_s = (member.stuck_s or self.now_s()) if stuck else 0.0
 
     def gone(self, stay: Stay, pod: PodFacts) -> None:
         """A pod that belonged to the stay is no more."""
@@ -190,6 +195,17 @@ class Stays:
                     continue
                 if now_s - member.broken_s >= REPLACE_S or not replaceable(stay):
                     self._end(stay, member, member.broken)
+
+    def stuck(self) -> list[tuple[Stay, str]]:
+        """Jobs of our own that hold devices for members which cannot begin, and why."""
+        late_s = self.now_s() - BEGIN_S
+        return [
+            (stay, f"{member.pod.name} cannot begin: {member.pod.reason}")
+            for stay in self.live.values()
+            if not stay.key and stay.stop is None
+            for member in stay.members.values()
+            if member.stuck_s and member.stuck_s <= late_s and member.pod is not None
+        ]
 
     def end_one(self, stay: Stay, rank: int, end: Exit) -> None:
         """This member has ended: it was never made."""
