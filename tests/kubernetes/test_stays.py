@@ -193,6 +193,22 @@ def test_how_a_pod_ended(phase, code, reason, exit):
     assert exit_of(pod(0, phase=phase, exit_code=code, reason=reason)) == exit
 
 
+def test_what_is_given_up_holds_its_devices_until_its_pods_are_gone():
+    """And is told as lost, so that the job waits again and none of its retries are used up."""
+    table = Table()
+    stay = table.stays.start(Launch(WHERE, "a", "ada", ("true",), arrival="gang"))
+    assert stay is not None
+    table.stays.seen(stay, pod(0))
+    table.stays.give_up(stay, LOST, "not bound whole")
+    first, held = table.told(), table.stays.held_on("n0")
+    table.stays.gone(stay, pod(0, phase="Running"))
+
+    assert first == [("Ended", 1, LOST)]
+    assert held == 0b1
+    assert table.told() == [("Ended", 0, LOST)]
+    assert table.stays.problems == {"a-1.1": "not bound whole"}
+
+
 def test_an_image_that_cannot_be_pulled_holds_no_devices_for_ever():
     table = Table(key="")
     stay = table.started()

@@ -67,6 +67,7 @@ class Stay:
     stop_at_s: float = 0.0  # when what still runs is killed
     busy: bool = False  # something is being done for it on the API server
     again_s: float = 0.0  # not before this moment is it tried again
+    fate: Exit | None = None  # how whoever still ends is told: it was given up
     asked_for: dict[str, int] = field(default_factory=dict)  # uid → the one seat it may ever get
 
     @property
@@ -144,7 +145,7 @@ class Stays:
         for member in stay.members.values():
             if member.broken is not None:
                 self._end(stay, member, member.broken)
-            elif member.pod is None and not stay.busy and not member.tried:
+            elif member.pod is None and not stay.busy and not member.tried and not stay.asked_for:
                 self._end(stay, member, LOST)
         return stay
 
@@ -211,14 +212,23 @@ class Stays:
         """This member has ended: it was never made."""
         self._end(stay, stay.members[rank], end)
 
-    def end_rest(self, stay: Stay, end: Exit, problem: str = "") -> None:
-        """Those that have not ended have now: they could not be made, or are no more."""
-        if problem:
-            self.problems[stay.id] = problem
-            while len(self.problems) > STOPPED_MAX:
-                del self.problems[next(iter(self.problems))]
+    def end_rest(self, stay: Stay, end: Exit) -> None:
+        """Those that have not ended have now: they were never made."""
         for member in stay.members.values():
             self._end(stay, member, member.broken or end)
+
+    def give_up(self, stay: Stay, end: Exit, problem: str) -> None:
+        """Who has no pod has ended; the others have once their pods are gone: until then they hold
+        what they hold. All are told as `end`."""
+        self.problems[stay.id] = problem
+        while len(self.problems) > STOPPED_MAX:
+            del self.problems[next(iter(self.problems))]
+        stay.fate = end
+        if stay.stop is None:
+            stay.stop, stay.stop_at_s = Stop(stay.id, 0, problem), self.now_s()
+        for member in stay.members.values():
+            if member.pod is None or member.pod.ended or member.broken is not None:
+                self._end(stay, member, end)
 
     def holds_on(self, node: str) -> tuple[tuple[str, int], ...]:
         """(allocation, rank) of what sits on a node, also what is only to be started there."""
@@ -265,7 +275,7 @@ class Stays:
         if member.ended:
             return
         member.ended, member.broken = True, None
-        self.tell(MemberEnded(stay.id, member.rank, end, self.now_ms()))
+        self.tell(MemberEnded(stay.id, member.rank, stay.fate or end, self.now_ms()))
         beside = self.on_node.get(stay.seats[member.rank].node, {})
         beside.pop((stay.id, member.rank), None)
         if not beside:
