@@ -39,6 +39,7 @@ from tests.kubernetes.cluster import Cluster, ClusterError
 SCENES = {"500": 4000, "2000": 5000}
 GANG_NODES, GANG_ROUNDS = 500, 3
 RATIO_GOAL, CEILING_GOAL = 3.0, 0.8
+OTHERS_CORES_MAX = 0.3  # beyond it two runs after each other cannot be compared by the wall's clock
 
 
 def main() -> int:
@@ -64,7 +65,9 @@ def main() -> int:
         "machine": platform.platform(),
         "cpus": os.cpu_count(),
         "load": [round(one, 1) for one in os.getloadavg()],
-        "backlogs": [asdict(one) for one in told],
+        "backlogs": [
+            asdict(one) | {"pods_per_s_by_cpu": round(one.pods_per_s_by_cpu, 1)} for one in told
+        ],
         "gangs": [asdict(one) for one in groups],
     }
     measuring.write_record(record, options.json)
@@ -99,16 +102,17 @@ async def measured(
 def table(told: Sequence[Backlog], groups: Sequence[GangRun]) -> str:
     """Markdown, and the goals with what was measured."""
     lines = [
-        "| nodes × 8, pods | | pods/s | start → first | → last | CPU ms a bind | servers' |",
-        "|---|---|---|---|---|---|---|",
+        "| nodes, pods | | pods/s | by CPU | start → first | → last | CPU ms | servers' | others |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in told:
         bound = "" if one.bound == one.pods else f" ({one.bound:,} bound)"
         lines.append(
             f"| {one.nodes:,}, {one.pods:,}{bound} | {one.who} | {one.pods_per_s:,.0f} "
+            f"| {one.pods_per_s_by_cpu:,.0f} "
             f"| {one.start_to_first_s:.1f} s | {one.start_to_last_s:.1f} s "
             f"| {one.cpu_ms_per_bind:.2f} ({one.cpu_ms_per_bind_bound:.2f} while binding) "
-            f"| {one.server_cpu_ms_per_bind:.2f} |"
+            f"| {one.server_cpu_ms_per_bind:.2f} | {one.others_cores:.1f} cores |"
         )
     if groups:
         lines += ["", "| 512-pod gang | last pod created → all bound | first bound → last |"]
@@ -125,17 +129,23 @@ def table(told: Sequence[Backlog], groups: Sequence[GangRun]) -> str:
 
 
 def verdicts(told: Sequence[Backlog]) -> list[str]:
-    """The goals of 2,000 nodes, each with what was measured."""
-    rates = {one.who: one.pods_per_s for one in told if one.nodes == 2000}
-    ours = rates.get(ALL["madang"].name)
+    """The goals of 2,000 nodes, each with what was measured; by CPU alone on a busy machine."""
+    runs = {one.who: one for one in told if one.nodes == 2000}
+    ours = runs.get(ALL["madang"].name)
     lines = []
     for other, goal in (("kube", RATIO_GOAL), ("bare", CEILING_GOAL)):
-        theirs = rates.get(ALL[other].name)
-        if ours and theirs:
-            met = "met" if ours / theirs >= goal else "missed"
-            lines.append(
-                f"2,000 nodes: {ours / theirs:.2f} × {ALL[other].name}, goal {goal}: {met}"
-            )
+        theirs = runs.get(ALL[other].name)
+        if ours is None or theirs is None:
+            continue
+        by_cpu = ours.pods_per_s_by_cpu / theirs.pods_per_s_by_cpu
+        said = f"2,000 nodes, beside {theirs.who}: {by_cpu:.2f} × by CPU"
+        others_cores = max(ours.others_cores, theirs.others_cores)
+        if others_cores > OTHERS_CORES_MAX:
+            lines.append(f"{said}; pods/s not judged: others used {others_cores:.1f} cores")
+            continue
+        ratio = ours.pods_per_s / theirs.pods_per_s
+        met = "met" if ratio >= goal else "missed"
+        lines.append(f"{said}, {ratio:.2f} × in pods/s, goal {goal}: {met}")
     return lines
 
 

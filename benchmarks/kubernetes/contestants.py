@@ -92,3 +92,10 @@ def cpu_s(pid: int) -> float:
         return 0.0
     own = sum(int(fields[n]) for n in (11, 12, 13, 14)) / TICKS_PER_S
     return own + sum(cpu_s(child) for child in children)
+
+
+def all_cpu_s() -> float:
+    """CPU that this machine has used since it began, whoever used it, stolen time included."""
+    fields = [int(one) for one in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    user, nice, system, _, _, irq, softirq, steal = fields
+    return (user + nice + system + irq + softirq + steal) / TICKS_PER_S

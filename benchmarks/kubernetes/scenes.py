@@ -6,6 +6,7 @@ node, ever; no node with more pods than GPUs.
 """
 
 import asyncio
+import os
 import subprocess
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from benchmarks.kubernetes.contestants import Contestant, cpu_s, running
+from benchmarks.kubernetes.contestants import Contestant, all_cpu_s, cpu_s, running
 from madang.engines.kubernetes.client import Client, Object
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.kubelet import GPU, make_nodes, node_object
@@ -47,6 +48,13 @@ class Backlog:
     cpu_ms_per_bind: float
     cpu_ms_per_bind_bound: float  # its CPU between the first binding and the last one alone
     server_cpu_ms_per_bind: float
+    others_cores: float  # that other programs of this machine used meanwhile: 0 on a quiet one
+
+    @property
+    def pods_per_s_by_cpu(self) -> float:
+        """What all cores could bind a second if they did nothing else and never waited."""
+        each_ms = self.cpu_ms_per_bind_bound + self.server_cpu_ms_per_bind
+        return (os.cpu_count() or 1) * 1000 / each_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +109,16 @@ async def backlog(
     await make_pods(client, who.scheduler, [f"p-{n}" for n in range(pods)])
     servers = [cluster.programs[name].pid for name in ("kube-apiserver", "etcd")]
     async with watched(client) as sight:
-        before_s = sum(map(cpu_s, servers))
+        before_s, all_before_s = sum(map(cpu_s, servers)), all_cpu_s() - cpu_s(os.getpid())
         began_s = time.monotonic()
         with running(who, cluster) as it:
             await _bound(sight, 1, it, who.limit_s)
             first_cpu_s = cpu_s(it.pid)
             whole = await _bound(sight, pods, it, who.limit_s)
             last_cpu_s, server_s = cpu_s(it.pid), sum(map(cpu_s, servers)) - before_s
+            # The contestant is a child of this process: it counts in neither figure of `all`.
+            all_s = all_cpu_s() - cpu_s(os.getpid()) - all_before_s
+            others_cores = (all_s - server_s) / (time.monotonic() - began_s)
     bound = sight.bound
     if not whole and who.limit_s > 100:
         raise BenchError(f"{who.name}: {bound} of {pods} pods bound in {who.limit_s:.0f} s")
@@ -124,6 +135,7 @@ async def backlog(
         cpu_ms_per_bind=round(last_cpu_s * 1000 / bound, 2),
         cpu_ms_per_bind_bound=round((last_cpu_s - first_cpu_s) * 1000 / bound, 2),
         server_cpu_ms_per_bind=round(server_s * 1000 / bound, 2),
+        others_cores=round(max(others_cores, 0.0), 2),
     )
 
 

@@ -12,12 +12,16 @@ pytestmark = pytest.mark.kubernetes
 
 
 @pytest.fixture
-def fleet(shared, namespace):
+def node(namespace):
+    return f"n-{namespace}"
+
+
+@pytest.fixture
+def fleet(shared, node):
     with Fleet(access_to(shared), processes=True) as fleet:
-        fleet.node = f"n-{namespace}"
-        fleet.add(fleet.node)
+        fleet.add(node)
         yield fleet
-        fleet.remove(fleet.node)
+        fleet.remove(node)
 
 
 @contextmanager
@@ -72,33 +76,33 @@ def ended_with(shared, namespace, name, phase):
     ("command", "phase", "code"),
     [("exit 0", "Succeeded", 0), ("exit 3", "Failed", 3), ("kill -9 $$", "Failed", 137)],
 )
-def test_a_process_ends_as_it_ended(shared, namespace, fleet, command, phase, code):
-    make(shared, namespace, "one", command, node=fleet.node)
+def test_a_process_ends_as_it_ended(shared, namespace, fleet, node, command, phase, code):
+    make(shared, namespace, "one", command, node=node)
 
     assert ended_with(shared, namespace, "one", phase)["exitCode"] == code
     assert fleet.starts[namespace, "one"] == 1
 
 
-def test_a_command_that_is_nowhere_cannot_start(shared, namespace, fleet):
-    make(shared, namespace, "one", "", node=fleet.node, workingDir="/nowhere")
+def test_a_command_that_is_nowhere_cannot_start(shared, namespace, fleet, node):
+    make(shared, namespace, "one", "", node=node, workingDir="/nowhere")
 
     assert "StartError" in ended_with(shared, namespace, "one", "Failed")["reason"]
     assert fleet.starts[namespace, "one"] == 0
 
 
-def test_environment_and_log_are_real(shared, namespace, fleet):
+def test_environment_and_log_are_real(shared, namespace, fleet, node):
     env = [
         {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
         {"name": "BOTH", "value": "on $(NODE)"},
     ]
-    make(shared, namespace, "one", 'echo "$BOTH"', node=fleet.node, env=env)
+    make(shared, namespace, "one", 'echo "$BOTH"', node=node, env=env)
     until_phase(shared, namespace, "one", "Succeeded")
 
-    assert shared.kubectl("-n", namespace, "logs", "one") == f"on {fleet.node}\n"
+    assert shared.kubectl("-n", namespace, "logs", "one") == f"on {node}\n"
 
 
-def test_deletion_asks_first_and_kills_after_the_grace(shared, namespace, fleet):
-    make(shared, namespace, "one", "trap '' TERM; sleep 60 & wait; wait", node=fleet.node)
+def test_deletion_asks_first_and_kills_after_the_grace(shared, namespace, fleet, node):
+    make(shared, namespace, "one", "trap '' TERM; sleep 60 & wait; wait", node=node)
     until_phase(shared, namespace, "one", "Running")
     shared.ask("DELETE", f"{pods(namespace)}/one", {"gracePeriodSeconds": 600})
     shared.ask("DELETE", f"{pods(namespace)}/one", {"gracePeriodSeconds": 1})
@@ -109,16 +113,16 @@ def test_deletion_asks_first_and_kills_after_the_grace(shared, namespace, fleet)
     assert fleet.pids(namespace, "one") == []
 
 
-def test_a_pod_with_an_annotation_runs_that_long(shared, namespace, fleet):
-    make(shared, namespace, "one", "no", node=fleet.node, annotations={RUNS: "0.1"})
+def test_a_pod_with_an_annotation_runs_that_long(shared, namespace, fleet, node):
+    make(shared, namespace, "one", "no", node=node, annotations={RUNS: "0.1"})
 
     assert ended_with(shared, namespace, "one", "Succeeded")["exitCode"] == 0
 
 
-def test_what_does_not_fit_fails(shared, namespace, fleet):
+def test_what_does_not_fit_fails(shared, namespace, fleet, node):
     many = {"limits": {"nvidia.com/gpu": "5"}}
     for name in ("one", "two"):
-        make(shared, namespace, name, "sleep 60", node=fleet.node, resources=many)
+        make(shared, namespace, name, "sleep 60", node=node, resources=many)
         until_phase(shared, namespace, name, "Running" if name == "one" else "Failed")
 
     assert status(shared, namespace, "two")["reason"] == "OutOfnvidia.com/gpu"

@@ -21,20 +21,31 @@ SHORT_S = 2.0
 CHANGE_S_MAX = 5.0  # what operators are promised after a crash with leases of two seconds
 
 
+class Candidate(Lease):
+    """A lease that remembers what it told, and can end as a killed process does."""
+
+    def __init__(self, client, namespace, name, duration_s):
+        self.told: list[bool] = []
+        super().__init__(
+            client, namespace, "madang", name, duration_s=duration_s, told=self.told.append
+        )
+        self.seeking = asyncio.create_task(self.run())
+
+    def crash(self):
+        """Nothing is given up."""
+        self.seeking.cancel()
+
+
 @asynccontextmanager
 async def holder(client, namespace, name, duration_s=SHORT_S):
-    """A lease that is sought; leaving is a crash: nothing is given up."""
-    told = []
-    lease = Lease(client, namespace, "madang", name, duration_s=duration_s, told=told.append)
-    lease.told = told
-    task = asyncio.create_task(lease.run())
-    lease.crash = task.cancel
+    """A lease that is sought; leaving is a crash."""
+    lease = Candidate(client, namespace, name, duration_s)
     try:
         yield lease
     finally:
-        task.cancel()
+        lease.crash()
         with suppress(asyncio.CancelledError):
-            await task
+            await lease.seeking
 
 
 async def until(holds):
@@ -214,6 +225,7 @@ def test_a_leader_that_was_stopped_past_its_lease_writes_nothing(shared, namespa
             await other.acquired()
 
     with old:
+        assert old.stdout is not None
         assert old.stdout.readline() == "held\n"
         if stopped:
             old.send_signal(signal.SIGSTOP)
