@@ -12,12 +12,12 @@ BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 REAL   := torch or postgres or browser or metrics
-SLOW   := slow or crash or $(REAL)
+SLOW   := slow or crash or $(REAL) or kubernetes or helm
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up down install page test test-slow test-web bench lock torch wheel clean \
-  check check-format check-lint check-types check-rooms check-tidy
+.PHONY: help up down install page test test-slow test-kubernetes test-web bench lock torch wheel \
+  clean check check-format check-lint check-types check-rooms check-tidy
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -78,10 +78,16 @@ test: install $(STAMPS)/dev ## the fast tests
 
 # What only computes, side by side; what starts servers and browsers, one after the other.
 test-slow: install $(STAMPS)/dev ## crashes, many seeds, PostgreSQL, PyTorch, the browser, Prometheus
-	@status=0; for suite in '-n $(JOBS) -m crash' '-m "($(REAL)) and not crash"' \
-	  '-n $(JOBS) --dist worksteal -m "slow and not (crash or $(REAL))"'; do \
+	@status=0; for suite in '-n $(JOBS) -m "crash and not kubernetes"' \
+	  '-m "($(REAL)) and not (crash or kubernetes)"' \
+	  '-n $(JOBS) --dist worksteal -m "slow and not (crash or kubernetes or $(REAL))"'; do \
 	  eval "$(BIN)/python -m pytest $$suite -o faulthandler_timeout=1800 $(PYTEST)" || status=1; \
 	done; exit $$status
+
+test-kubernetes: install $(STAMPS)/dev ## on a real Kubernetes control plane, which is built first
+	@sh tools/kubernetes.sh >/dev/null
+	@PYTHON=$(BIN)/python sh tools/helm.sh >/dev/null
+	@$(BIN)/python -m pytest -m 'kubernetes or helm' $(PYTEST)
 
 test-web: page ## the page's own linter and tests (needs npm)
 	@test -d web/node_modules || npm --prefix web ci --ignore-scripts --silent
@@ -116,9 +122,11 @@ wheel: install $(STAMPS)/dev ## the wheel and the sdist, in dist/
 # that are there; `make lock UPGRADE=--upgrade` looks for newer ones.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-annotate --custom-compile-command 'make lock' $(UPGRADE)
+EXTRAS = --extra postgres --extra numba --extra kubernetes
 lock: $(STAMPS)/dev ## write constraints*.txt anew
 	@$(PIP) install uv
-	@$(COMPILE) --extra postgres --extra numba --group dev pyproject.toml -o constraints-dev.txt
+	@$(COMPILE) $(EXTRAS) --group dev pyproject.toml -o constraints-dev.txt
+	@$(COMPILE) $(EXTRAS) -c constraints-dev.txt pyproject.toml -o constraints-image.txt
 	@$(COMPILE) --group build -c constraints-dev.txt pyproject.toml -o constraints.txt
 	@$(COMPILE) --group pyproject.toml:node -o constraints-node.txt
 

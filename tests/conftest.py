@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import hypothesis
@@ -26,10 +27,24 @@ def _has_traces() -> bool:
     return Path(os.environ.get("MADANG_DATA") or "/nonexistent").is_dir()
 
 
+def _has_kubernetes() -> bool:
+    script = Path(__file__).parents[1] / "tools" / "kubernetes.sh"
+    found = subprocess.run(["sh", script, "--lacks"], capture_output=True, check=False)
+    return found.returncode == 0
+
+
+def _has_helm() -> bool:
+    script = Path(__file__).parents[1] / "tools" / "helm.sh"
+    found = subprocess.run(["sh", script, "--lacks"], capture_output=True, check=False)
+    return found.returncode == 0 and _has_module("kubernetes_validate")
+
+
 # marker → (is it there?, what to say if not)
 NEEDS = {
     "torch": (_has_module("torch", "sklearn"), "PyTorch is absent: pip install 'madang[torch]'"),
     "postgres": (_has_postgres(), "PostgreSQL is absent: apt-get install postgresql"),
+    "kubernetes": (_has_kubernetes(), "no Kubernetes: sh tools/kubernetes.sh builds one"),
+    "helm": (_has_helm(), "no helm: sh tools/helm.sh takes one"),
     "browser": (shutil.which("chromium") is not None, "no browser: apt-get install chromium"),
     "metrics": (
         all(shutil.which(one) for one in ("victoria-metrics", "vmalert", "prometheus", "promtool")),

@@ -51,6 +51,9 @@ class FakeNvml(ModuleType):
                     return one
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
 
+    def nvmlDeviceGetUUID(self, gpu: dict[str, Any]) -> str:
+        return str(self._told(gpu, "uuid"))
+
     def nvmlDeviceGetPciInfo(self, gpu: dict[str, Any]) -> Any:
         return SimpleNamespace(busId=self._told(gpu, "pci", b"00000000:01:00.0"))
 

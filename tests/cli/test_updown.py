@@ -163,3 +163,22 @@ def test_up_in_the_foreground_calls_the_daemon_with_its_options(state, monkeypat
     assert seen == [
         UpOptions(state=str(state), port=7171, fleet=str(fleet), database="postgresql+psycopg://x")
     ]
+
+
+def test_up_takes_its_database_from_the_environment_where_no_argument_shows_it(
+    state, monkeypatch, tmp_path
+):
+    import types
+
+    seen: list[UpOptions] = []
+    module = types.ModuleType("madang.daemon.main")
+    module.run_daemon = seen.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "madang.daemon", types.ModuleType("madang.daemon"))
+    monkeypatch.setitem(sys.modules, "madang.daemon.main", module)
+    monkeypatch.setenv("MADANG_DATABASE", "postgresql+psycopg://u:secret@h/d")
+
+    run(["up", "--name", "madang.madang.svc:7070", "--name", "yard.example.org"])
+    assert run(["up", "--name", "http://yard.example.org"]) == 2
+
+    assert [one.database for one in seen] == ["postgresql+psycopg://u:secret@h/d"]
+    assert seen[0].names == ("madang.madang.svc:7070", "yard.example.org")

@@ -107,6 +107,22 @@ def test_outside_a_job_nothing_happens(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_reports_among_other_output_are_marked(tmp_path):
+    """A container has one way out: what is a report there begins with RS (RFC 7464)."""
+    text = "import madang; print('a'); madang.report(step=1); madang.report(step=2)"
+    ran = subprocess.run(
+        [sys.executable, "-u", "-c", text],
+        env=_env("/dev/stdout"),
+        capture_output=True,
+        check=True,
+    )
+
+    first, *marked = ran.stdout.splitlines()
+    assert first == b"a"
+    assert [one[:1] for one in marked] == [b"\x1e", b"\x1e"]
+    assert [json.loads(one[1:])["step"] for one in marked] == [1, 2]
+
+
 def test_a_file_that_cannot_be_written_is_warned_of_once_and_training_goes_on(
     report_file, monkeypatch, tmp_path
 ):

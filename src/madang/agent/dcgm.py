@@ -51,6 +51,7 @@ class _Gpu:
 
     fields: dict[str, float]
     pci: str = ""
+    uuid: str = ""
     xids: dict[int, tuple[int, int]] = field(default_factory=dict)  # code → count, window in ms
 
 
@@ -69,6 +70,7 @@ class Dcgm:
         self._xids: dict[str, int] = {}  # the last one
         self._seen_ms: dict[tuple[str, int], list[int]] = {}  # those within their window
         self._at: dict[str, str] = {}  # PCI address → key
+        self._by_uuid: dict[str, int] = {}
         self._is_down = False
 
     def read(self, now_ms: int) -> Reading:
@@ -91,6 +93,7 @@ class Dcgm:
         self._last_ms = now_ms
         gpus = _gpus(_of_node(list(samples(page, "DCGM_")), self._node))
         self._at = {gpu.pci: key for key, gpu in gpus.items() if gpu.pci and "/" not in key}
+        self._by_uuid = {gpu.uuid: int(key) for key, gpu in gpus.items() if key.isdecimal()}
         rows = {key: self._row(key, gpu, passed_s) for key, gpu in gpus.items()}
         return Reading(columns_of(Subject.GPU, rows), tuple(self._signals(gpus, now_ms)))
 
@@ -146,6 +149,10 @@ class Dcgm:
         """The key of the device at this PCI address, as far as the page tells it."""
         return self._at.get(pci)
 
+    def gpu_of(self, uuid: str) -> int | None:
+        """The number of the device of this UUID, as far as the page tells it (no MIG devices)."""
+        return self._by_uuid.get(uuid)
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -171,6 +178,7 @@ def _gpus(found: Iterable[Sample]) -> dict[str, _Gpu]:
             continue
         key = _key(one.labels)
         row = gpus.setdefault(key, _Gpu({}))
+        row.uuid = row.uuid or one.labels.get("UUID", "")
         row.pci = row.pci or _address(one.labels.get("pci_bus_id", ""))
         if one.name == XID_COUNT:
             _add_xids(row, one)

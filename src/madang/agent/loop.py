@@ -29,6 +29,7 @@ from madang.agent.kernel_source import KMSG
 from madang.agent.machine import Machine
 from madang.agent.members import Members
 from madang.agent.nvml import Nvml
+from madang.agent.podresources import PodResources, PodResourcesError
 from madang.agent.push import Pusher
 from madang.telemetry.frames import SIGNALS_MAX, Frame, FrameError, encode
 
@@ -56,6 +57,7 @@ class Settings:
     interval_ms: int = 10_000
     dcgm: str = ""
     kernel_log: Path = KMSG
+    pod_resources: Path | None = None  # kubelet's socket
     buffer: Path | None = None
     buffer_bytes_max: int = 256 << 20
 
@@ -80,21 +82,31 @@ def readers_of(settings: Settings) -> list[Reader]:
     """Every reader of an agent on its own.
 
     Raises:
-        AgentError: the page of dcgm-exporter is at no address.
+        AgentError: the page of dcgm-exporter is at no address; a library is missing.
     """
     cursor = settings.buffer / "kernel-log" if settings.buffer else None
     ports = InfiniBand()
     common: list[Reader] = [ports, Machine(), Members()]
     if not settings.dcgm:
         nvml = Nvml()
-        return [nvml, KernelLog(settings.kernel_log, cursor, nvml.gpu_at, ports.port_at), *common]
+        log = KernelLog(settings.kernel_log, cursor, nvml.gpu_at, ports.port_at)
+        return [nvml, log, *common, *_pods(settings, nvml.gpu_of)]
     log = KernelLog(settings.kernel_log, cursor, port_at=ports.port_at)
     try:
         dcgm = Dcgm(settings.dcgm, settings.node, lambda: not log.is_open)
     except HttpError as error:
         raise AgentError(f"--dcgm: {error}") from None
     log.gpu_at = dcgm.gpu_at
-    return [dcgm, log, *common]
+    return [dcgm, log, *common, *_pods(settings, dcgm.gpu_of)]
+
+
+def _pods(settings: Settings, gpu_of: Callable[[str], int | None]) -> list[Reader]:
+    if settings.pod_resources is None:
+        return []
+    try:
+        return [PodResources(settings.pod_resources, gpu_of)]
+    except PodResourcesError as error:
+        raise AgentError(f"--pod-resources: {error}") from None
 
 
 class Agent:

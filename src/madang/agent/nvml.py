@@ -11,7 +11,7 @@ Source: NVML API reference (nvidia-ml-py): field values, GPM, device queries.
 import importlib
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -69,6 +69,7 @@ class Nvml:
         self._uuids = tuple(uuids)
         self._nvml = nvml
         self._devices: list[Device] = []
+        self._by_uuid: dict[str, int] = {}  # UUID → number of the GPU
         self._is_open = self._was_told = False
         self._open_ms = 0
         self._last_ms = 0
@@ -79,6 +80,13 @@ class Nvml:
     def gpu_at(self, pci: str) -> str | None:
         """The key of the device at this PCI address (`0000:3b:00`)."""
         return next((one.key for one in self._devices if one.pci == pci), None)
+
+    def gpu_of(self, uuid: str) -> int | None:
+        """The number of the device of this UUID; of a MIG device, of the GPU it is part of.
+
+        From any thread: nothing is asked of the driver.
+        """
+        return self._by_uuid.get(uuid)
 
     def _opened(self, now_ms: int) -> bool:
         if self._is_open or now_ms < self._open_ms:
@@ -91,6 +99,7 @@ class Nvml:
         try:
             nvml.nvmlInit()
             self._devices = self._named() if self._uuids else self._found()
+            self._by_uuid = {uuid: gpu for gpu, uuid in self._uuids_of(self._devices)}
             self._is_open = bool(self._devices)
         except nvml.NVMLError as error:
             if not self._was_told:
@@ -137,6 +146,13 @@ class Nvml:
                 named = f"{key}/{profile}" if profile else key
                 parts[key] = Device(named, handle, parent=whole.handle)
         return list(parts.values())
+
+    def _uuids_of(self, devices: Sequence[Device]) -> Iterator[tuple[int, str]]:
+        for device in devices:
+            uuid = self._call(self._nvml_().nvmlDeviceGetUUID, device.handle)
+            if uuid is not None:
+                text = uuid.decode() if isinstance(uuid, bytes) else str(uuid)
+                yield int(device.key.partition("/")[0]), text
 
     def _device(self, key: str, handle: Any) -> Device:
         pci = self._call(self._nvml_().nvmlDeviceGetPciInfo, handle)

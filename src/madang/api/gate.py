@@ -1,13 +1,15 @@
 """What every request passes before any handler sees it, and every answer on its way out.
 
 In this order: the Host is ours (421: DNS rebinding), the page that asks is ours (403: cross-site),
-the caller is known (401; open are only the health check, the login and the static pages), the body
-is within bounds (413, 415, 408). Whatever a handler raises leaves as a problem. A WebSocket ends
-(1008) when what opened it is revoked; who answers without an end asks `scope[VOID]` for that.
+the caller is known (401; open are only the health check, the login and the static pages; a member's
+pass opens its own code snapshot), the body is within bounds (413, 415, 408). Whatever a handler
+raises leaves as a problem. A WebSocket ends (1008) when what opened it is revoked; who answers
+without an end asks `scope[VOID]` for that.
 """
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import Iterable
 from functools import partial
 from http.cookies import CookieError, SimpleCookie
@@ -15,11 +17,12 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from madang.api.identity import Identities, Identity
+from madang.api.identity import Identities, Identity, digest_of
 from madang.api.problems import Problem, from_exception
 from madang.api.scraping import PATH as SCRAPE_PATH
 from madang.api.scraping import ScrapeDoor
 from madang.api.settings import ApiSettings, Limits
+from madang.wire.access import Role
 
 WHO = "madang.who"  # the scope's key for the Identity
 VOID = "madang.void"  # the scope's key for a coroutine that returns when the caller is revoked
@@ -28,6 +31,8 @@ REVOKED = 1008  # close code: policy
 CLOSE_WAIT_S = 1.0
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+PASS_PREFIX = "pass-"  # of a member, for its own code snapshot; spares all others the question
+_CODE = re.compile(r"/v1/code/([0-9a-f]{64})")
 WILDCARDS = frozenset({"0.0.0.0", "::", ""})
 
 # No inline script, nothing from elsewhere, in no frame: the page cannot be made to act for others.
@@ -98,6 +103,7 @@ class Gate:
         self._limits = settings.limits
         self._cookie = cookie_name(settings.port)
         self._identities = identities
+        self._may_fetch = settings.may_fetch
         self._scrapes = ScrapeDoor(settings.metrics_on_loopback, settings.metrics_token_file)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -156,6 +162,7 @@ class Gate:
             who = None
             if scheme.lower() == "bearer":
                 who = await self._identities.of_token(secret.strip())
+                who = who or self._of_pass(scope, secret.strip())
             if who is None:
                 raise _unauthorized("the token is not one of this daemon's")
             return who
@@ -167,6 +174,15 @@ class Gate:
         if scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS:
             _check_own_page(headers)
         return who
+
+    def _of_pass(self, scope: Scope, secret: str) -> Identity | None:
+        """A member that fetches its own code, and nothing else."""
+        path = _CODE.fullmatch(scope["path"])
+        if path is None or scope.get("method") not in SAFE_METHODS:
+            return None
+        if not secret.startswith(PASS_PREFIX) or not self._may_fetch(path[1], digest_of(secret)):
+            return None
+        return Identity("a member", Role.VIEWER, "token")
 
     def _bounded(self, scope: Scope, headers: "_Headers", receive: Receive) -> Receive:
         limit = _body_limit(scope["path"], self._limits)

@@ -1,5 +1,6 @@
 """What an operator may set about the API, and its limits: each says what happens beyond it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,11 @@ class Limits:
     login_links_max: int = 64  # unused links; beyond: the oldest is void
 
 
+def nobody(_code: str, _pass: str) -> bool:
+    """No member fetches its code from here."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
     """`host` and `port` are what the socket is bound to; `names` are further host names by which
@@ -37,7 +43,8 @@ class ApiSettings:
     `secure_cookie` is for a daemon behind TLS. /metrics is open to programs of this machine with
     `metrics_on_loopback`, and to who sends the secret in `metrics_token_file`. `web` is the built
     page's folder (None: the package's). `keep` is where the API may keep what pages replay (None:
-    nothing is kept).
+    nothing is kept). `may_fetch` says whether a member that runs now may have a code snapshot, by
+    the snapshot's digest and the SHA-256 of the member's pass.
     """
 
     host: str = "127.0.0.1"
@@ -49,4 +56,5 @@ class ApiSettings:
     metrics_token_file: Path | None = None
     web: Path | None = None
     keep: Path | None = None
+    may_fetch: Callable[[str, str], bool] = nobody
     limits: Limits = Limits()

@@ -49,7 +49,7 @@ def _settings(given: Given) -> Settings:
     token_file = given.text("token_file")
     if not given.flag("print"):
         url, token = address_and_token(url, None, os.environ)
-    buffer = given.text("buffer")
+    buffer, pods = given.text("buffer"), given.text("pod_resources")
     return Settings(
         url=url,
         token_file=Path(token_file) if token_file else None,
@@ -57,6 +57,7 @@ def _settings(given: Given) -> Settings:
         node=given.text("node"),
         interval_ms=_interval_ms(given.text("interval") or INTERVAL),
         dcgm=given.text("dcgm"),
+        pod_resources=Path(pods) if pods else None,
         kernel_log=Path(given.text("kernel_log") or KMSG),
         buffer=Path(buffer) if buffer else None,
         buffer_bytes_max=_bytes(given.text("buffer_max") or BUFFER_MAX),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -22,6 +23,8 @@ from madang.client.places import state_dir
 
 PORT = 7070
 HOST = "127.0.0.1"
+HOST_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:]+\])(:\d{1,5})?")
+DATABASE = "MADANG_DATABASE"  # an address holds a password: arguments are seen by everyone
 READY_S = 30.0  # a daemon with a large ledger on a slow disk
 STOP_S = 30.0
 LOOK_S = 0.05
@@ -36,6 +39,7 @@ class UpOptions:
     state: str
     host: str = HOST
     port: int = PORT
+    names: tuple[str, ...] = ()
     devices: int = 0
     fleet: str = ""
     database: str = ""
@@ -43,6 +47,11 @@ class UpOptions:
     topology: str = ""
     telemetry: str = ""
     telemetry_out: str = ""
+    engine: str = "local"
+    kubeconfig: str = ""
+    in_cluster: bool = False
+    namespace: str = ""
+    scheduler_name: str = ""
 
 
 def up_verb(given: Given, desk: Desk) -> int:
@@ -88,18 +97,62 @@ def _options(given: Given) -> UpOptions:
     out = given.text("telemetry_out")
     if out and not os.path.isfile(out):
         raise UsageError(f"--telemetry-out: there is no file {out}", code="usage", given=out)
+    kubeconfig = given.text("kubeconfig")
+    if kubeconfig and not os.path.isfile(kubeconfig):
+        raise UsageError(
+            f"--kubeconfig: there is no file {kubeconfig}", code="usage", given=kubeconfig
+        )
+    _check_engine(given)
     return UpOptions(
         state=state_dir(os.environ),
         host=given.text("host") or HOST,
         port=PORT if port is None else port,
+        names=_names(given.texts("name")),
         devices=devices or 0,
         fleet=os.path.abspath(fleet) if fleet else "",
-        database=given.text("database"),
+        database=given.text("database") or os.environ.get(DATABASE, ""),
         policy=os.path.abspath(policy) if policy else "",
         topology=os.path.abspath(topology) if topology else "",
         telemetry=os.path.abspath(kept) if kept else "",
         telemetry_out=os.path.abspath(out) if out else "",
+        engine=given.text("engine") or "local",
+        kubeconfig=os.path.abspath(kubeconfig) if kubeconfig else "",
+        in_cluster=given.flag("in_cluster"),
+        namespace=given.text("namespace"),
+        scheduler_name=given.text("scheduler_name"),
     )
+
+
+def _check_engine(given: Given) -> None:
+    """Raises: UsageError: options of two engines are mixed."""
+    is_kubernetes = given.text("engine") == "kubernetes"
+    others = ("fleet", "devices") if is_kubernetes else ("kubeconfig", "in_cluster", "namespace")
+    for name in (*others, *(() if is_kubernetes else ("scheduler_name",))):
+        if name == "in_cluster":
+            said = given.flag(name)
+        else:
+            said = bool(given.count(name) if name == "devices" else given.text(name))
+        if said:
+            engine = "local" if is_kubernetes else "kubernetes"
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} is for --engine {engine}", code="usage", given=option)
+    if given.text("kubeconfig") and given.flag("in_cluster"):
+        raise UsageError("--kubeconfig or --in-cluster, not both", code="usage")
+
+
+def _names(given: list[str]) -> tuple[str, ...]:
+    """The host names of --name, each as a browser would send it.
+
+    Raises:
+        UsageError: one cannot be in a Host header.
+    """
+    for name in given:
+        if not HOST_NAME.fullmatch(name):
+            raise UsageError(
+                "--name is not a host name", code="usage", given=name,
+                allowed="madang.example.org, madang.example.org:8443",
+            )  # fmt: skip
+    return tuple(given)
 
 
 def _ready(daemon: dict[str, Any], desk: Desk, word: str) -> int:
@@ -163,7 +216,9 @@ def _words(options: UpOptions) -> list[str]:
         words += ["--devices", str(options.devices)]
     if options.fleet:
         words += ["--fleet", options.fleet]
-    if options.database:
+    for name in options.names:
+        words += ["--name", name]
+    if options.database and options.database != os.environ.get(DATABASE):
         words += ["--database", options.database]
     if options.policy:
         words += ["--policy", options.policy]
@@ -173,6 +228,20 @@ def _words(options: UpOptions) -> list[str]:
         words += ["--telemetry-out", options.telemetry_out]
     if options.topology:
         words += ["--topology", options.topology]
+    return words + _engine_words(options)
+
+
+def _engine_words(options: UpOptions) -> list[str]:
+    if options.engine == "local":
+        return []
+    words = ["--engine", options.engine]
+    words += ["--in-cluster"] if options.in_cluster else []
+    for name, value in (
+        ("--kubeconfig", options.kubeconfig),
+        ("--namespace", options.namespace),
+        ("--scheduler-name", options.scheduler_name),
+    ):
+        words += [name, value] if value else []
     return words
 
 

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import signal
+import stat
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 LINE_BYTES_MAX = 65_536
+MARK = b"\x1e"  # RFC 7464: before a report that goes where other output goes, too
 TEXT_CHARS_MAX = 4_096
 _RESERVED = ("t_ms", "step")
 SAVED_MARK = ".madang-saved"  # in the checkpoint directory: its time is that of the newest one
@@ -30,6 +32,7 @@ SAVED_MARK = ".madang-saved"  # in the checkpoint directory: its time is that of
 _guard = threading.Lock()
 _files: dict[str, int] = {}  # path → descriptor, opened for appending
 _torn: set[int] = set()  # descriptors whose last line is not whole (a full disk)
+_shared: set[int] = set()  # descriptors of what is no file of its own: a container's output
 _warned: set[str] = set()
 _stop_seen = False
 _stop_watched = False
@@ -111,6 +114,11 @@ def _append(path: str, line: bytes) -> None:
             if descriptor is None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
                 descriptor = _files[path] = os.open(path, flags, 0o600)
+                is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+                if path.startswith("/dev/") or not is_file:
+                    _shared.add(descriptor)
+    if descriptor in _shared:
+        line = MARK + line
     if descriptor in _torn:
         line = b"\n" + line
     written = os.write(descriptor, line)

@@ -9,6 +9,7 @@ from typing import Any
 
 from madang.api.yard import Busy
 from madang.core.events import Fact
+from madang.engines.base import Arrival
 from madang.wire.jobs import JobRequest
 
 ASKS_MAX = 20_000  # about a second of commits; beyond that it is kinder to say so
@@ -16,11 +17,15 @@ ASKS_MAX = 20_000  # about a second of commits; beyond that it is kinder to say 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """A job to be acknowledged. Its future resolves to Accepted or Refused, after the commit."""
+    """A job to be acknowledged. Its future resolves to Accepted or Refused, after the commit.
+
+    With an `arrival` it is the engine's, and nobody awaits the future.
+    """
 
     request: JobRequest
     owner: str
     idempotency_key: str = ""
+    arrival: Arrival | None = None
     answer: "Future[Any]" = field(default_factory=Future)
 
 

@@ -19,13 +19,14 @@ from madang.core.model import (
     Toleration,
 )
 from madang.core.profiles import MachineProfile, derived_profiles
-from madang.engines.base import Launch
+from madang.engines.base import Arrival, Launch
 from madang.wire.jobs import JobRequest
 from madang.wire.terms import need_of, toleration_of
 
 CPU_ONLY_CPU_MILLI = 1_000  # what a job without GPUs gets unless it says more
 _RUNTIMES = re.compile(r"^(python|pypy|bash|sh|node|perl|ruby|torchrun)[0-9.]*$")
 NAME_LENGTH_MAX = 48
+ARRIVED_RETRIES = 1_000  # its maker decides when to give up, and then takes its members away
 
 
 class Profiles:
@@ -122,6 +123,58 @@ def job_from(
     )
 
 
+def request_of(arrival: Arrival) -> JobRequest:
+    """What the ledger keeps of it for people; nobody ever executes it."""
+    return JobRequest(
+        command=["kubernetes", arrival.kind, f"{arrival.project}/{arrival.name}"],
+        name=_plain_name(arrival.name),
+        project=arrival.project,
+        members=arrival.members,
+        members_min=arrival.members_min,
+        gpus=arrival.shape.milli / WHOLE_GPU_MILLI,
+        profile=",".join(arrival.shape.models),
+        cpus=arrival.shape.cpu_milli / 1000 or None,
+        memory_mib=arrival.shape.memory_mib or None,
+    )
+
+
+def job_of(
+    arrival: Arrival, *, n: int, now_ms: int, owner: str, classes: Sequence[ClassRow] = ()
+) -> Job:
+    """The scheduler's view of what arrived, acknowledged as number `n`; of the class that jobs are
+    which say nothing."""
+    category, purpose = Category.TRAINING, Purpose.PRODUCE
+    of_class = class_of(classes, Provisioning.ON_DEMAND, category, purpose)
+    return Job(
+        id=f"{_plain_name(arrival.name)}-{n}",
+        seq=n,
+        project=arrival.project,
+        shape=arrival.shape,
+        members=arrival.members,
+        members_min=arrival.members_min,
+        category=category,
+        purpose=purpose,
+        priority=of_class.priority + arrival.priority,
+        preemptible=arrival.preemptible,
+        submitted_ms=now_ms,
+        grace_ms=arrival.grace_ms,
+        retries_max=ARRIVED_RETRIES,
+        within=arrival.within,
+        within_soft=arrival.within_soft,
+        spread_nodes=arrival.spread_nodes,
+        head_start_ms=of_class.head_start_ms,
+        run_ms_min=of_class.run_ms_min,
+        owner=owner,
+        needs=arrival.needs,
+        tolerates=arrival.tolerates,
+    )
+
+
+def _plain_name(text: str) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:NAME_LENGTH_MAX].strip("-")
+    return name or "job"
+
+
 def _needs_of(request: JobRequest) -> tuple[Need, ...]:
     return tuple(Need(*need_of(one)) for one in request.needs)
 
@@ -141,7 +194,9 @@ def default_name(command: list[str]) -> str:
     return "job"
 
 
-def launch_of(allocation: Allocation, job_id: str, owner: str, request: JobRequest) -> Launch:
+def launch_of(
+    allocation: Allocation, job: Job, owner: str, request: JobRequest, arrival: str = ""
+) -> Launch:
     """What the engine needs to start the allocation."""
     return Launch(
         allocation=allocation,
@@ -151,5 +206,9 @@ def launch_of(allocation: Allocation, job_id: str, owner: str, request: JobReque
         env=tuple(request.env.items()),
         image=request.image,
         code=request.code,
-        checkpoint_key=job_id,
+        checkpoint_key=job.id,
+        arrival=arrival,
+        needs=job.needs,
+        tolerates=job.tolerates,
+        grace_ms=job.grace_ms,
     )

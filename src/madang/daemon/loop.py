@@ -29,14 +29,15 @@ from madang.core.events import (
 )
 from madang.core.explain import guide
 from madang.core.explain_upkeep import idle_why
-from madang.core.model import Allocation, AllocationState, Job, grace_ms_of
+from madang.core.model import Allocation, AllocationState, Job, NodeState, grace_ms_of
 from madang.core.policy import Policy
 from madang.core.restore import restored, with_recent
 from madang.core.snapshot import Snapshot
 from madang.core.state import State
+from madang.daemon.arriving import Arriving
 from madang.daemon.inbox import Ask, Inbox, Note, Request, Submit
-from madang.daemon.intake import Profiles, job_from, launch_of
-from madang.engines.base import Action, Engine, EngineError, Launch, Start, Stop, Tell
+from madang.daemon.intake import Profiles, job_from, job_of, launch_of
+from madang.engines.base import Action, Arrival, Engine, EngineError, Launch, Start, Stop, Tell
 from madang.ledger import CommitFailed, CommitUnknown, Ledger, LedgerError, NewJob, turn_of
 from madang.telemetry.histogram import Histogram
 from madang.wire.jobs import JobRequest
@@ -89,6 +90,7 @@ class TurnLoop:
         self.clock = clock
         self.holder = holder
         self.inbox = Inbox(self.wake)
+        self.arriving = Arriving(ledger, engine)
         self.failure = ""
         self.last_seq = 0
         self.turns = Histogram(TURN_BOUNDS_S)
@@ -116,6 +118,7 @@ class TurnLoop:
         self._epoch = self.ledger.take_lead(self.holder)
         self._restore()
         self.engine.open(self.wake)
+        self.arriving.restore(self._nodes_there())
         self.engine.adopt(list(self._controller.state.allocations.values()))
         self._unfolded = list(first_facts)
         self._act(self._owed_actions())
@@ -196,7 +199,7 @@ class TurnLoop:
         return min(IDLE_TURN_S, max(0, due_ms - now_ms) / 1000)
 
     def _turn(self) -> None:
-        requests = self.inbox.take(REQUESTS_PER_TURN_MAX)
+        requests = self.inbox.take(REQUESTS_PER_TURN_MAX) + self.arriving.requests()
         told = [self._told.popleft() for _ in range(len(self._told))]
         observed = self._unfolded + told + self.engine.observe(FACTS_PER_TURN_MAX)
         self._unfolded = []
@@ -214,9 +217,10 @@ class TurnLoop:
                 return
             self._version += bool(step.events)
             self._check_sometimes(now_ms)
+        self.arriving.committed(turn.answers)
         self._act(self._actions(step))
         self._answer(turn)
-        if len(requests) == REQUESTS_PER_TURN_MAX or len(observed) >= FACTS_PER_TURN_MAX:
+        if len(requests) >= REQUESTS_PER_TURN_MAX or len(observed) >= FACTS_PER_TURN_MAX:
             self.wake()
 
     def _take_in(self, turn: _Turn, request: Request, now_ms: int) -> None:
@@ -228,6 +232,8 @@ class TurnLoop:
             case Note(job=job_id, memo=memo):
                 turn.memos.append((job_id, memo))
                 turn.answers.append((request, None))
+            case Submit(arrival=Arrival() as arrival):
+                self._take_arrival(turn, request, arrival, now_ms)
             case Submit(request=asked, owner=owner, idempotency_key=key):
                 known = self._known(turn, owner, key)
                 if known:
@@ -240,6 +246,18 @@ class TurnLoop:
                 turn.submitted[job.id] = (request, job)
                 turn.keys[owner, key] = job.id
                 turn.facts.append(JobSubmitted(job))
+
+    def _take_arrival(self, turn: _Turn, asked: Submit, arrival: Arrival, now_ms: int) -> None:
+        state = self._controller.state
+        key = self.arriving.place(arrival)
+        if not isinstance(key, str):
+            turn.answers.append((asked, key))
+            return
+        n = self._next_n + len(turn.submitted)
+        rows = state.policy.classes
+        job = job_of(arrival, n=n, now_ms=now_ms, owner=asked.owner, classes=rows)
+        turn.submitted[job.id] = (replace(asked, idempotency_key=key), job)
+        turn.facts += [*self.arriving.facts(arrival, state), JobSubmitted(job)]
 
     def _known(self, turn: _Turn, owner: str, key: str) -> str:
         """The job that this owner's idempotency key already made, or ""."""
@@ -325,6 +343,10 @@ class TurnLoop:
         self._version += 1
         self._refresh_profiles()
 
+    def _nodes_there(self) -> list[str]:
+        nodes = self._controller.state.nodes.items()
+        return [id for id, live in nodes if live.state is not NodeState.REMOVED]
+
     def _refresh_profiles(self) -> None:
         self._profiles.refresh(live.node for live in self._controller.state.nodes.values())
 
@@ -352,7 +374,7 @@ class TurnLoop:
                     actions.append(Stop(allocation, grace_ms, reason))
                 case JobWarned(job=job):
                     actions += self._warning(job)
-        return actions
+        return self.arriving.actions(step.decisions) + actions
 
     def _warning(self, job: str) -> list[Action]:
         state = self._controller.state
@@ -378,7 +400,9 @@ class TurnLoop:
             request = JobRequest.model_validate(json.loads(record.request))
             self._remember(allocation.job, record.owner, request)
         owner, request = self._requests[allocation.job]
-        return launch_of(allocation, allocation.job, owner, request)
+        key = self.arriving.key_of(allocation.job)
+        job = self._controller.state.jobs[allocation.job].job
+        return launch_of(allocation, job, owner, request, key)
 
     def _remember(self, job_id: str, owner: str, request: JobRequest) -> None:
         while len(self._requests) >= REQUESTS_CACHED_MAX:

@@ -30,9 +30,11 @@ from madang.daemon.clock import WallClock
 from madang.daemon.loop import TurnLoop
 from madang.daemon.measuring import Measurer
 from madang.daemon.rules import Wardens
+from madang.daemon.standing_by import stand_by
 from madang.daemon.state_dir import StateDir, StateDirError, open_state_dir
 from madang.daemon.telemetry import Watch, store_settings
 from madang.daemon.telemetry_out import Out, read_settings
+from madang.daemon.telling import Teller
 from madang.daemon.yard import DaemonYard
 from madang.engines.base import Engine, EngineError
 from madang.engines.code_store import CodeStore
@@ -61,6 +63,8 @@ class Options(Protocol):
     @property
     def port(self) -> int: ...
     @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
     def devices(self) -> int: ...
     @property
     def fleet(self) -> str: ...
@@ -74,6 +78,16 @@ class Options(Protocol):
     def telemetry(self) -> str: ...
     @property
     def telemetry_out(self) -> str: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def kubeconfig(self) -> str: ...
+    @property
+    def in_cluster(self) -> bool: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def scheduler_name(self) -> str: ...
 
 
 class _Leave(BaseException):
@@ -111,10 +125,11 @@ def _run(options: Options) -> int:
         return _fail(failure)
     try:
         with _bound_socket(options.host, options.port) as door:
-            ledger = open_ledger(options.database or state_dir.database_url)
-            code = CodeStore(state_dir.path / "code")
+            code = CodeStore(_code_folder(state_dir))
             url = _url_of(door)
             engine = _engine(options, state_dir, code, url)
+            stand_by(engine, door)
+            ledger = open_ledger(options.database or state_dir.database_url)
             loop = TurnLoop(
                 ledger,
                 engine,
@@ -128,11 +143,17 @@ def _run(options: Options) -> int:
             keep = partial(state_dir.write_text, POLICY_FILE)
             yard = DaemonYard(loop, code, url, store, keep, out)
             rules = [PolicySet(_policy(options, state_dir)), *_topology(options)]
-            return _serve(yard, state_dir, door, rules)
+            return _serve(yard, state_dir, door, rules, options.names)
     except (LedgerError, EngineError, StateDirError) as failure:
         return _fail(failure)
     finally:
         state_dir.close()
+
+
+def _code_folder(state_dir: StateDir) -> Path:
+    """Where code snapshots are; replicas of one yard name one folder that all of them write."""
+    named = os.environ.get("MADANG_CODE", "")
+    return Path(named) if named else state_dir.path / "code"
 
 
 def _out(options: Options, state_dir: StateDir, loop: TurnLoop, store: Store) -> Out:
@@ -173,6 +194,10 @@ def _engine(options: Options, state_dir: StateDir, code: CodeStore, url: str) ->
         from madang.engines.virtual import open_fleet
 
         return open_fleet(_read_fleet(Path(options.fleet)), state_dir.path)
+    if options.engine == "kubernetes":
+        from madang.daemon.kubernetes import kubernetes_engine
+
+        return kubernetes_engine(options, state_dir, url)
     from madang.engines.local.engine import LocalEngine
 
     engine = LocalEngine(state_dir.path, code, devices=options.devices or None)
@@ -261,21 +286,32 @@ def _topology(options: Options) -> list[Fact]:
 
 
 def _url_of(door: socket.socket) -> str:
+    """By what programs of this machine reach it; nobody is reached at "every address"."""
     host, port = door.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: list[Fact]) -> int:
+def _serve(
+    yard: DaemonYard,
+    state_dir: StateDir,
+    door: socket.socket,
+    rules: list[Fact],
+    names: tuple[str, ...],
+) -> int:
     from madang.api import ApiSettings, create_app, make_server
+    from madang.api.settings import nobody
 
     host, port = door.getsockname()[:2]
     scrape = yard.out.settings.scrape
     settings = ApiSettings(
         host=host,
         port=port,
+        names=names,
         keep=state_dir.path / "live",
         metrics_on_loopback=scrape.loopback_open,
         metrics_token_file=scrape.token_file,
+        may_fetch=getattr(yard.loop.engine, "may_fetch", nobody),
     )
     app = create_app(yard, settings)
     server = make_server(app, settings, partial(_ready, yard, state_dir, app.state.login_link))
@@ -287,6 +323,8 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     watch.open()
     wardens = Wardens(yard.loop, yard.telemetry)
     wardens.open()
+    teller = Teller(yard.loop)
+    teller.open()
     try:
         _let_the_owner_in(state_dir, yard.ledger, yard.url)
         state_dir.write_private(
@@ -296,6 +334,7 @@ def _serve(yard: DaemonYard, state_dir: StateDir, door: socket.socket, rules: li
     except _Leave:
         pass  # the server has ended by itself, and then raised the signal again
     finally:
+        teller.close()
         wardens.close()
         watch.close()
         yard.out.close()

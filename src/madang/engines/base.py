@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang.core.events import Fact
-from madang.core.model import Allocation
+from madang.core.model import Allocation, Need, Seat, Shape, Toleration
 
 
 class EngineError(Exception):
@@ -39,6 +39,9 @@ class Launch:
     `env` is the user's own; the engine adds torchrun's variables, CUDA_VISIBLE_DEVICES and
     MADANG_*.
     `checkpoint_key` names a directory that survives retries and may be shared with a forked job.
+    `arrival` is the key of the arrival that the job was made of; such a job brings its own members,
+    and has no command of ours. `needs`, `tolerates`, `grace_ms` are the job's, for those who must
+    say them again elsewhere.
     """
 
     allocation: Allocation
@@ -49,6 +52,10 @@ class Launch:
     image: str = ""
     code: str = ""
     checkpoint_key: str = ""
+    arrival: str = ""
+    needs: tuple[tuple[Need, ...], ...] = ()
+    tolerates: tuple[Toleration, ...] = ()
+    grace_ms: int = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,66 @@ class Tell:
     text: str
 
 
-Action = Start | Stop | Tell
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Seats kept for a job that arrived, until those who hold them have left; none: no more."""
+
+    job: str
+    seats: tuple[Seat, ...]
+
+
+Action = Start | Stop | Tell | Promise
+
+
+# -- work that comes to the engine by itself: only an engine that has `arrivals` is asked ----------
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Work that somebody gave to what the engine runs on, and that waits to be placed.
+
+    `key` names it for ever; `kind` and `name` are for people. `priority` is added to that of its
+    class. A project that is not there yet is made. The rest is as in `core.model.Job`.
+    """
+
+    key: str
+    kind: str
+    name: str
+    project: str
+    members: int
+    shape: Shape
+    members_min: int = 0
+    priority: int = 0
+    preemptible: bool = True
+    within: str = ""
+    within_soft: bool = False
+    spread_nodes: int = 0
+    grace_ms: int = 30_000
+    needs: tuple[tuple[Need, ...], ...] = ()
+    tolerates: tuple[Toleration, ...] = ()
+
+
+class Receives(Protocol):
+    """The verbs of an engine that has arrivals. An arrival is offered until it is answered by
+    `known` or `refused`, and may be offered again; `parted` says that its job has ended."""
+
+    def arrivals(self, arrivals_max: int) -> list[Arrival]:
+        """What has come, oldest first. Never waits."""
+
+    def recall(self, nodes: Sequence[str]) -> None:
+        """The yard has these nodes from before; told before `adopt`."""
+
+    def known(self, key: str, job: str) -> None:
+        """The arrival is this job, which is committed; its Start comes later than this."""
+
+    def refused(self, key: str, why: str) -> None:
+        """It can never run here as things are. It may be offered again when they have changed."""
+
+    def parted(self, key: str) -> None:
+        """Its job has ended, for good."""
+
+    def explain(self, key: str, why: str) -> None:
+        """Why it waits, in one line. Any thread may call it."""
 
 
 # -- what sensors say; None is "no sensor" --------------------------------------------------------

@@ -144,6 +144,11 @@ class Ledger:
         with self._read() as connection:
             return reading.job_of_key(connection, owner, key)
 
+    def live_keys(self, owner: str) -> dict[str, str]:
+        """This owner's live jobs that have an idempotency key: key → job."""
+        with self._read() as connection:
+            return reading.live_keys(connection, owner)
+
     def allocation(self, id: str) -> Allocation | None:
         """The allocation `digits-42.1`, live or released."""
         with self._read() as connection:

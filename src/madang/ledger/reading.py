@@ -46,6 +46,11 @@ _JOB_BY_ID = _JOBS.where(jobs.c.id == sa.bindparam("id"))
 _JOB_OF_KEY = sa.select(jobs.c.id).where(
     jobs.c.owner == sa.bindparam("owner"), jobs.c.idempotency_key == sa.bindparam("key")
 )
+_LIVE_KEYS = sa.select(jobs.c.idempotency_key, jobs.c.id).where(
+    jobs.c.live == 1,
+    jobs.c.owner == sa.bindparam("owner"),
+    jobs.c.idempotency_key.is_not(None),
+)
 _PHASES = sa.select(jobs.c.phase, sa.func.count()).group_by(jobs.c.phase)
 
 _ALLOCATION = sa.select(allocations.c.fixed, allocations.c.moving).where(
@@ -212,6 +217,11 @@ def phase_counts(connection: sa.Connection) -> dict[Phase, int]:
 
 def job_of_key(connection: sa.Connection, owner: str, key: str) -> str | None:
     return connection.scalar(_JOB_OF_KEY, {"owner": owner, "key": key})
+
+
+def live_keys(connection: sa.Connection, owner: str) -> dict[str, str]:
+    rows = connection.execute(_LIVE_KEYS, {"owner": owner})
+    return {row.idempotency_key: row.id for row in rows}
 
 
 def allocation(connection: sa.Connection, id: str) -> Allocation | None:

@@ -344,6 +344,14 @@ _TABLE = (
     Metric("member_read_bytes", "B", "count", _MEMBER, "bytes read from disks", range=_BYTES),
     Metric("member_write_bytes", "B", "count", _MEMBER, "bytes written to disks", range=_BYTES),
     Metric("member_processes", "count", "gauge", _MEMBER, "processes", range=(0.0, 1e7)),
+    Metric(
+        "member_gpu_mask",
+        "bits",
+        "bits",
+        _MEMBER,
+        "the node's GPUs that kubelet gave to a container, one bit each",
+        range=(0.0, float((1 << 24) - 1)),
+    ),
     # -- a port of InfiniBand or of the network
     Metric("port_rx_bytes", "B", "count", _PORT, "bytes received", range=_BYTES),
     Metric("port_tx_bytes", "B", "count", _PORT, "bytes sent", range=_BYTES),

@@ -312,6 +312,17 @@ class LedgerContract:
             yard.turn(ev.JobSubmitted(yard.job()), key="k1")
         assert len(yard.ledger.jobs()) == 3
 
+    def test_keys_of_live_jobs_are_told_and_those_of_ended_ones_are_not(self, yard: Yard) -> None:
+        yard.open()
+        yard.turn(ev.JobSubmitted(yard.job()), key="k1")
+        yard.turn(ev.JobSubmitted(yard.job()), key="k2")
+        yard.turn(ev.JobSubmitted(yard.job()))
+        yard.turn(ev.JobStopAsked("digits-1"))
+
+        assert yard.ledger.live_keys("ada") == {"k2": "digits-2"}
+        assert yard.ledger.live_keys("bob") == {}
+        assert yard.ledger.job_of_key("ada", "k1") == "digits-1"
+
     # -- devices ---------------------------------------------------------------------------------
 
     def test_a_device_is_free_once_its_member_ended(self, yard: Yard) -> None:

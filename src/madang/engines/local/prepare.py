@@ -142,10 +142,7 @@ def sdk_directory(places: Places) -> Path:
 
     It is named by its content: members that started under an older version keep theirs.
     """
-    source = Path(madang.__file__).parent
-    files = {Path("__init__.py"): (source / "__init__.py").read_text() + _WIDEN}
-    for path in sorted((source / "client").rglob("*.py")):
-        files[path.relative_to(source)] = path.read_text()
+    files = sdk_files()
     digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
     target = places.sdk / digest
     if target.is_dir():
@@ -158,3 +155,12 @@ def sdk_directory(places: Places) -> Path:
         path.write_text(text)
     fresh.rename(target)
     return target
+
+
+def sdk_files() -> dict[Path, str]:
+    """The SDK, to be put below a directory called `madang`: path → text."""
+    source = Path(madang.__file__).parent
+    files = {Path("__init__.py"): (source / "__init__.py").read_text() + _WIDEN}
+    for path in sorted((source / "client").rglob("*.py")):
+        files[path.relative_to(source)] = path.read_text()
+    return files

@@ -1,0 +1,1 @@
+"""Schedulers beside each other on one real API server."""
