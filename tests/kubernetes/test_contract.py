@@ -85,7 +85,7 @@ class KubernetesWorld(World):
         return f"{job}-a{attempt}-{rank}"
 
     def starts(self, allocation: str, rank: int) -> int:
-        return self.fleet.starts[self.namespace, self._pod(allocation, rank)]
+        return int(self.fleet.starts[self.namespace, self._pod(allocation, rank)])
 
     def settled(self, allocation: str, rank: int) -> bool:
         pod = self._pod(allocation, rank)

@@ -5,6 +5,7 @@ controllers are not here), except for a batch/v1 Job, whose real controller is: 
 """
 
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 
 import pytest
@@ -56,7 +57,7 @@ def collection(body, namespace):
 
 def make_all(cluster, namespace, example):
     """The example's objects with their owners, then its pods, which each run for a moment."""
-    made = {}
+    made: dict[tuple[str, str], Any] = {}
     originals = {(one["kind"], one["metadata"]["name"]): one for one in example.objects}
     for body in objects_for(example, namespace):
         mine = originals[body["kind"], body["metadata"]["name"]]

@@ -3,6 +3,7 @@
 import itertools
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import pytest
 
@@ -135,7 +136,7 @@ def test_a_job_of_the_real_controller_is_a_gang(shared, namespace, tmp_path):
         bound_too_early = [node for node in nodes_of(shared, namespace, app="gang") if node]
         fleet.finish(namespace, "first")
         yard.wait_phase(gang, Phase.SUCCEEDED)
-        record = yard.ledger.job(gang)
+        record = yard.record(gang)
         events = until(
             lambda: [
                 one
@@ -301,7 +302,7 @@ def test_a_deleted_workload_departs(shared, namespace, tmp_path):
         jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
         for name, members in (("runs", 2), ("waits", 2)):
             submit_job(shared, namespace, a_job(name, pool, members, runs_s=""))
-            job = until(lambda name=name: yard.job_named(name), f"{name}'s job")
+            job = until(partial(yard.job_named, name), f"{name}'s job")
             if name == "runs":
                 yard.wait_phase(job, Phase.RUNNING)
         for name in ("waits", "runs"):
@@ -311,3 +312,51 @@ def test_a_deleted_workload_departs(shared, namespace, tmp_path):
         until(lambda: not yard.loop.allocations(), "nothing is held")
 
     assert time.monotonic() - began_s < 30
+
+
+def test_a_deleted_node_loses_what_it_had_and_the_job_runs_elsewhere(shared, namespace, tmp_path):
+    """Its pods go with it; the controller makes others, which are the job's next attempt."""
+    with pool_of(shared, {}, {}, gpus=2) as (fleet, pool), opened(shared, tmp_path) as yard:
+        submit_job(shared, namespace, a_job("gang", pool, 2, runs_s=""))
+        job = until(lambda: yard.job_named("gang"), "its job")
+        yard.wait_phase(job, Phase.RUNNING)
+        first = yard.newest(job)
+        fleet.remove(first.seats[0].node)
+        until(lambda: yard.newest(job).attempt > first.attempt, "another attempt")
+        yard.wait_phase(job, Phase.RUNNING, 90)
+        second = yard.newest(job)
+        states = {id: live.state.value for id, live in yard.loop.snapshot().nodes.items()}
+        wrong = fleet.moved + fleet.refused
+
+    assert {seat.node for seat in first.seats}.isdisjoint(seat.node for seat in second.seats)
+    assert states[first.seats[0].node] in ("lost", "removed")
+    assert wrong == []
+
+
+def test_a_member_that_fails_is_replaced_in_its_own_seat(shared, namespace, tmp_path):
+    """The controller makes another pod for it: the allocation goes on, and nobody else is hurt."""
+    with pool_of(shared, {}, gpus=3) as (fleet, pool), opened(shared, tmp_path) as yard:
+        submit_job(shared, namespace, a_job("gang", pool, 3, runs_s=""))
+        job = until(lambda: yard.job_named("gang"), "its job")
+        yard.wait_phase(job, Phase.RUNNING)
+        before = yard.newest(job)
+        victim = pods(shared, namespace, app="gang")[0]
+        rank = victim["metadata"]["annotations"]["madang.io/rank"]
+        fleet.finish(namespace, victim["metadata"]["name"], code=1)
+
+        def again():
+            running = [
+                one
+                for one in pods(shared, namespace, app="gang")
+                if one["status"]["phase"] == "Running"
+            ]
+            names = {one["metadata"]["name"] for one in running}
+            return running if len(names - {victim["metadata"]["name"]}) == 3 else None
+
+        running = until(again, "three run again")
+        after = yard.newest(job)
+
+    assert after.id == before.id
+    ranks = sorted(one["metadata"]["annotations"]["madang.io/rank"] for one in running)
+    assert ranks == ["0", "1", "2"]
+    assert rank in ranks

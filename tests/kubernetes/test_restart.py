@@ -4,6 +4,7 @@ import signal
 import time
 from collections import defaultdict
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -43,6 +44,10 @@ def bound(cluster, namespace):
     return sum(bool(node) for gang in gangs_of(cluster, namespace).values() for node, _, _ in gang)
 
 
+def _more_than(before, cluster, namespace):
+    return bound(cluster, namespace) > before
+
+
 def backlog(cluster, namespace, pool, gangs, members):
     """Jobs whose pods all wait."""
     for n in range(gangs):
@@ -53,7 +58,7 @@ def backlog(cluster, namespace, pool, gangs, members):
 def test_killed_in_the_middle_of_200_binds_it_goes_on(shared, namespace, tmp_path):
     """kill -9, three times; what fills the pool exactly is bound whole, each pod once."""
     gangs, members = 40, 5
-    nodes = [{}] * (gangs * members // 8)
+    nodes: list[dict[str, str]] = [{}] * (gangs * members // 8)
     one = Replica(shared, tmp_path / "a", tmp_path / "madang.db", namespace=namespace)
     with pool_of(shared, *nodes) as (fleet, pool), replicas(one):
         backlog(shared, namespace, pool, gangs, members)
@@ -63,7 +68,7 @@ def test_killed_in_the_middle_of_200_binds_it_goes_on(shared, namespace, tmp_pat
             if before == gangs * members:
                 break
             one.start()
-            until(lambda before=before: bound(shared, namespace) > before, "more are bound", 60)
+            until(partial(_more_than, before, shared, namespace), "more are bound", 60)
             one.kill()
             seen.append(bound(shared, namespace))
         one.start()

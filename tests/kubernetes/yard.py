@@ -17,7 +17,7 @@ from madang.daemon.loop import TurnLoop
 from madang.daemon.telling import Teller
 from madang.engines.kubernetes.config import from_kubeconfig
 from madang.engines.kubernetes.engine import KubernetesEngine, Settings
-from madang.ledger import open_ledger
+from madang.ledger import JobRecord, open_ledger
 from madang.wire.jobs import JobRequest
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.role import madang_kubeconfig
@@ -65,10 +65,13 @@ class Yard:
         self.loop.inbox.put([ask])
         return str(ask.answer.result(PATIENCE_S).job_id)
 
-    def phase(self, job: str) -> Phase:
+    def record(self, job: str) -> JobRecord:
         record = self.ledger.job(job)
         assert record is not None, f"no job {job}"
-        return record.standing.phase
+        return record
+
+    def phase(self, job: str) -> Phase:
+        return self.record(job).standing.phase
 
     def job_named(self, name: str, project: str = "") -> str:
         """The newest job of this name, "" without one."""
@@ -79,8 +82,7 @@ class Yard:
         until(lambda: self.phase(job) is phase, f"{job} is {phase}", most_s)
 
     def newest(self, job: str) -> Allocation:
-        record = self.ledger.job(job)
-        assert record is not None, f"no job {job}"
+        record = self.record(job)
         assert record.newest is not None, f"{job} has never got anything"
         return record.newest
 

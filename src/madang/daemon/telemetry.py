@@ -16,12 +16,13 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from madang.core.model import Allocation, AllocationState
+from madang.core.model import Allocation, AllocationState, Seat
 from madang.core.snapshot import Snapshot
 from madang.daemon.loop import TurnLoop
 from madang.engines.base import Engine, EngineError, Readings
@@ -51,6 +52,12 @@ KEEP_PAUSE_S = 1.0
 REPORTS_PER_TICK_MAX = 256  # members whose reports are read in a tick; the rest in the next
 REPORT_BYTES_MAX = 256 << 10
 REPORT_NAMES_MAX = 32  # of one member
+
+MASK = "member_gpu_mask"
+
+# (allocation, rank) → its node and the devices that it was given there
+Given = Mapping[tuple[str, int], tuple[str, tuple[int, ...]]]
+NOTHING_GIVEN: Given = MappingProxyType({})
 
 Reports = dict[str, dict[str, float]]  # name -> member -> value
 
@@ -84,6 +91,7 @@ class Watch:
         self._next_reader = 0
         self._held_changed = threading.Event()
         self._held_changed.set()
+        self._given: Given = {}
         self._leaving = threading.Event()
         self._threads = (
             threading.Thread(target=self._run, name="watch", daemon=True),
@@ -117,7 +125,7 @@ class Watch:
                 now_ms = self._loop.clock()
                 if self._held_changed.is_set():
                     self._held_changed.clear()
-                    self._store.hold(held_of(self._loop.snapshot()))
+                    self._store.hold(held_of(self._loop.snapshot(), self._given))
                 if now_ms >= next_ms:
                     began_s = time.monotonic()
                     self._read(now_ms)
@@ -136,7 +144,20 @@ class Watch:
         left_s = max(0.0, (next_ms - self._loop.clock()) / 1000)
         return min(left_s, ADVANCE_S)
 
+    def _look_who_was_given_what(self) -> None:
+        """Under a device plugin kubelet chose the devices; agents tell which."""
+        members = getattr(self._loop.engine, "members_of_pods", None)
+        if members is None:
+            return
+        with self._store.looking():
+            keys, masks = self._store.ring.latest(MASK)
+        given = given_of(keys, masks.tolist(), members()) if keys else {}
+        if given != self._given:
+            self._given = given
+            self._held_changed.set()
+
     def _read(self, now_ms: int) -> None:
+        self._look_who_was_given_what()
         allocations = [
             one for one in self._loop.allocations() if one.state is AllocationState.RUNNING
         ]
@@ -235,8 +256,27 @@ def numbers_of(block: bytes) -> dict[str, float]:
     return dict(list(last.items())[:REPORT_NAMES_MAX])
 
 
-def held_of(snapshot: Snapshot) -> list[Held]:
-    """Who holds what, for the store."""
+def given_of(
+    keys: Sequence[tuple[str, str]],
+    masks: Sequence[float],
+    members: Mapping[str, tuple[str, int]],
+) -> Given:
+    """What agents say of pods, as what members have. `keys`: (node, "NAMESPACE.POD/CONTAINER")."""
+    found: dict[tuple[str, int], tuple[str, int]] = {}
+    for (node, key), mask in zip(keys, masks, strict=True):
+        member = members.get(key.rpartition("/")[0])
+        if member is not None:
+            found[member] = (node, found.get(member, (node, 0))[1] | int(mask))
+    return {
+        member: (node, tuple(gpu for gpu in range(mask.bit_length()) if mask >> gpu & 1))
+        for member, (node, mask) in found.items()
+    }
+
+
+def held_of(snapshot: Snapshot, given: Given = NOTHING_GIVEN) -> list[Held]:
+    """Who holds what, for the store: `given` goes before the numbers of seats, which are nominal
+    where somebody else chooses the devices. It counts where it is of the seat's node and size.
+    """
     held = []
     for allocation in snapshot.allocations.values():
         live = snapshot.jobs.get(allocation.job)
@@ -244,7 +284,7 @@ def held_of(snapshot: Snapshot) -> list[Held]:
             (seat.node, gpu)
             for rank, seat in enumerate(allocation.seats)
             if allocation.holds(rank)
-            for gpu in seat.gpus
+            for gpu in _devices_of(seat, given.get((allocation.id, rank)))
         ]
         node = snapshot.nodes.get(allocation.seats[0].node) if allocation.seats else None
         held.append(
@@ -259,3 +299,9 @@ def held_of(snapshot: Snapshot) -> list[Held]:
             )
         )
     return held
+
+
+def _devices_of(seat: Seat, told: tuple[str, tuple[int, ...]] | None) -> tuple[int, ...]:
+    if told is None or told[0] != seat.node or len(told[1]) != len(seat.gpus):
+        return seat.gpus
+    return told[1]

@@ -15,8 +15,7 @@ from madang.core.model import Shape
 from madang.engines.base import Arrival
 from madang.engines.kubernetes import dra, foreign, volumes
 from madang.engines.kubernetes.cache import Cache, PodNews
-from madang.engines.kubernetes.foreign import Arranged, Unit, Waits, World
-from madang.engines.kubernetes.foreign.gangs import POD
+from madang.engines.kubernetes.foreign import POD, Arranged, Unit, Waits, World
 from madang.engines.kubernetes.nodes import extended_needs
 from madang.engines.kubernetes.topology import Layout, wish_of
 from madang.engines.kubernetes.values import Gang, PodFacts
@@ -24,6 +23,7 @@ from madang.engines.kubernetes.values import Gang, PodFacts
 BY = "kubernetes"
 ABSENT_S = 60.0  # its maker may be between two attempts
 GONE_S = 2.0  # its pods' ends are told first
+MISSING_S = 10.0  # controllers take a moment to make all pods
 ANSWER_S = 10.0  # an offer whose turn could not be committed is made again
 REFUSED_S = 60.0  # what can never run is judged anew so often: nodes may have come
 
@@ -40,6 +40,7 @@ class Known:
     refused: str = ""  # by the daemon
     refused_s: float = 0.0
     absent_s: float = 0.0  # since when it has no pods that live
+    missing_s: float = 0.0  # since when some of its pods are not there
     leaving: bool = False
 
 
@@ -211,6 +212,7 @@ class Gangs:
         for known in list(self.known.values()):
             if self._lives(known):
                 known.absent_s = 0.0
+                self._look_for_missing(known, now_s)
                 continue
             known.absent_s = known.absent_s or now_s
             gone_s = now_s - known.absent_s
@@ -225,6 +227,18 @@ class Gangs:
                 continue  # its members' ends are told one by one
             known.leaving = True
             self.tell(JobStopAsked(known.job, by=BY))
+
+    def _look_for_missing(self, known: Known, now_s: float) -> None:
+        """A gang that waits for pods of its own says so, and for how many."""
+        arranged = known.arranged
+        if known.job or arranged is None or not arranged.missing:
+            known.missing_s = 0.0
+            return
+        known.missing_s = known.missing_s or now_s
+        if now_s - known.missing_s >= MISSING_S and not arranged.gang.refused:
+            members = arranged.gang.members
+            text = f"{arranged.missing} of its {members} pods are not there yet, or are held back"
+            self.notes(self.pods_of(known), text)
 
     def _lives(self, known: Known) -> bool:
         if known.unit is None or self.maker_is_gone(known):

@@ -97,6 +97,11 @@ class Carrier:
             if (work := self._work(stay)) is not None:
                 self._begin(stay, work)
 
+    def give_up(self, stay: Stay, text: str) -> None:
+        """It will never run: end it, so that its devices are free."""
+        if not stay.busy and self._hands.held():
+            self._begin(stay, self._give_up(stay, text, ENGINE_FAILED))
+
     def remove(self, pod: PodFacts, text: str) -> None:
         """Have a pod of our own deleted that no stay is about."""
         if pod.uid not in self._removing and self._hands.held():
@@ -159,9 +164,11 @@ class Carrier:
     def _work(self, stay: Stay) -> Coroutine[Any, Any, None] | None:
         members = stay.members.values()
         if stay.stop is not None:
-            if any(_must_go(stay, member) for member in members):
-                return self._take_away(stay)
-            return None
+            for member in list(members):
+                if member.pod is None and not _was_asked_for(stay, member):
+                    self._stays.end_one(stay, member.rank, LOST)
+            going = any(_must_go(stay, member) for member in members)
+            return self._take_away(stay) if going else None
         if stay.key:
             return self._bind_gang(stay) if self._is_hungry(stay) else None
         if stay.launch is not None and any(one.pod is None and not one.ended for one in members):
@@ -300,7 +307,14 @@ class Carrier:
         free = [(rank, pod) for rank, pod in seats if _can_bind(pod) and pod.uid not in sitting]
         kept = {stay.asked_for[pod.uid]: pod for _, pod in free if pod.uid in stay.asked_for}
         new = {rank: pod for rank, pod in free if pod.uid not in stay.asked_for}
-        return {rank: pod for rank, pod in (new | kept).items() if rank in ranks}
+        found = {rank: pod for rank, pod in (new | kept).items() if rank in ranks}
+        gang = self._gangs.gang(stay.key)
+        if gang is not None and len(gang.roles) == 1:
+            # All are alike: who was arranged to a seat that is kept for another takes an empty one.
+            spare = [pod for rank, pod in sorted(new.items()) if rank in kept or rank not in ranks]
+            empty = [rank for rank in ranks if rank not in found]
+            found |= dict(zip(empty, spare, strict=False))
+        return found
 
     # -- binding -------------------------------------------------------------------------------
 
@@ -368,14 +382,14 @@ class Carrier:
     # -- ending --------------------------------------------------------------------------------
 
     async def _give_up(self, stay: Stay, text: str, end: Exit) -> None:
-        """Remove what there is of it, then tell it as ended. Raises what removing raises."""
+        """Remove what there is of it; it has ended when that is gone. Raises what removing does."""
         log.warning("%s: %s", stay.id, text)
         pods = [one.pod for one in stay.members.values() if one.pod is not None]
         living = [pod for pod in pods if not pod.ended]
         for pod in living[:1]:
             self._hands.notes.event(pod.namespace, about(pod), "RolledBack", text, bad=True)
+        self._stays.give_up(stay, end, text)
         await asyncio.gather(*(self._remove(pod, LATE_GRACE_S, text) for pod in living))
-        self._stays.end_rest(stay, end, text)
 
     async def _take_away(self, stay: Stay) -> None:
         assert stay.stop is not None, f"nobody asked for it to end: {stay}"
@@ -401,7 +415,7 @@ class Carrier:
         if pod is None:
             await self._never_made(stay, member)
             return True
-        if not stay.key:
+        if not stay.key or stay.fate is not None:
             await self._remove(pod, grace_s, text)
             return True
         grace_s = min(grace_s, max(pod.grace_s, LATE_GRACE_S))
@@ -437,6 +451,10 @@ class Carrier:
             if found is not None:
                 self._stays.seen(stay, found)
                 return
+        for pod in self._gangs.seats(stay.key).values() if stay.key else ():
+            if stay.asked_for.get(pod.uid) == member.rank:
+                # Nobody knows whether it was bound: it goes, and its maker makes another one.
+                await self._remove(pod, LATE_GRACE_S, "its binding was not answered")
         self._stays.end_one(stay, member.rank, LOST)
 
     async def _remove(self, pod: PodFacts, grace_s: int, text: str) -> None:
@@ -459,9 +477,14 @@ def _must_go(stay: Stay, member: Member) -> bool:
     """It has not ended, and was not asked to end as soon as it must by now."""
     if member.ended or (member.pod is not None and member.pod.ended):
         return False
-    if member.pod is None and not member.tried:
+    if member.pod is None and not _was_asked_for(stay, member):
         return False
     return member.asked_at_s == 0.0 or stay.stop_at_s < member.asked_at_s
+
+
+def _was_asked_for(stay: Stay, member: Member) -> bool:
+    """Its pod was asked to be made or bound: it may be there though we do not see it."""
+    return member.tried or member.rank in stay.asked_for.values()
 
 
 def _reason(stay: Stay) -> str:

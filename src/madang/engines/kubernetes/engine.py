@@ -186,6 +186,10 @@ class KubernetesEngine:
         """Whether a live pod of ours may have this snapshot, by the SHA-256 of its pass."""
         return self._parts is not None and self._parts.viewer.may_fetch(code, pass_digest)
 
+    def members_of_pods(self) -> dict[str, tuple[str, int]]:
+        """Bound pod ("NAMESPACE.NAME") → its allocation and rank."""
+        return self._parts.viewer.members() if self._parts is not None else {}
+
     def read_log(self, allocation: str, rank: int, offset: int, bytes_max: int) -> bytes:
         return self._read(allocation, rank, "log", offset, bytes_max)
 

@@ -98,6 +98,8 @@ class Settler:
     def _tick(self) -> None:
         self._ticked_s = time.monotonic()
         self.stays.tick(self._may_replace)
+        for stay, why in self.stays.stuck():
+            self.carrier.give_up(stay, why)
         self.gangs.tick(self.stays.of_key)
         self.nodes.tick()
         if self.viewer is not None:

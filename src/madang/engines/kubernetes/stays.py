@@ -14,9 +14,11 @@ from madang.core.events import Fact, MemberEnded, MemberStarted
 from madang.core.model import Allocation, Exit, Seat
 from madang.engines.base import Launch, Stop
 from madang.engines.kubernetes.cache import ALLOCATION, GANG, JOB, RANK
+from madang.engines.kubernetes.trim import CANNOT_BEGIN
 from madang.engines.kubernetes.values import PodFacts
 
 REPLACE_S = 30.0  # controllers make another pod after 10 s or 20 s, then ever later
+BEGIN_S = 300.0  # an image that cannot be pulled now may be there after a registry's bad minutes
 ABSENT_S = 30.0  # a new attempt waits so long for its pods
 STOPPED_MAX = 10_000  # stops that came before their start, remembered
 LOST = Exit(0, lost=True)
@@ -44,6 +46,7 @@ class Member:
     ended: bool = False  # told, or the ledger has it
     tried: bool = False  # a pod was asked for, and the answer may have been lost
     asked_at_s: float = 0.0  # the end of the grace with which it was asked to go
+    stuck_s: float = 0.0  # since when it cannot begin
     broken: Exit | None = None  # how its last pod ended, while a replacement may still come
     broken_s: float = 0.0
 
@@ -64,6 +67,7 @@ class Stay:
     stop_at_s: float = 0.0  # when what still runs is killed
     busy: bool = False  # something is being done for it on the API server
     again_s: float = 0.0  # not before this moment is it tried again
+    fate: Exit | None = None  # how whoever still ends is told: it was given up
     asked_for: dict[str, int] = field(default_factory=dict)  # uid → the one seat it may ever get
 
     @property
@@ -141,7 +145,7 @@ class Stays:
         for member in stay.members.values():
             if member.broken is not None:
                 self._end(stay, member, member.broken)
-            elif member.pod is None and not stay.busy and not member.tried:
+            elif member.pod is None and not stay.busy and not member.tried and not stay.asked_for:
                 self._end(stay, member, LOST)
         return stay
 
@@ -168,6 +172,8 @@ class Stays:
         member.broken = None
         if pod.phase == "Running":
             self._started(stay, member)
+        stuck = pod.phase == "Pending" and pod.reason in CANNOT_BEGIN
+        member.stuck_s = (member.stuck_s or self.now_s()) if stuck else 0.0
 
     def gone(self, stay: Stay, pod: PodFacts) -> None:
         """A pod that belonged to the stay is no more."""
@@ -191,18 +197,38 @@ class Stays:
                 if now_s - member.broken_s >= REPLACE_S or not replaceable(stay):
                     self._end(stay, member, member.broken)
 
+    def stuck(self) -> list[tuple[Stay, str]]:
+        """Jobs of our own that hold devices for members which cannot begin, and why."""
+        late_s = self.now_s() - BEGIN_S
+        return [
+            (stay, f"{member.pod.name} cannot begin: {member.pod.reason}")
+            for stay in self.live.values()
+            if not stay.key and stay.stop is None
+            for member in stay.members.values()
+            if member.stuck_s and member.stuck_s <= late_s and member.pod is not None
+        ]
+
     def end_one(self, stay: Stay, rank: int, end: Exit) -> None:
         """This member has ended: it was never made."""
         self._end(stay, stay.members[rank], end)
 
-    def end_rest(self, stay: Stay, end: Exit, problem: str = "") -> None:
-        """Those that have not ended have now: they could not be made, or are no more."""
-        if problem:
-            self.problems[stay.id] = problem
-            while len(self.problems) > STOPPED_MAX:
-                del self.problems[next(iter(self.problems))]
+    def end_rest(self, stay: Stay, end: Exit) -> None:
+        """Those that have not ended have now: they were never made."""
         for member in stay.members.values():
             self._end(stay, member, member.broken or end)
+
+    def give_up(self, stay: Stay, end: Exit, problem: str) -> None:
+        """Who has no pod has ended; the others have once their pods are gone: until then they hold
+        what they hold. All are told as `end`."""
+        self.problems[stay.id] = problem
+        while len(self.problems) > STOPPED_MAX:
+            del self.problems[next(iter(self.problems))]
+        stay.fate = end
+        if stay.stop is None:
+            stay.stop, stay.stop_at_s = Stop(stay.id, 0, problem), self.now_s()
+        for member in stay.members.values():
+            if member.pod is None or member.pod.ended or member.broken is not None:
+                self._end(stay, member, end)
 
     def holds_on(self, node: str) -> tuple[tuple[str, int], ...]:
         """(allocation, rank) of what sits on a node, also what is only to be started there."""
@@ -249,7 +275,7 @@ class Stays:
         if member.ended:
             return
         member.ended, member.broken = True, None
-        self.tell(MemberEnded(stay.id, member.rank, end, self.now_ms()))
+        self.tell(MemberEnded(stay.id, member.rank, stay.fate or end, self.now_ms()))
         beside = self.on_node.get(stay.seats[member.rank].node, {})
         beside.pop((stay.id, member.rank), None)
         if not beside:

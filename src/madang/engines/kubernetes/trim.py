@@ -71,6 +71,13 @@ KNOWN_MAX = 4096  # of kinds of pods, each less than a kilobyte; then from the b
 _EACH_ITS_OWN = frozenset({"nodeName", "hostname", "subdomain"})  # no wish is read from these
 _KNOWN: dict[bytes, Wants] = {}
 
+# What a kubelet says of a container that will not begin unless somebody mends something.
+CANNOT_BEGIN = frozenset(
+    """
+    ErrImagePull ImagePullBackOff InvalidImageName ErrImageNeverPull ImageInspectError
+    CreateContainerConfigError CreateContainerError RunContainerError
+    """.split()  # noqa: SIM905 - they read better so
+)
 NOT_A_TROUBLE = frozenset({"Ready", "NetworkUnavailable"})  # both become taints and `ready`
 TEXT_CHARS_MAX = 512
 
@@ -213,9 +220,15 @@ def _claims(uses: tuple[ClaimUse, ...], status: Mapping[str, Any]) -> tuple[Clai
 
 
 def _ending(status: Mapping[str, Any]) -> tuple[int | None, str]:
-    """(exit code, reason): the first container's that failed, else 0 when all have ended."""
+    """(exit code, reason): the first container's that failed, else 0 when all have ended; of one
+    that waits for something, what it waits for."""
     reason = text(status, "reason")
     codes: list[tuple[int, str]] = []
+    for kind in ("initContainerStatuses", "containerStatuses"):
+        for one in items(status, kind):
+            waits = text(mapping(one, "state", "waiting"), "reason")
+            if waits in CANNOT_BEGIN:
+                return None, waits
     for one in items(status, "containerStatuses"):
         ended = value(one, "state", "terminated")
         if ended is None:

@@ -43,6 +43,16 @@ class Viewer:
             if not pod.ended and self._is_own(pod)
         )
 
+    def members(self) -> dict[str, tuple[str, int]]:
+        """Bound pod ("NAMESPACE.NAME") → its allocation and rank. From any thread."""
+        found = {}
+        for allocation, pods in list(self._cache.of_allocation.items()):
+            for pod in list(pods.values()):
+                rank = pod.annotation(RANK)
+                if pod.node and not pod.ended and rank.isdecimal():
+                    found[f"{pod.namespace}.{pod.name}"] = (allocation, int(rank))
+        return found
+
     async def spooled(self, allocation: str, rank: int) -> Path | None:
         """The folder with `log` and `reports`; None while there is nothing to read.
 

@@ -4,9 +4,9 @@ One module a kind says what the object says of its pods (`tops.Top`); `groups.py
 that gang schedulers have; `gangs.py` puts both together. Begin there.
 """
 
+from madang.engines.kubernetes.foreign.arranged import POD, Arranged
 from madang.engines.kubernetes.foreign.gangs import (
     KINDS,
-    Arranged,
     Unit,
     Waits,
     World,
@@ -19,6 +19,7 @@ from madang.engines.kubernetes.foreign.tops import Top
 __all__ = [
     "GROUPS",
     "KINDS",
+    "POD",
     "Arranged",
     "Group",
     "Top",
