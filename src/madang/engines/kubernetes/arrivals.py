@@ -25,6 +25,7 @@ ABSENT_S = 60.0  # its maker may be between two attempts
 GONE_S = 2.0  # its pods' ends are told first
 MISSING_S = 10.0  # controllers take a moment to make all pods
 ANSWER_S = 10.0  # an offer whose turn could not be committed is made again
+SWEEP_S = 1.0  # what is not offered for the first time may wait so long more
 REFUSED_S = 60.0  # what can never run is judged anew so often: nodes may have come
 
 
@@ -63,7 +64,9 @@ class Gangs:
     _gang_of: dict[str, str] = field(default_factory=dict)  # pod → gang
     _waits: dict[str, None] = field(default_factory=dict)  # pods whose maker is not seen yet
     _dirty: dict[Unit, None] = field(default_factory=dict)
-    _ready: dict[str, None] = field(default_factory=dict)
+    _ready: dict[str, tuple[Layout, Arrival]] = field(default_factory=dict)
+    _fresh: dict[str, None] = field(default_factory=dict)  # ready since the last look at offers
+    _swept_s: float = 0.0  # when all that are ready were looked at
     _job_of: dict[str, str] = field(default_factory=dict)
     _key_of: dict[str, str] = field(default_factory=dict)
 
@@ -156,7 +159,8 @@ class Gangs:
             return
         pods = self.pods_of(known)
         self.asked_for(name for name, _ in arranged.gang.asks.extended)
-        made = arrival_of(arranged.gang, self.layout())
+        layout = self.layout()
+        made = arrival_of(arranged.gang, layout)
         if isinstance(made, str):
             self.notes(pods, made)
             return
@@ -165,21 +169,28 @@ class Gangs:
         # What an earlier attempt has done is done; of a gang that was given up the rest is left.
         left = [pod for pod in pods if pod.phase != "Succeeded"]
         if left and all(not pod.node and not pod.ended and not pod.deleting for pod in left):
-            self._ready[known.key] = None
+            self._ready[known.key], self._fresh[known.key] = (layout, made), None
 
     # -- between the daemon and the table ------------------------------------------------------
 
     def offers(self) -> list[Arrival]:
         """What may be offered now: ready, and neither answered nor just offered."""
         now_s, found = self.now_s(), []
-        for key in self._ready:
+        looked, self._fresh = self._fresh, {}
+        if now_s - self._swept_s >= SWEEP_S:
+            self._swept_s, looked = now_s, dict.fromkeys(self._ready)
+        layout = self.layout()
+        for key in looked:
+            if key not in self._ready:
+                continue
             known = self.known[key]
             if known.refused and now_s - known.refused_s < REFUSED_S:
                 continue
             if known.offered_s and now_s - known.offered_s < ANSWER_S:
                 continue
             assert known.arranged is not None, f"ready without pods: {known}"
-            made = arrival_of(known.arranged.gang, self.layout())
+            of, offer = self._ready[key]
+            made = offer if of is layout else arrival_of(known.arranged.gang, layout)
             if isinstance(made, Arrival):
                 known.offered_s = now_s
                 found.append(made)
@@ -241,13 +252,15 @@ class Gangs:
             self.notes(self.pods_of(known), text)
 
     def _lives(self, known: Known) -> bool:
-        if known.unit is None or self.maker_is_gone(known):
+        if known.unit is None:
             return False
-        objects = self.cache.pods.objects
-        mine = [
-            key for key in self._units.get(known.unit, ()) if self._gang_of.get(key) == known.key
-        ]
-        return any(key in objects and not objects[key].ended for key in mine)
+        objects, gang_of = self.cache.pods.objects, self._gang_of
+        for key in self._units.get(known.unit, ()):
+            if gang_of.get(key) == known.key:
+                pod = objects.get(key)
+                if pod is not None and not pod.ended:
+                    return not self.maker_is_gone(known)
+        return False
 
     def maker_is_gone(self, known: Known) -> bool:
         """What made its pods is no more, or has finished; for a bare pod: the pod itself.
