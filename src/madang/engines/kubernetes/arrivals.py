@@ -8,19 +8,20 @@ is remembered here.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from madang.core.events import Fact, JobStopAsked
 from madang.core.model import Shape
 from madang.engines.base import Arrival
 from madang.engines.kubernetes import dra, foreign, volumes
-from madang.engines.kubernetes.cache import Cache, PodNews
+from madang.engines.kubernetes.cache import ALLOCATION, GANG, JOB, RANK, Cache, PodNews
 from madang.engines.kubernetes.foreign import POD, Arranged, Unit, Waits, World
 from madang.engines.kubernetes.nodes import extended_needs
 from madang.engines.kubernetes.topology import Layout, wish_of
 from madang.engines.kubernetes.values import Gang, PodFacts
 
 BY = "kubernetes"
+WRITTEN = frozenset({ALLOCATION, GANG, JOB, RANK})  # with a binding
 ABSENT_S = 60.0  # its maker may be between two attempts
 GONE_S = 2.0  # its pods' ends are told first
 MISSING_S = 10.0  # controllers take a moment to make all pods
@@ -62,6 +63,8 @@ class Gangs:
     _unit_of: dict[str, Unit] = field(default_factory=dict)
     _keys_of: dict[Unit, tuple[str, ...]] = field(default_factory=dict)
     _gang_of: dict[str, str] = field(default_factory=dict)  # pod → gang
+    _rank_of: dict[str, int] = field(default_factory=dict)  # pod → its rank there
+    _uncertain: dict[str, None] = field(default_factory=dict)  # gangs that changed, or lack pods
     _waits: dict[str, None] = field(default_factory=dict)  # pods whose maker is not seen yet
     _dirty: dict[Unit, None] = field(default_factory=dict)
     _ready: dict[str, tuple[Layout, Arrival]] = field(default_factory=dict)
@@ -86,7 +89,7 @@ class Gangs:
         for news in pods:
             if news.gone:
                 self._leave(news.pod.key)
-            elif self._concerns(news.pod):
+            elif self._concerns(news.pod) and not self._is_echo(news):
                 self._place(news.pod, world)
         dirty, self._dirty = self._dirty, {}
         for unit in dirty:
@@ -102,6 +105,25 @@ class Gangs:
 
     def _concerns(self, pod: PodFacts) -> bool:
         return pod.scheduler == self.scheduler and not self.is_own(pod)
+
+    def _is_echo(self, news: PodNews) -> bool:
+        """It was bound to the seat that it has here, and nothing else: all is arranged as before.
+
+        Each binding comes back so, and a gang of 512 would be arranged anew 512 times.
+        """
+        pod, before = news.pod, news.before
+        if before is None or before.node or not pod.node:
+            return False
+        key = self._gang_of.get(pod.key, "")
+        known = self.known.get(key)
+        if known is None or not known.job or pod.key in self._waits:
+            return False
+        if pod.annotation(GANG) != key or pod.annotation(RANK) != str(self._rank_of.get(pod.key)):
+            return False
+        written = {name: value for name, value in pod.annotations if name not in WRITTEN}
+        if written != {name: value for name, value in before.annotations if name not in WRITTEN}:
+            return False
+        return replace(pod, node="", annotations=before.annotations) == before
 
     def _place(self, pod: PodFacts, world: World) -> None:
         match foreign.unit_of(pod, world):
@@ -121,6 +143,7 @@ class Gangs:
     def _leave(self, key: str) -> None:
         self._waits.pop(key, None)
         self._gang_of.pop(key, None)
+        self._rank_of.pop(key, None)
         if (unit := self._unit_of.pop(key, None)) is not None:
             self._units[unit].pop(key, None)
             self._dirty[unit] = None
@@ -132,6 +155,7 @@ class Gangs:
         for key in self._keys_of.pop(unit, ()):
             if key in self.known:
                 self.known[key].arranged = None
+                self._uncertain[key] = None
         if not pods:
             self._units.pop(unit, None)
         else:
@@ -140,8 +164,9 @@ class Gangs:
             known = self.known.setdefault(one.gang.key, Known(one.gang.key))
             known.unit, known.arranged = unit, one
             known.job = known.job or self._job_of.get(known.key, "")
-            for _, pod in one.seats:
-                self._gang_of[pod] = known.key
+            self._uncertain[known.key] = None
+            for rank, pod in one.seats:
+                self._gang_of[pod], self._rank_of[pod] = known.key, rank
             self._judge(known)
 
     def _resolved(self, pod: PodFacts) -> PodFacts:
@@ -199,6 +224,7 @@ class Gangs:
     def answer(self, key: str, job: str) -> None:
         """It is this job."""
         known = self.known.setdefault(key, Known(key))
+        self._uncertain[key] = None
         known.job, known.refused, known.leaving = job, "", False
         self._job_of[key], self._key_of[job] = job, key
         self._ready.pop(key, None)
@@ -214,22 +240,32 @@ class Gangs:
         self._key_of.pop(self._job_of.pop(key, ""), None)
         if (known := self.known.get(key)) is not None:
             known.job, known.leaving, known.offered_s = "", False, 0.0
+            self._uncertain[key] = None
             if known.unit is not None:
                 self._dirty[known.unit] = None
 
     def tick(self, placed: Mapping[str, object]) -> None:
-        """Let depart what has gone. `placed` are the gangs that have an allocation."""
+        """Let depart what has gone. `placed` are the gangs that have an allocation.
+
+        Looks only at those of which something changed, until they live and lack nothing.
+        """
         now_s = self.now_s()
-        for known in list(self.known.values()):
+        for key in list(self._uncertain):
+            known = self.known.get(key)
+            if known is None:
+                del self._uncertain[key]
+                continue
             if self._lives(known):
                 known.absent_s = 0.0
                 self._look_for_missing(known, now_s)
+                if not known.missing_s:
+                    del self._uncertain[key]
                 continue
             known.absent_s = known.absent_s or now_s
             gone_s = now_s - known.absent_s
             if not known.job:
                 if known.arranged is None and gone_s > ABSENT_S:
-                    del self.known[known.key]
+                    del self.known[key], self._uncertain[key]
                 continue
             patience_s = GONE_S if self.maker_is_gone(known) else ABSENT_S
             if gone_s < patience_s or known.leaving:

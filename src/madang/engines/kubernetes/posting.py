@@ -201,7 +201,9 @@ class _Connection(asyncio.Protocol):
         if exc is None and (answer := self._reader.end()) is not None:
             self._waiting.set_result(answer)
         else:
-            self._waiting.set_exception(Unanswered(f"the connection was lost: {exc or 'it was closed'}"))
+            self._waiting.set_exception(
+                Unanswered(f"the connection was lost: {exc or 'it was closed'}")
+            )
 
 
 class Poster:
