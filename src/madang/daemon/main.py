@@ -50,8 +50,8 @@ log = logging.getLogger("madang.daemon")
 DEFAULT_PROJECT = Project("default")
 TOKEN_BYTES = 32
 POLICY_FILE = "policy.toml"  # in the state directory
-# A backlog makes hundreds of thousands of values that stay: to look at the young ones after every 700
-# of them, and at all after few such looks, costs a fifth of a turn and finds nothing.
+# A backlog makes hundreds of thousands of values that stay: to look at the young ones after every
+# 700 of them, and at all after few such looks, finds nothing and costs each turn.
 GC_THRESHOLDS = (20_000, 20, 20)
 LOG_LEVELS = ("debug", "info", "warning", "error")
 

@@ -158,7 +158,8 @@ class _Connection(asyncio.Protocol):
         self._reader = Reader()
 
     async def ask(self, request: bytes) -> Answer:
-        assert self._transport is not None and self._waiting is None, "one request at a time"
+        assert self._transport is not None, "asked before it was made"
+        assert self._waiting is None, "one request at a time"
         self._waiting = asyncio.get_running_loop().create_future()
         self._reader = Reader()
         try:
