@@ -1,4 +1,4 @@
-"""The table of foreign gangs, fed as the watch feeds it: what is looked at again, and what is not."""
+"""The table of foreign gangs, fed as the watch feeds it: what is looked at again, what is not."""
 
 import pytest
 
