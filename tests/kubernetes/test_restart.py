@@ -65,7 +65,7 @@ def test_killed_in_the_middle_of_200_binds_it_goes_on(shared, namespace, tmp_pat
     nodes: list[dict[str, str]] = [{}] * (gangs * members // 8)
     slow = FaultyDoor(shared, 1, Faults(delay_s=1.0), lambda verb, path: path.endswith("/binding"))
     with pool_of(shared, *nodes) as (fleet, pool), slow as door, ExitStack() as undo:
-        place = {"namespace": namespace, "server": door.url}
+        place = {"namespace": namespace, "server": door.url, "lease_s": 8}  # the door is slow for it too
         one = Replica(shared, tmp_path / "a", tmp_path / "madang.db", **place)
         undo.enter_context(replicas(one))
         backlog(shared, namespace, pool, gangs, members)
