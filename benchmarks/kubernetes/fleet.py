@@ -87,12 +87,12 @@ class Daemon:
 
     def __init__(self, cluster: Cluster, state: Path) -> None:
         where = ["--kubeconfig", str(cluster.kubeconfig()), "--state", str(state)]
+        where += ["--port", str(free_port())]
         self.state = state
         self.began_s = time.monotonic()
         with (cluster.folder / "madang.log").open("ab") as log:
             self.ran = subprocess.Popen(
-                [*yard.program(), "up", "--engine", "kubernetes", *where]
-                + ["--port", str(free_port())],
+                [*yard.program(), "up", "--engine", "kubernetes", *where],
                 env=yard.environment(state),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

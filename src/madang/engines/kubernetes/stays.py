@@ -162,6 +162,8 @@ class Stays:
                 return  # two pods for one seat: the first one has it
             if pod.ended:
                 return
+        elif current is not None and member.broken is not None:
+            return  # older than the end that we know of: a binding's answer may come after it
         elif current is not None and current.node and not pod.node:
             return  # older than the binding that we know of
         member.pod = pod
