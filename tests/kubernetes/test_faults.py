@@ -82,7 +82,9 @@ class Storm:
         end_s = time.monotonic() + STORM_S
         while left := self.unfinished():
             if time.monotonic() > end_s:
-                stays = "\n".join(str(one) for one in yard.engine._parts.settler.stays.live.values())
+                stays = "\n".join(
+                    str(one) for one in yard.engine._parts.settler.stays.live.values()
+                )
                 pytest.fail(f"not finished: {left}\n{self.states()}\n{stays}")
             time.sleep(0.1)
 
