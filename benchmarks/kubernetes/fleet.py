@@ -43,7 +43,7 @@ from benchmarks.kubernetes.scenes import (
     listed,
     watched,
 )
-from madang.engines.kubernetes.client import Client, Missing, Object
+from madang.engines.kubernetes.client import Client, Conflict, Missing, Object
 from madang.engines.kubernetes.config import from_kubeconfig
 from tests.kubernetes.cluster import Cluster, ClusterError, free_port
 from tests.kubernetes.kubelet import GPU
@@ -207,8 +207,8 @@ async def _fill(cluster: Cluster, client: Client, folder: Path, nodes: int) -> N
         took_s = sight.last_s - daemon.began_s
     _say(f"an earlier Madang bound {ours:,}, the first after {sight.first_s - daemon.began_s:.1f}"
          f" s, the last after {took_s:.1f} s")  # fmt: skip
-    names = [pod["metadata"]["name"] for pod in await listed(client) if pod["spec"].get("nodeName")]
-    await _each(names, lambda name: _run(client, name))
+    there = [pod for pod in await listed(client) if pod["spec"].get("nodeName")]
+    await _each(there, lambda pod: _run(client, pod))
 
 
 def _pod(name: str, gpus: int, scheduler: str, node: str = "") -> Object:
@@ -237,7 +237,7 @@ def _pod(name: str, gpus: int, scheduler: str, node: str = "") -> Object:
     return {"metadata": {"name": name, "labels": labels, "annotations": notes}, "spec": spec}
 
 
-async def _run(client: Client, name: str) -> None:
+async def _run(client: Client, pod: Object) -> None:
     """What its kubelet writes when its containers have started."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     kinds = ("Initialized", "Ready", "ContainersReady", "PodScheduled")
@@ -261,8 +261,9 @@ async def _run(client: Client, name: str) -> None:
             }
         ],
     }
-    with suppress(Missing):  # it was deleted meanwhile
-        await client.patch(f"{PODS}/{name}/status", {"status": status}, "strategic-merge-patch")
+    path = f"{PODS}/{pod['metadata']['name']}/status"
+    with suppress(Missing, Conflict):  # it was deleted or changed meanwhile
+        await client.put(path, {**pod, "status": status})
 
 
 async def _make(client: Client, pods: Iterable[Object]) -> None:
@@ -333,12 +334,12 @@ async def _running(client: Client, sight: Sight) -> AsyncIterator[None]:
         at = 0
         while True:
             fresh, at = sight.lines[at:], len(sight.lines)
-            names = [
-                orjson.loads(line)["object"]["metadata"]["name"]
+            pods = [
+                orjson.loads(line)["object"]
                 for _, line in fresh
                 if line.startswith(b'{"type":"ADDED"')
             ]
-            await _each(names, lambda name: _run(client, name))
+            await _each(pods, lambda pod: _run(client, pod))
             await asyncio.sleep(LOOK_S)
 
     task = asyncio.create_task(answer())

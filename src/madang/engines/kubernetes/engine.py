@@ -47,6 +47,8 @@ REACH_S = 30.0  # for the API server to answer at all
 SYNC_S = 120.0  # for everything to be listed once
 GATHER_S = 0.005  # news that come together are looked at together
 CALL_S = 90.0  # a reader of logs waits no longer
+LEAD_S = 1.0  # a list that begins while we lead need not be made again when we take over
+LOOK_S = 0.02
 CLOSE_S = 10.0
 REPORT_LINE_BYTES_MAX = 1 << 20
 
@@ -99,6 +101,7 @@ class KubernetesEngine:
             None if given is None else Leading(settings.access, settings.namespace, given)
         )
         self._lost: Callable[[], None] = _nobody
+        self._led_from_the_start = False
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -258,8 +261,17 @@ class KubernetesEngine:
         here = _Parts(cache, settler, viewer)
         here.tasks.append(asyncio.create_task(notes.run()))
         here.tasks.append(asyncio.create_task(self._settle_always(settler)))
-        cache.begin()
+        here.tasks.append(asyncio.create_task(self._begin(cache)))
         return here
+
+    async def _begin(self, cache: Cache) -> None:
+        """Whoever takes a free lease has it at once: all is then listed once, not twice."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAD_S):
+                while not self._held():  # noqa: ASYNC110 - another thread's lease sets no event
+                    await asyncio.sleep(LOOK_S)
+        self._led_from_the_start = self._held()
+        cache.begin()
 
     async def _end_parts(self) -> None:
         here = self._here
@@ -300,7 +312,8 @@ class KubernetesEngine:
         return self._parts
 
     async def _adopt(self, allocations: Sequence[Allocation]) -> None:
-        await self._here.cache.relist()
+        if self._leading is None or not self._led_from_the_start:
+            await self._here.cache.relist()
         self._here.settler.adopt(allocations)
         self._changed()
 
