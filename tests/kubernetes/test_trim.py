@@ -434,3 +434,53 @@ def test_gangs_are_found_or_refused_whatever_the_objects_say(data, at):
             assert one.gang.members >= 1
             assert len({rank for rank, _ in one.seats}) == len(one.seats)
             assert len({key for _, key in one.seats}) == len(one.seats)
+
+
+def container(**more):
+    return {"name": "main", "image": "i", "resources": {"limits": {"nvidia.com/gpu": "1"}}, **more}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"env": [{"name": "RANK", "value": "0"}]}, {"env": [{"name": "RANK", "value": "1"}]}),
+        ({"command": ["a"], "args": ["1"]}, {"command": ["b"], "args": ["2"]}),
+        ({"volumeMounts": [{"name": "token-a"}]}, {"volumeMounts": [{"name": "token-b"}]}),
+    ],
+)
+def test_what_pods_of_one_kind_wish_is_worked_out_once(monkeypatch, one, other):
+    """Each has variables of its rank and a token volume of a name of its own."""
+    known = {}
+    monkeypatch.setattr(trim, "_KNOWN", known)
+    trim.pod(pod_with(containers=[container(**one)], volumes=[{"name": "a", "projected": {}}]))
+    trim.pod(pod_with(containers=[container(**other)], volumes=[{"name": "b", "projected": {}}]))
+
+    assert len(known) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"containers": [container(resources={"limits": {"nvidia.com/gpu": "2"}})]},
+        {"containers": [container(ports=[{"hostPort": 80}])]},
+        {"initContainers": [container(restartPolicy="Always")]},
+        {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "other"}}]},
+        {"volumes": [{"name": "v", "ephemeral": {}}]},
+        {"volumes": [{"name": "v", "rbd": {}}]},
+        {"volumes": [{"name": "v", "rbd": {}, "emptyDir": None}]},
+        {"nodeSelector": {"zone": "b"}},
+    ],
+)
+def test_pods_that_wish_different_things_are_told_apart(monkeypatch, other):
+    def wished(found):
+        return (found.asks, found.needs, found.volumes, found.refused)
+
+    plain = {
+        "containers": [container()],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "one"}}],
+    }
+    alone = wished(trim.pod(pod_with(**(plain | other))))
+    monkeypatch.setattr(trim, "_KNOWN", {})
+    first = wished(trim.pod(pod_with(**plain)))
+
+    assert wished(trim.pod(pod_with(**(plain | other)))) == alone != first
