@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from madang.core import events as ev
 from madang.core.draft import Draft
-from madang.core.events import ReleaseAsked
 from madang.core.model import Project, Shape
 from madang.core.passes.calendar import calendar, windows_ms
 from madang.core.policies import MADANG, POLICIES
@@ -393,7 +392,7 @@ def test_an_older_window_does_not_take_the_last_place_of_a_younger_one_to_spare_
     assert kept_at(alone)["older"] == {f"n2/{gpu}" for gpu in range(4)}
     assert both.decisions() == ["release a.1 preempted 30000"]
     (asked,) = both.last.decisions
-    assert isinstance(asked, ReleaseAsked)
+    assert isinstance(asked, ev.ReleaseAsked)
     assert asked.by == "reservation older"
     assert kept_at(both)["younger"] == {f"n2/{gpu}" for gpu in range(4)}
 

@@ -295,9 +295,23 @@ MUTANTS = [
     Mutant(
         "who keeps a window short is not asked for one at a time",
         "passes/calendar.py",
-        "                if _counts(beside) >= _counts(found):\n",
+        "                if sparing.stays(victim.places, victim.allocation.shape):\n",
         "                if False:\n",
         by="plays",
+    ),
+    Mutant(
+        "sums are believed where they tell nothing",
+        "sparing.py",
+        "                last = at\n                break\n",
+        "                pass\n",
+        by="tables",
+    ),
+    Mutant(
+        "a window is where it was although it may go to an earlier place",
+        "filling.py",
+        "            return np.array_equal(now, room)\n        return all(\n",
+        "            return np.array_equal(now, room)\n        return True or all(\n",
+        by="tables",
     ),
     Mutant(
         "a window goes where a job would, by price and fill, so that starts elsewhere move it",
@@ -395,7 +409,7 @@ TABLES = [
     for name in (
         *("fold", "start", "honour", "honour_stopped", "lifecycle", "admission", "placement"),
         *("explain", "stop_grace", "undisturbed", "check", "classes_profiles", "rebalance"),
-        *("preempt", "quotas", "windows", "calendar"),
+        *("preempt", "quotas", "windows", "calendar", "sparing"),
     )
 ]
 RUN = {

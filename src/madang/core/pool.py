@@ -24,6 +24,7 @@ MOVING = ("gpu_free", "whole_free", "cpu_free", "memory_free", "tenants")
 SUSPICION_MAX = 1 << 12  # suspicion beyond it counts as much
 DOUBT_MAX = 255  # of a domain all of whose nodes are suspects
 CHANGES_MAX = 1 << 15  # beyond it a follower reads all rows anew, which costs it no more
+MANY = 16  # places, from which on it is cheaper to take them by arrays than one by one
 SOLE = 1 << 20  # what a member that wants its node for its job alone counts among the tenants
 
 
@@ -68,8 +69,9 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What some places take of a pool, as arrays: `gpu_milli` (N, G), the others (N,)."""
+    """What some places take of these rows (R,) of a pool: `gpu_milli` (R, G), the others (R,)."""
 
+    rows: Ints
     gpu_milli: SmallInts
     cpu_milli: Ints
     memory_mib: Ints
@@ -158,6 +160,9 @@ class Pool:
 
     def take(self, places: Sequence[Place], shape: Shape) -> None:
         """Take the places in this pool, which must be a scratch or the state's own."""
+        if len(places) >= MANY and shape.gpu_milli == WHOLE_GPU_MILLI:
+            self._take_many(places, shape)
+            return
         tenant = SOLE if shape.exclusive else 1
         for row, gpus in places:
             cells, broken = self.gpu_free[row], 0
@@ -171,6 +176,21 @@ class Pool:
             self.memory_free[row] -= shape.memory_mib
             self.tenants[row] += tenant
             if self.changes is not None:
+                self.changes.note(row)
+
+    def _take_many(self, places: Sequence[Place], shape: Shape) -> None:
+        """`take` whole devices, all at once: a tenth of the time."""
+        rows = np.array([row for row, _ in places])
+        held = [len(gpus) for _, gpus in places]
+        cells = np.repeat(rows, held), np.array([gpu for _, gpus in places for gpu in gpus], int)
+        np.subtract.at(self.gpu_free, cells, WHOLE_GPU_MILLI)
+        assert self.gpu_free[cells].min(initial=0) >= 0, f"took GPUs that were not free: {places}"
+        np.subtract.at(self.whole_free, rows, held)
+        np.subtract.at(self.cpu_free, rows, shape.cpu_milli)
+        np.subtract.at(self.memory_free, rows, shape.memory_mib)
+        np.add.at(self.tenants, rows, SOLE if shape.exclusive else 1)
+        if self.changes is not None:
+            for row in rows.tolist():
                 self.changes.note(row)
 
     def block(self, places: Sequence[Place], shape: Shape) -> None:
@@ -192,33 +212,33 @@ class Pool:
 
     def need_of(self, places: Sequence[Place], shape: Shape) -> Need:
         """The places as arrays, for whoever blocks them many times."""
-        need = Need(
-            np.zeros_like(self.gpu_free),
-            np.zeros_like(self.cpu_free),
-            np.zeros_like(self.memory_free),
-            np.zeros_like(self.tenants),
+        rows, at, members = np.unique(
+            np.array([row for row, _ in places], np.int64), return_inverse=True, return_counts=True
         )
-        for row, gpus in places:
-            for gpu in gpus:
-                need.gpu_milli[row, gpu] += shape.gpu_milli
-            need.cpu_milli[row] += shape.cpu_milli
-            need.memory_mib[row] += shape.memory_mib
-            need.tenants[row] += SOLE if shape.exclusive else 1
-        return need
+        held = [len(gpus) for _, gpus in places]
+        gpus = np.array([gpu for _, gpus in places for gpu in gpus], np.int64)
+        gpu_milli = np.zeros((len(rows), self.gpu_free.shape[1]), np.int32)
+        np.add.at(gpu_milli, (np.repeat(at, held), gpus), shape.gpu_milli)
+        tenants = members * (SOLE if shape.exclusive else 1)
+        return Need(
+            rows,
+            gpu_milli,
+            members * shape.cpu_milli,
+            members * shape.memory_mib,
+            tenants.astype(np.int32),
+        )
 
     def block_all(self, needs: Sequence[Need]) -> None:
         """`block` each of the needs; their order does not matter. Nobody may follow this pool."""
         assert self.changes is None, "rows were written that those who follow the pool do not see"
         for need in needs:
-            np.subtract(self.gpu_free, need.gpu_milli, out=self.gpu_free)
-            np.subtract(self.cpu_free, need.cpu_milli, out=self.cpu_free)
-            np.subtract(self.memory_free, need.memory_mib, out=self.memory_free)
-            np.add(self.tenants, need.tenants, out=self.tenants)
-        if needs:
-            np.maximum(self.gpu_free, 0, out=self.gpu_free)
-            np.maximum(self.cpu_free, 0, out=self.cpu_free)
-            np.maximum(self.memory_free, 0, out=self.memory_free)
-            np.equal(self.gpu_free, WHOLE_GPU_MILLI).sum(axis=1, out=self.whole_free)
+            rows = need.rows
+            left = np.maximum(self.gpu_free[rows] - need.gpu_milli, 0)
+            self.gpu_free[rows] = left
+            self.whole_free[rows] = (left == WHOLE_GPU_MILLI).sum(axis=1)
+            self.cpu_free[rows] = np.maximum(self.cpu_free[rows] - need.cpu_milli, 0)
+            self.memory_free[rows] = np.maximum(self.memory_free[rows] - need.memory_mib, 0)
+            self.tenants[rows] += need.tenants
 
     def has_free(self, places: Sequence[Place], shape: Shape) -> bool:
         """True iff all the places could be taken now."""

@@ -10,6 +10,7 @@ Promises: who starts beside a reservation delays it only if somebody outruns an 
 """
 
 from bisect import insort
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,9 @@ class Timeline:
         self.now_ms = draft.snapshot.now_ms
         self.reservations: list[Stay] = []
         self._needs: list[Need] = []  # per reservation
-        self._beside: list[Pool] = []  # per reservation: what is left at its beginning
+        # What is left at the beginning of those that were kept together, and which of it is whose.
+        self._beside: list[tuple[int, Pool]] = []
+        self._among: list[int] = []
         self._stays: list[Stay] = []  # by their end
         self._has_stays = False  # read when the first reservation needs them
         # By the reservations that matter: what is free beside them; dropped when that changes.
@@ -118,8 +121,8 @@ class Timeline:
         kept = self._free_beside.get(held)
         if kept is None:
             kept = self.draft.view
-            for at in held:
-                kept = _least(kept, self._beside[at])
+            for among in dict.fromkeys([self._among[at] for at in held]):
+                kept = _least(kept, self._beside[among][1])
             self._free_beside[held] = kept
         return kept if pool is self.draft.view else kept.with_open(pool.open)
 
@@ -140,9 +143,9 @@ class Timeline:
     def started(self, job: Job, places: tuple[Place, ...], shape: Shape) -> None:
         """The draft has bound the job there."""
         self._free_beside.clear()
-        for at in self.held_for(job):
+        for among in {self._among[at] for at in self.held_for(job)}:
             # A place that only a job which steps aside could take is not free beside it.
-            self._beside[at].block(places, shape)
+            self._beside[among][1].block(places, shape)
         if not self._has_stays:
             return
         end_ms = stay_of(self.draft.snapshot, job).end_ms(self.now_ms)
@@ -170,21 +173,29 @@ class Timeline:
             pool = self._without_reservations(free, begin_ms, end_ms)
             seated = seat(self.draft.snapshot, pool, job)
             if not isinstance(seated, Unplaced):
-                self.keep(Stay(begin_ms, end_ms, seated.places, seated.shape), free)
+                self.keep([Stay(begin_ms, end_ms, seated.places, seated.shape)], free)
                 return True
         return False
 
-    def keep(self, stay: Stay, free: Pool) -> None:
-        """Add the reservation. `free` is what has been given back at its beginning."""
-        need = free.need_of(stay.places, stay.shape)
-        for kept, beside in zip(self.reservations, self._beside, strict=True):
-            if stay.begin_ms <= kept.begin_ms < stay.end_ms:
-                beside.block_all([need])
-        left_then = self._without_reservations(free, stay.begin_ms, stay.begin_ms + 1).scratch()
-        left_then.block_all([need])
-        self.reservations.append(stay)
-        self._needs.append(need)
-        self._beside.append(left_then)
+    def keep(self, stays: Sequence[Stay], free: Pool) -> None:
+        """Add these, which begin together: windows, or one start time. `free` is what has been
+        given back by then."""
+        needs = [free.need_of(stay.places, stay.shape) for stay in stays]
+        for begin_ms, beside in self._beside:
+            beside.block_all(
+                [
+                    need
+                    for stay, need in zip(stays, needs, strict=True)
+                    if stay.begin_ms <= begin_ms < stay.end_ms
+                ]
+            )
+        begin_ms = stays[0].begin_ms
+        left_then = self._without_reservations(free, begin_ms, begin_ms + 1).scratch()
+        left_then.block_all(needs)
+        self._among += [len(self._beside)] * len(stays)
+        self._beside.append((begin_ms, left_then))
+        self.reservations += stays
+        self._needs += needs
         self._free_beside.clear()
 
     def add_end(self, stay: Stay) -> None:

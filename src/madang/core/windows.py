@@ -17,14 +17,14 @@ Where cells are promised to tenants the order does not tell all: a window that w
 looks where none is kept, and which cells these are changes with what is taken.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from madang.core.cells.room import breaks, shielded
 from madang.core.live import LiveJob
-from madang.core.model import Allocation, Job, Shape
+from madang.core.model import WHOLE_GPU_MILLI, Allocation, Job, Shape
 from madang.core.placement import members_room
 from madang.core.pool import Bools, Ints, Place, Pool
 from madang.core.seating import rows_for, turns_of
@@ -143,14 +143,10 @@ class Sites:
         count = min(want.members, int(total[-1]))
         last = turns[rows[int(np.searchsorted(total, count))]]
         circle = int(np.searchsorted(turns[rows], last, side="right"))
-        inside = self._smallest(pool, rows[:circle], here[:circle], count)
-        places: list[Place] = []
-        for row in rows[:circle][inside].tolist():
-            members = min(int(room[row]), count - len(places))
-            places += _lowest(pool, row, members, want.shape)
-            if len(places) == count:
-                break
-        return tuple(places)
+        inside = np.flatnonzero(self._smallest(pool, rows[:circle], here[:circle], count))
+        members = np.diff(np.minimum(np.cumsum(here[inside]), count), prepend=0)
+        used = members > 0
+        return _lowest(pool, rows[inside[used]], members[used], want.shape)
 
     def _smallest(self, pool: Pool, rows: Ints, room: Ints, count: int) -> Bools:
         """(R,) those of these rows, which are in order, that are in the domain to be taken: of the
@@ -168,6 +164,10 @@ class Sites:
                 return chosen
         return np.ones(len(rows), np.bool_)
 
+    def rows_of(self, pool: Pool, want: Want) -> Bools | None:
+        """(N,) the rows that the window may use; None: all that are open."""
+        return self._order(pool, want)[0]
+
     def _order(self, pool: Pool, want: Want) -> tuple[Bools | None, Ints, Ints]:
         """(N,) the rows that the window may use (None: all), rows in order, and their turns."""
         key = want.window.id, want.near
@@ -183,9 +183,12 @@ class Sites:
             self._orders[key] = eligible, order, turns
         return self._orders[key]
 
-    def in_turn(self, pool: Pool, wants: Sequence[Want]) -> list[Places]:
+    def in_turn(self, pool: Pool, wants: Iterable[Want]) -> list[Places]:
         """Where each goes that comes after those before it. Takes nothing."""
-        left = pool.scratch()
+        return self.taken_in_turn(pool.scratch(), wants)
+
+    def taken_in_turn(self, left: Pool, wants: Iterable[Want]) -> list[Places]:
+        """Where each goes that comes after those before it. Takes all of it."""
         found = []
         for want in wants:
             places = self.fit(left, want)
@@ -194,8 +197,20 @@ class Sites:
         return found
 
 
-def _lowest(pool: Pool, row: int, members: int, shape: Shape) -> list[Place]:
-    """The lowest devices of a node that have room for so many members."""
+def _lowest(pool: Pool, rows: Ints, members: Ints, shape: Shape) -> Places:
+    """The lowest devices of some nodes that have room for so many members each."""
+    if shape.gpu_milli < WHOLE_GPU_MILLI or not shape.gpus:
+        there = zip(rows.tolist(), members.tolist(), strict=True)
+        return tuple([place for row, count in there for place in _shares(pool, row, count, shape)])
+    free = pool.gpu_free[rows] == WHOLE_GPU_MILLI
+    taken = free & (np.cumsum(free, axis=1) <= (members * shape.gpus)[:, None])
+    gpus = np.nonzero(taken)[1].reshape(-1, shape.gpus)
+    assert len(gpus) == members.sum(), f"rows {rows} have no room for {members} of {shape}"
+    return tuple(zip(np.repeat(rows, members).tolist(), map(tuple, gpus.tolist()), strict=True))
+
+
+def _shares(pool: Pool, row: int, members: int, shape: Shape) -> list[Place]:
+    """The lowest devices of one node; members may share one."""
     free = pool.gpu_free[row].tolist()
     places = []
     for _ in range(members):

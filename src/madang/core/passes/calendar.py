@@ -17,24 +17,25 @@ gets more members by it, and none before it fewer. What a window's own jobs hold
 they sit is nobody's fault but the calendar's.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from madang.core.budgets import Allowance, budget_of
 from madang.core.draft import Draft
 from madang.core.estimates import NEVER_MS
 from madang.core.events import AllocationBound, HoleDropped, HoleMade, JobNominated
+from madang.core.filling import Due, Filling
 from madang.core.lifecycle import LIVELY
-from madang.core.model import Allocation, AllocationState, Job, ReleaseReason, Seat
+from madang.core.model import Allocation, AllocationState, Job, ReleaseReason, Seat, Shape
 from madang.core.placement import Unplaced
-from madang.core.pool import Place, Pool
+from madang.core.pool import Need, Place, Pool
 from madang.core.settings import Reservation
 from madang.core.snapshot import Snapshot
+from madang.core.sparing import Sparing
 from madang.core.timeline import Stay, left_of
 from madang.core.windows import Places, Sites, Want, turn_of, wants_of
 
 LOOK_AGAIN_MS = 60_000
-PLACED_MAX = 256  # windows placed ahead in a plan; beyond it who has a place keeps that, if it fits
 
 
 def calendar(draft: Draft) -> None:
@@ -136,9 +137,6 @@ class _Holder:
     def give(self, pool: Pool) -> None:
         for place in self.places:
             pool.give(place, self.allocation.shape)
-
-    def take(self, pool: Pool) -> None:
-        pool.take(self.places, self.allocation.shape)
 
 
 def _promised(draft: Draft) -> set[tuple[int, int]]:
@@ -248,34 +246,26 @@ class _Now:
     ) -> tuple[list[Places], list[_Holder]]:
         """As many of these as make the windows as good as all of them do, nobody in vain, and where
         the windows then are."""
-        few, enough = 0, len(willing)
+        few, enough, base = 0, len(willing), coming  # in `base`, the first few have left
         while enough - few > 1:
             middle = (few + enough) // 2
-            trial = coming.scratch()
-            for one in willing[:middle]:
+            trial = base.scratch()
+            for one in willing[few:middle]:
                 one.give(trial)
             if _counts(self.sites.in_turn(trial, self.wants)) >= best:
                 enough = middle
             else:
-                few = middle
-        trial = coming.scratch()
-        for one in willing[:enough]:
+                few, base = middle, trial
+        trial = base.scratch()
+        for one in willing[few:enough]:
             one.give(trial)
-        found, asked, were = self.sites.in_turn(trial, self.wants), list(willing[:enough]), -1
+        sparing, asked, were = Sparing(self.sites, trial, self.wants), list(willing[:enough]), -1
         while were != len(asked):
             were = len(asked)
             for victim in asked[::-1]:  # who began first is let stay first
-                victim.take(trial)
-                is_there = {row for places in found for row, _ in places}
-                beside = found
-                if not is_there.isdisjoint(row for row, _ in victim.places):
-                    beside = self.sites.in_turn(trial, self.wants)
-                if _counts(beside) >= _counts(found):
-                    found = beside
+                if sparing.stays(victim.places, victim.allocation.shape):
                     asked.remove(victim)
-                else:
-                    victim.give(trial)
-        return found, asked
+        return sparing.found, asked
 
     def keep(self) -> None:
         """Take from the draft what is free of them, for the jobs inside."""
@@ -302,9 +292,10 @@ class _Now:
     def carry_out(self) -> None:
         """Ask those who must leave; what will be theirs is nobody else's."""
         draft, snapshot = self.draft, self.draft.snapshot
+        devices, rows = self._first_to_get()
         for victim in self.victims:
             grace_ms = snapshot.jobs[victim.allocation.job].job.grace_ms
-            by = f"reservation {self._asks(victim).id}"
+            by = f"reservation {self._asks(victim, devices, rows).id}"
             draft.release(victim.allocation.id, ReleaseReason.PREEMPTED, grace_ms, by=by)
         for window in {want.window.id: want.window for want in self.wants}.values():
             for place, shape in draft.kept[window.id]:
@@ -312,15 +303,25 @@ class _Now:
         for want, places in self.blocked:
             draft.pool.block(places, want.shape)
 
-    def _asks(self, victim: _Holder) -> Reservation:
+    def _first_to_get(self) -> tuple[dict[tuple[int, int], int], dict[int, int]]:
+        """By device, and by row, the first window that gets it or some of it: its turn."""
+        devices: dict[tuple[int, int], int] = {}
+        rows: dict[int, int] = {}
+        for turn, places in enumerate(self.found):
+            for row, gpus in places:
+                rows.setdefault(row, turn)
+                for gpu in gpus:
+                    devices.setdefault((row, gpu), turn)
+        return devices, rows
+
+    def _asks(
+        self, victim: _Holder, devices: Mapping[tuple[int, int], int], rows: Mapping[int, int]
+    ) -> Reservation:
         """The first window that gets one of the victim's devices, or his part of a node."""
-        devices = {(row, gpu) for row, gpus in victim.places for gpu in gpus}
-        rows = {row for row, _ in victim.places}
-        there = list(zip(self.wants, self.found, strict=True))
-        for want, places in there:
-            if any((row, gpu) in devices for row, gpus in places for gpu in gpus):
-                return want.window
-        return next(w.window for w, places in there if any(row in rows for row, _ in places))
+        held = [(row, gpu) for row, gpus in victim.places for gpu in gpus]
+        turns = [devices[one] for one in held if one in devices]
+        turns = turns or [rows[row] for row, _ in victim.places if row in rows]
+        return self.wants[min(turns)].window
 
 
 def _counts(found: Iterable[Places]) -> list[int]:
@@ -329,22 +330,6 @@ def _counts(found: Iterable[Places]) -> list[int]:
 
 
 # -- ahead -----------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Filling:
-    """A pool that fills as time goes on. `due` is who is gone when, in order."""
-
-    pool: Pool
-    due: list[tuple[int, _Holder]]
-    given: int = 0
-
-    def until(self, at_ms: int) -> Pool:
-        """What can be counted on by then; to be asked for ever later times."""
-        while self.given < len(self.due) and self.due[self.given][0] <= at_ms:
-            self.due[self.given][1].give(self.pool)
-            self.given += 1
-        return self.pool
 
 
 class _Ahead:
@@ -364,13 +349,25 @@ class _Ahead:
         staying = [one for one in plan.staying if one.allocation.id not in victims]
         gone = [gone_ms(snapshot, one.allocation) for one in staying]
         self.fillings = [
-            _Filling(pool, sorted(zip(times, staying, strict=True), key=_time_of))
+            Filling(
+                sites,
+                pool,
+                sorted(
+                    [
+                        Due(at_ms, one.places, one.allocation.shape)
+                        for at_ms, one in zip(times, staying, strict=True)
+                    ],
+                    key=_time_of,
+                ),
+            )
             for pool, times in (
                 (base, [aside_ms for aside_ms, _ in gone]),
                 (base.scratch(), [asked_ms for _, asked_ms in gone]),
             )
         ]
-        self.placed = 0
+        self.kept = [
+            (window.end_ms, _needs(base, draft.kept.get(window.id, ()))) for window in windows
+        ]
         # Places of a want that nobody can take any more who would be in its way.
         self.noted = {want: [places] for want, places in self._found_now()}
 
@@ -379,70 +376,69 @@ class _Ahead:
 
     def note(self) -> None:
         """Keep their places from those who would still be there then."""
-        for want, places in self.plan.blocked:
-            coming = self.fillings[0].pool
-            self._keep(self.now_ms, want, places, self._without_kept(coming, self.now_ms))
+        coming = self.fillings[0].pool
+        self._keep(self.now_ms, self.plan.blocked, coming)
         short = _short(self._found_now())
         begins = {one.begin_ms for one in self.windows if one.begin_ms > self.now_ms}
         for at_ms in self._times(begins):
             opened = [one for one in self.wants if one.window.begin_ms <= at_ms < one.window.end_ms]
             short &= {one.window.id for one in opened}
-            if at_ms not in begins and not short:
+            if at_ms not in begins and not self._may_be_whole(at_ms, short):
                 continue
             pool, places_then = self._best(at_ms, opened)
             found = list(zip(opened, places_then, strict=True))
             lacking = _short(found)
             if at_ms in begins or short - lacking:
-                for want, places in found:
-                    if places not in self.noted.setdefault(want, []):
-                        self.noted[want].append(places)
-                        self._keep(at_ms, want, places, self._without_kept(pool, at_ms))
+                there = [
+                    (want, places)
+                    for want, places in found
+                    if places and places not in self.noted.setdefault(want, [])
+                ]
+                for want, places in there:
+                    self.noted[want].append(places)
+                self._keep(at_ms, there, pool)
             new = {one.window.id for one in opened if one.window.begin_ms == at_ms}
             short = (short | new) & lacking
 
     def _times(self, begins: set[int]) -> list[int]:
         """After now: windows open or close, or somebody can be counted on to be gone."""
         times = begins | {one.end_ms for one in self.windows}
-        times |= {at_ms for filling in self.fillings for at_ms, _ in filling.due}
+        times |= {one.at_ms for filling in self.fillings for one in filling.due}
         return sorted(at_ms for at_ms in times if self.now_ms < at_ms < NEVER_MS)
+
+    def _may_be_whole(self, at_ms: int, short: set[str]) -> bool:
+        """False if each of these windows surely still lacks members then."""
+        _, asked = self.fillings
+        lacking = [one for one in self.wants if one.window.id in short]
+        if lacking:
+            asked.until(at_ms)
+        return bool(short - {one.window.id for one in lacking if not asked.has_room(one)})
 
     def _best(self, at_ms: int, wants: Sequence[Want]) -> tuple[Pool, list[Places]]:
         """What can be counted on then, and where the windows then are."""
-        aside, asked = [filling.until(at_ms) for filling in self.fillings]
-        found = self._in_turn(aside, wants)
+        aside, asked = self.fillings
+        for filling in self.fillings:
+            filling.until(at_ms)
+        found = aside.in_turn(wants)
         if _counts(found) != [want.members for want in wants]:
-            other = self._in_turn(asked, wants)
+            other = asked.in_turn(wants)
             if _counts(other) > _counts(found):
-                return asked, other
-        return aside, found
+                return asked.pool, other
+        return aside.pool, found
 
-    def _in_turn(self, pool: Pool, wants: Sequence[Want]) -> list[Places]:
-        self.placed += len(wants)
-        if self.placed <= PLACED_MAX:
-            return self.sites.in_turn(pool, wants)
-        left, found = pool.scratch(), []
-        for want in wants:
-            places = self.noted.get(want, [()])[-1]
-            if len(places) < want.members or not left.has_free(places, want.shape):
-                places = self.sites.fit(left, want)
-            left.take(places, want.shape)
-            found.append(places)
-        return found
-
-    def _without_kept(self, pool: Pool, at_ms: int) -> Pool:
-        """What is kept of windows that are still open then is out of the draft's pool already."""
-        left = pool.scratch()
-        for window in self.windows:
-            if at_ms < window.end_ms:
-                for place, shape in self.draft.kept.get(window.id, ()):
-                    left.block((place,), shape)
-        return left
-
-    def _keep(self, at_ms: int, want: Want, places: Places, free: Pool) -> None:
-        if places:
-            window = want.window
-            stay = Stay(at_ms, window.end_ms, places, want.shape, calendar=window.id)
-            self.draft.timeline.keep(stay, free)
+    def _keep(self, at_ms: int, there: Sequence[tuple[Want, Places]], pool: Pool) -> None:
+        """Keep these places from then on. What is kept now of windows that are still open then is
+        out of the draft's pool already."""
+        if there:
+            free = pool.scratch()
+            free.block_all(
+                [need for end_ms, needs in self.kept if at_ms < end_ms for need in needs]
+            )
+            stays = [
+                Stay(at_ms, want.window.end_ms, places, want.shape, calendar=want.window.id)
+                for want, places in there
+            ]
+            self.draft.timeline.keep(stays, free)
 
 
 def _short(found: Iterable[tuple[Want, Places]]) -> set[str]:
@@ -450,5 +446,13 @@ def _short(found: Iterable[tuple[Want, Places]]) -> set[str]:
     return {want.window.id for want, places in found if len(places) < want.members}
 
 
-def _time_of(one: tuple[int, _Holder]) -> int:
-    return one[0]
+def _needs(pool: Pool, kept: Sequence[tuple[Place, Shape]]) -> list[Need]:
+    """What is kept, shape by shape."""
+    by_shape: dict[Shape, list[Place]] = {}
+    for place, shape in kept:
+        by_shape.setdefault(shape, []).append(place)
+    return [pool.need_of(places, shape) for shape, places in by_shape.items()]
+
+
+def _time_of(one: Due) -> int:
+    return one.at_ms
