@@ -99,7 +99,7 @@ class Storm:
         )
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_whatever_befalls_the_cluster_every_job_runs_whole(shared, namespace, tmp_path, seed):
     """Refusals, lost answers, cut watches, deleted pods, the API server killed."""
     with (
