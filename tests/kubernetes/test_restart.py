@@ -9,7 +9,8 @@ from functools import partial
 
 import pytest
 
-from madang.engines.kubernetes.engine import Candidate, KubernetesEngine, Settings
+from madang.engines.kubernetes.engine import KubernetesEngine, Settings
+from madang.engines.kubernetes.leading import Candidate
 from tests.kubernetes.cluster import free_port
 from tests.kubernetes.conftest import access_to
 from tests.kubernetes.replica import Replica, get

@@ -450,7 +450,7 @@ def container(**more):
 )
 def test_what_pods_of_one_kind_wish_is_worked_out_once(monkeypatch, one, other):
     """Each has variables of its rank and a token volume of a name of its own."""
-    known = {}
+    known: dict[bytes, object] = {}
     monkeypatch.setattr(trim, "_KNOWN", known)
     trim.pod(pod_with(containers=[container(**one)], volumes=[{"name": "a", "projected": {}}]))
     trim.pod(pod_with(containers=[container(**other)], volumes=[{"name": "b", "projected": {}}]))
