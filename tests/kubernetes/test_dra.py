@@ -8,7 +8,7 @@ from madang.core.model import Need
 from madang.core.needs import meets
 from madang.engines.kubernetes import dra, dra_objects, trim
 from madang.engines.kubernetes.nodes import Around, core_node
-from madang.engines.kubernetes.values import ClaimUse, PodFacts
+from madang.engines.kubernetes.values import Asks, ClaimUse, PodFacts
 from tests.kubernetes import examples, made_objects
 from tests.kubernetes.made_objects import DRIVER, there
 
@@ -33,13 +33,38 @@ def test_a_claim_is_counted_as_gpus_and_its_selectors_are_needs():
     pod = claimed()
 
     assert (pod.refused, pod.asks.gpus) == ("", 2)
-    assert pod.needs == ((Need(f"dra:{DRIVER}/type", "in", ("gpu",)),),)
+    assert pod.needs == (
+        (Need(f"dra:{DRIVER}", "exists"), Need(f"dra:{DRIVER}/type", "in", ("gpu",))),
+    )
 
 
 def test_a_pod_without_claims_is_given_back_as_it_is():
     pod = replace(POD, claims=())
 
     assert claimed(pod=pod) is pod
+
+
+def test_a_pod_that_asks_by_resource_keeps_off_nodes_that_give_by_claim():
+    pod = replace(POD, claims=(), asks=Asks(gpus=1))
+    by_claim = dra.with_devices(there(trim.node)(made_objects.node()), chips())
+    by_plugin = there(trim.node)(made_objects.node())
+    needs = claimed(pod=pod).needs
+
+    assert meets(core_node(by_plugin, (), (), Around()).node.labels, needs)
+    assert not meets(core_node(by_claim, (), (), Around()).node.labels, needs)
+    assert not meets(core_node(by_plugin, (), (), Around()).node.labels, claimed().needs)
+
+
+def test_a_claim_that_another_scheduler_has_given_devices_to_is_refused():
+    of = made_objects.claim()
+    result = {"request": "gpus", "driver": DRIVER, "pool": "n1", "device": "gpu-0"}
+    of["status"] = {"allocation": {"devices": {"results": [result]}}}
+    ours = made_objects.claim()
+    ours["status"] = of["status"]
+    ours["metadata"]["annotations"] = {"madang.io/allocation": "job-1.1"}
+
+    assert "from another scheduler already" in claimed(of).refused
+    assert claimed(ours).refused == ""
 
 
 def with_spec(change):
@@ -120,6 +145,25 @@ def test_devices_are_numbered_by_name_and_only_when_the_pool_is_whole():
     assert [chip.device.name for chip in whole] == [f"gpu-{index}" for index in range(12)]
     assert dra.chips_of([there(dra_objects.resource_slice)(half)], DRIVER) == ()
     assert len(dra.chips_of(both, DRIVER)) == 8
+
+
+@pytest.mark.parametrize(
+    ("names", "numbered"),
+    [
+        (("gpu-0", "gpu-3"), ("gpu-0", "", "", "gpu-3")),
+        (("gpu-2", "gpu-10", "gpu-1"), ("", "gpu-1", "gpu-2", *[""] * 7, "gpu-10")),
+        (("gpu-1", "mig-0"), ("gpu-1", "mig-0")),
+        (("a", "b"), ("a", "b")),
+        (("gpu-1", "gpu-01"), ("gpu-01", "gpu-1")),
+        (("gpu-7000",), ("gpu-7000",)),
+    ],
+)
+def test_a_device_that_its_driver_takes_back_renumbers_nobody(names, numbered):
+    found = chips(devices=[made_objects.device(name) for name in names])
+    here = tuple("" if one.device.tainted == dra.ABSENT else one.device.name for one in found)
+
+    assert here == numbered
+    assert dra.ill_of(found) == sum(1 << at for at, name in enumerate(numbered) if not name)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,14 @@ FOREIGN: Mapping[str, tuple[str, tuple[str, ...], str]] = {
     "HyperNode": ("topology.volcano.sh", ("v1alpha1",), "hypernodes"),
 }
 
+# What devices there are, and who has them: the same, for the scheduler itself.
+DEVICES: Mapping[str, tuple[str, tuple[str, ...], str]] = {
+    "ResourceClaim": ("resource.k8s.io", ("v1",), "resourceclaims"),
+    "ResourceSlice": ("resource.k8s.io", ("v1",), "resourceslices"),
+    "DeviceClass": ("resource.k8s.io", ("v1",), "deviceclasses"),
+    "DeviceTaintRule": ("resource.k8s.io", ("v1", "v1beta2", "v1alpha3"), "devicetaintrules"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Support:
@@ -101,7 +109,7 @@ async def discover(client: Client) -> Support:
         for version in group.get("versions", [])
     )
     paths: dict[str, tuple[str, str]] = {}
-    for kind, (group, versions, plural) in FOREIGN.items():
+    for kind, (group, versions, plural) in {**FOREIGN, **DEVICES}.items():
         for version in versions:
             if f"{group}/{version}" in found and await _serves(client, group, version, plural):
                 paths[kind] = (f"/apis/{group}/{version}", plural)
