@@ -12,7 +12,7 @@ from typing import Any
 
 from madang.engines.kubernetes import dra
 from madang.engines.kubernetes.cache import Cache
-from madang.engines.kubernetes.discovery import DEVICES
+from madang.engines.kubernetes.discovery import DEVICES, DEVICES_NEEDED
 from madang.engines.kubernetes.dra import Chip
 from madang.engines.kubernetes.dra_objects import (
     ClaimFacts,
@@ -32,7 +32,6 @@ READERS: Mapping[str, Any] = {
     "DeviceClass": device_class,
     "DeviceTaintRule": taint_rule,
 }
-NEEDED = ("ResourceClaim", "ResourceSlice", "DeviceClass")
 Key = tuple[str, str, str]  # driver, pool, device
 
 assert set(READERS) == set(DEVICES), "each kind that is found is read"
@@ -130,13 +129,13 @@ class Devices:
     @property
     def why_not(self) -> str:
         """Why no claims can be done here; "" if they can."""
-        if any(kind not in self.cache.tops for kind in NEEDED):
-            return "there is no resource.k8s.io/v1 (it came with Kubernetes 1.34)"
-        if not all(self.cache.tops[kind].synced.is_set() for kind in NEEDED):
+        if any(kind not in self.cache.tops for kind in DEVICES_NEEDED):
             return (
-                "Madang cannot list claims, slices and classes of resource.k8s.io; "
-                "if it may not, install the chart with rbac.dra=true"
+                "there is no resource.k8s.io/v1 (Kubernetes 1.34), or Madang may not list it "
+                "(install its chart with rbac.dra=true)"
             )
+        if not all(self.cache.tops[kind].synced.is_set() for kind in DEVICES_NEEDED):
+            return "claims, slices and classes of resource.k8s.io are not listed yet"
         return ""
 
     def resolved(self, pod: PodFacts) -> PodFacts:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from madang.engines.kubernetes.client import Client, Missing, Object
+from madang.engines.kubernetes.client import Client, Missing, Object, Refused
 
 OLDEST = (1, 20)
 NEWEST_TRIED = (1, 37)
@@ -40,6 +40,7 @@ DEVICES: Mapping[str, tuple[str, tuple[str, ...], str]] = {
     "DeviceClass": ("resource.k8s.io", ("v1",), "deviceclasses"),
     "DeviceTaintRule": ("resource.k8s.io", ("v1", "v1beta2", "v1alpha3"), "devicetaintrules"),
 }
+DEVICES_NEEDED = ("ResourceClaim", "ResourceSlice", "DeviceClass")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,11 @@ class Support:
         return "resource.k8s.io/v1" if self.has("resource.k8s.io/v1") else ""
 
     @property
+    def claims(self) -> bool:
+        """Claims, slices and classes are there, and this account may list them."""
+        return all(kind in self.paths for kind in DEVICES_NEEDED)
+
+    @property
     def lacks(self) -> tuple[str, ...]:
         """What is missing here, for people."""
         name = self.version_text
@@ -91,6 +97,11 @@ class Support:
         if not self.dra:
             said.append(
                 f"{name} has no resource.k8s.io/v1 (1.34): GPUs by device plugin only, no claims"
+            )
+        elif not self.claims:
+            said.append(
+                "this account may not list claims, slices and classes of resource.k8s.io: pods "
+                "with claims are refused (the chart's rbac.dra=true lets them)"
             )
         return tuple(said)
 
@@ -114,7 +125,19 @@ async def discover(client: Client) -> Support:
             if f"{group}/{version}" in found and await _serves(client, group, version, plural):
                 paths[kind] = (f"/apis/{group}/{version}", plural)
                 break
+    for kind in DEVICES:
+        # Off unless the role has them: nobody waits for, or asks again and again, what is refused.
+        if kind in paths and not await _may_list(client, "/".join(paths[kind])):
+            del paths[kind]
     return Support(_version_of(told), str(told.get("gitVersion", "?")), found, paths)
+
+
+async def _may_list(client: Client, path: str) -> bool:
+    try:
+        await client.get(path, limit=1)
+    except (Missing, Refused):
+        return False
+    return True
 
 
 async def _serves(client: Client, group: str, version: str, plural: str) -> bool:

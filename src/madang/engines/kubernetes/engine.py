@@ -250,7 +250,7 @@ class KubernetesEngine:
         tops: dict[str, Callable[[Object], Any]] = {"HyperNode": hypernode}
         tops |= {name: kind.trim for name, kind in foreign.KINDS.items()}
         tops |= {name: kind.trim for name, kind in foreign.GROUPS.items()}
-        tops |= READERS if support.dra else {}
+        tops |= READERS if support.claims else {}
         cache = Cache(client, support, tops, self._changed)
         given, binder = self.settings, Binder(client, self._held)
         evictor, notes = Evictor(client, self._held), Notes(binder)
