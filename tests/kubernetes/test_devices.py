@@ -101,7 +101,10 @@ def claims_by_annotation(monkeypatch):
     def pod(of):
         found = read(of)
         name = (of["metadata"].get("annotations") or {}).get(CLAIMS, "")
-        return replace(found, claims=(ClaimUse("gpus", name),)) if found and name else found
+        if not found or not name:
+            return found
+        asks = replace(found.asks, claims=("gpus",))
+        return replace(found, claims=(ClaimUse("gpus", name),), asks=asks)
 
     monkeypatch.setattr(trim, "pod", pod)
 

@@ -224,6 +224,16 @@ class Gangs:
             known.refused, known.refused_s, known.offered_s = why, self.now_s(), 0.0
             self.notes(self.pods_of(known), why)
 
+    def withdraw(self, key: str) -> None:
+        """If it can no more be placed as it is now, its job ends, its pods are told why, and it is
+        offered again once it can: else it would be started again and again."""
+        known = self.known.get(key)
+        if known is None or known.arranged is None or not known.job or known.leaving:
+            return
+        if known.arranged.gang.refused:
+            known.leaving = True
+            self.tell(JobStopAsked(known.job, by=BY))
+
     def part(self, key: str) -> None:
         """Its job has ended."""
         self._key_of.pop(self._job_of.pop(key, ""), None)

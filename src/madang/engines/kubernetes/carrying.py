@@ -382,6 +382,7 @@ class Carrier:
         elif refusal is not None:
             end = LOST if stay.key or not refusal.for_good else ENGINE_FAILED
             await self._give_up(stay, refusal.text, end)
+            self._gangs.withdraw(stay.key)
         return refusal is None
 
     async def _give(self, given: Given) -> Refusal | None:

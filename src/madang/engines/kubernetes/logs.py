@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from madang.engines.base import EngineError
-from madang.engines.kubernetes.client import ApiError, Client, Missing
+from madang.engines.kubernetes.client import ApiError, Client, Missing, Refused
 from madang.engines.kubernetes.values import PodFacts
 
 SPOOL_BYTES_MAX = 256 << 20
