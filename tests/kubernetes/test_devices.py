@@ -7,6 +7,7 @@ an annotation says them when a pod is trimmed. Everything else is as it runs.
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -45,7 +46,7 @@ def control(tmp_path_factory):
     for document in yaml.safe_load_all(CRDS.read_text()):
         cluster.ask("POST", DEFINITIONS, document)
     for plural in ("resourceclaims", "resourceslices", "deviceclasses"):
-        until(lambda plural=plural: is_served(cluster, plural), plural)
+        until(partial(is_served, cluster, plural), plural)
     cluster.ask("POST", "/api/v1/namespaces", {"metadata": {"name": SPACE}})
     madang_kubeconfig(cluster, SPACE)
     for kind, body in rights():
@@ -178,7 +179,8 @@ def test_a_gang_gets_named_devices_before_it_is_bound(control, space, tmp_path, 
     other = bare(made_objects.claim("other", 1))
     control.ask("POST", claims_path(space), other)
     give_elsewhere(control, space, "other", ("d-0", "gpu-0"))
-    seen, crossed = {}, []
+    seen: dict[str, list[tuple[str, str]]] = {}
+    crossed: list[str] = []
     post, patch = Binder._post, Claimer._patch
 
     async def seen_bound(self, ask):
@@ -241,7 +243,7 @@ def test_a_gang_that_is_rolled_back_holds_no_devices(control, space, tmp_path, m
         return await give(self, given)
 
     monkeypatch.setattr(Claimer, "give", beaten)
-    written = []
+    written: list[str] = []
     patch = Claimer._patch
 
     async def recorded(self, path, *rest):

@@ -129,6 +129,11 @@ class Logs:
                 parted.end()
         except Missing:
             spool.failure = "the pod is gone, and its log with it"
+        except Refused:
+            spool.failure = (
+                f"Madang's account may not read logs in the namespace {pod.namespace}; "
+                "install its chart with rbac.logsEverywhere=true to allow it"
+            )
         except ApiError as failure:
             if failure.status != BAD_REQUEST:
                 spool.failure = str(failure)
