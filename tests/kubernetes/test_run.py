@@ -74,18 +74,33 @@ def test_a_gang_of_four_runs_code_that_was_sent(shared, namespace, tmp_path, mon
             job = json.loads(said.splitlines()[-1])["id"]
             until(lambda: phase(one, job) in ("running", "failed"), "it runs")
             where = {pod["spec"]["nodeName"] for pod in pods(shared, namespace)}
-            log = until(lambda: command(one, "logs", job, "--member", "3"), "its log")
-            reports = until(lambda: one.ask(f"/v1/jobs/{job}/reports?member=3"), "its reports")
+            log = until(
+                lambda: [said for said in [command(one, "logs", job, "-m", "3")] if "of 4" in said],
+                "its log",
+            )[0]
+            reports = until(
+                lambda: json.loads(one.ask(f"/v1/jobs/{job}/reports?member=3"))["reports"],
+                "its reports",
+            )
             beside = command(one, "exec", job, "--member", "2", "--", "printenv", "RANK")
             command(one, "stop", job)
             until(lambda: phase(one, job) == "stopped", "it is stopped")
-            secrets = shared.ask("GET", f"/api/v1/namespaces/{namespace}/secrets")["items"]
+            secrets = f"/api/v1/namespaces/{namespace}/secrets"
+            until(
+                lambda: (
+                    not [
+                        each
+                        for each in shared.ask("GET", secrets)["items"]
+                        if each["metadata"]["name"].startswith("train")
+                    ]
+                ),
+                "its secrets are gone",
+            )
         finally:
             print(one.log[-3000:])
             one.kill()
 
     assert where == {f"{pool}-0", f"{pool}-1"}
     assert "rank 3 of 4" in log
-    assert [one["rank"] for one in json.loads(reports)["reports"]] == [3]
+    assert [each["rank"] for each in reports] == [3]
     assert beside.strip() == "2"
-    assert [s for s in secrets if s["metadata"]["name"].startswith("train")] == []

@@ -317,7 +317,7 @@ class LedgerContract:
         yard.turn(ev.JobSubmitted(yard.job()), key="k1")
         yard.turn(ev.JobSubmitted(yard.job()), key="k2")
         yard.turn(ev.JobSubmitted(yard.job()))
-        yard.turn(ev.JobStopAsked("digits-1"))
+        yard.turn(ev.MemberEnded("digits-1.1", 0, Exit(0), yard.now_ms))
 
         assert yard.ledger.live_keys("ada") == {"k2": "digits-2"}
         assert yard.ledger.live_keys("bob") == {}

@@ -329,7 +329,14 @@ class Carrier:
         free = [(rank, pod) for rank, pod in seats if _can_bind(pod) and pod.uid not in sitting]
         kept = {stay.asked_for[pod.uid]: pod for _, pod in free if pod.uid in stay.asked_for}
         new = {rank: pod for rank, pod in free if pod.uid not in stay.asked_for}
-        return {rank: pod for rank, pod in (new | kept).items() if rank in ranks}
+        found = {rank: pod for rank, pod in (new | kept).items() if rank in ranks}
+        gang = self._gangs.gang(stay.key)
+        if gang is not None and len(gang.roles) == 1:
+            # All are alike: who was arranged to a seat that is kept for another takes an empty one.
+            spare = [pod for rank, pod in sorted(new.items()) if rank in kept or rank not in ranks]
+            empty = [rank for rank in ranks if rank not in found]
+            found |= dict(zip(empty, spare, strict=False))
+        return found
 
     # -- binding -------------------------------------------------------------------------------
 
