@@ -251,20 +251,12 @@ def test_a_gang_that_is_rolled_back_holds_no_devices(control, space, tmp_path, m
         return await patch(self, path, *rest)
 
     monkeypatch.setattr(Claimer, "_patch", recorded)
-    with opened(control, tmp_path, namespace=SPACE):
+    with opened(control, tmp_path, namespace=SPACE) as yard:
         gang_of(control, space, 2)
         until(lambda: "p-0/status" in written, "the first claim gets devices")
         until(lambda: written.count("p-0/status") > 1, "they are taken back")
         until(lambda: is_free(claims_of(control, space)["p-0"]), "it is free")
-        waits = until(
-            lambda: [
-                one["message"]
-                for pod in pods(control, space)
-                for one in pod["status"].get("conditions") or ()
-                if one["type"] == "PodScheduled" and "another scheduler" in one["message"]
-            ],
-            "people are told",
-        )
+        yard.wait_phase(yard.job_named("gang", space), Phase.STOPPED)
         until(lambda: is_free(claims_of(control, space)["p-0"]), "nor after the last attempt")
         assert not any(one["spec"].get("nodeName") for one in pods(control, space))
         assert not [one for one in written if one.startswith("p-1")]
@@ -273,7 +265,6 @@ def test_a_gang_that_is_rolled_back_holds_no_devices(control, space, tmp_path, m
             control.ask("DELETE", f"/api/v1/namespaces/{space}/pods/{name}")
         until(lambda: not claims_of(control, space), "claims go with their pods")
 
-    assert waits
     assert given == [("d-1", "gpu-3"), ("d-1", "gpu-2")]
 
 
