@@ -29,9 +29,12 @@ from madang.engines.kubernetes import attach, foreign
 from madang.engines.kubernetes.binder import Binder
 from madang.engines.kubernetes.cache import Cache
 from madang.engines.kubernetes.carrying import Hands, Made
+from madang.engines.kubernetes.claiming import Claimer
 from madang.engines.kubernetes.client import ApiError, Client, Object
 from madang.engines.kubernetes.config import Access, ConfigError
+from madang.engines.kubernetes.devices import READERS, Devices
 from madang.engines.kubernetes.discovery import discover
+from madang.engines.kubernetes.dra import GPU_DRIVER
 from madang.engines.kubernetes.evicting import Evictor
 from madang.engines.kubernetes.leading import Candidate, Leading
 from madang.engines.kubernetes.logs import part
@@ -60,7 +63,7 @@ class Settings:
     """`namespace`: where the lease is. `jobs`: where pods of our own are made ("": there as well).
     `made`: the objects of a job of our own. `has_tree`: operators declare the network tree.
     `words`: how a helper process finds the same API server. `candidate` None: no lease is taken,
-    and this engine alone writes."""
+    and this engine alone writes. `driver`: whose DRA devices are GPUs."""
 
     access: Access
     folder: Path
@@ -71,6 +74,7 @@ class Settings:
     words: tuple[str, ...] = ()
     candidate: Candidate | None = None
     has_tree: bool = False
+    driver: str = GPU_DRIVER
 
 
 @dataclass(slots=True)
@@ -249,10 +253,12 @@ class KubernetesEngine:
         tops: dict[str, Callable[[Object], Any]] = {"HyperNode": hypernode}
         tops |= {name: kind.trim for name, kind in foreign.KINDS.items()}
         tops |= {name: kind.trim for name, kind in foreign.GROUPS.items()}
+        tops |= READERS if support.claims else {}
         cache = Cache(client, support, tops, self._changed)
         given, binder = self.settings, Binder(client, self._held)
         evictor, notes = Evictor(client, self._held), Notes(binder)
-        hands = Hands(client, binder, evictor, notes, self._held, given.made)
+        claimer = Claimer(client, self._held, Devices(cache, given.driver))
+        hands = Hands(client, binder, evictor, notes, self._held, given.made, claimer)
         ours = Ours(given.scheduler, given.jobs or given.namespace, given.has_tree)
         settler = Settler(ours, cache, hands, self._heap)
         settler.carrier.done = self._changed
