@@ -36,7 +36,7 @@ async def main(kubeconfig: str) -> None:
         async def bind() -> None:
             for pod, node in todo:
                 path = f"/api/v1/namespaces/{pod['namespace']}/pods/{pod['name']}/binding"
-                await client.post(path, _binding(pod, node))
+                await client.write(path, _binding(pod, node))
 
         await asyncio.gather(*(bind() for _ in range(AT_ONCE)))
     await asyncio.Event().wait()  # until it is ended: its CPU is read while it is there

@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
@@ -13,6 +13,7 @@ from madang.engines.kubernetes.engine import KubernetesEngine, Settings
 from madang.engines.kubernetes.leading import Candidate
 from tests.kubernetes.cluster import free_port
 from tests.kubernetes.conftest import access_to
+from tests.kubernetes.faults import Faults, FaultyDoor
 from tests.kubernetes.replica import Replica, get
 from tests.kubernetes.test_placing import a_job, pool_of, submit_job
 from tests.kubernetes.yard import pods, until
@@ -60,11 +61,17 @@ def backlog(cluster, namespace, pool, gangs, members):
 
 
 def test_killed_in_the_middle_of_200_binds_it_goes_on(shared, namespace, tmp_path):
-    """kill -9, three times; what fills the pool exactly is bound whole, each pod once."""
+    """kill -9, three times; what fills the pool exactly is bound whole, each pod once.
+
+    Each binding is held back for up to a second: else all are done before a list sees the first.
+    """
     gangs, members = 40, 5
     nodes: list[dict[str, str]] = [{}] * (gangs * members // 8)
-    one = Replica(shared, tmp_path / "a", tmp_path / "madang.db", namespace=namespace)
-    with pool_of(shared, *nodes) as (fleet, pool), replicas(one):
+    slow = FaultyDoor(shared, 1, Faults(delay_s=1.0), lambda verb, path: path.endswith("/binding"))
+    with pool_of(shared, *nodes) as (fleet, pool), slow as door, ExitStack() as undo:
+        place = {"namespace": namespace, "server": door.url}
+        one = Replica(shared, tmp_path / "a", tmp_path / "madang.db", **place)
+        undo.enter_context(replicas(one))
         backlog(shared, namespace, pool, gangs, members)
         seen = []
         for _ in range(3):

@@ -38,6 +38,8 @@ class Arriving:
         self._engine = cast(Receives, engine) if hasattr(engine, "arrivals") else None
         self._job_of: dict[str, str] = {}  # of live jobs
         self._key_of: dict[str, str] = {}
+        self._first: dict[str, str] = {}  # of what arrived this turn: key in the ledger → job
+        self._asked: frozenset[str] = frozenset()
 
     def restore(self, nodes: Sequence[str]) -> None:
         """Read who is who from the rows, and tell the engine; also which `nodes` there were.
@@ -57,6 +59,9 @@ class Arriving:
         if self._engine is None:
             return []
         found = self._engine.arrivals(ARRIVALS_PER_TURN_MAX)
+        # Asked of the ledger at once: a question for each would cost more than what it is about.
+        self._asked = frozenset(KEY + one.key for one in found)
+        self._first = self._ledger.jobs_of_keys(OWNER, sorted(self._asked)) if found else {}
         return [Submit(request_of(one), OWNER, arrival=one) for one in found]
 
     def key_of(self, job: str) -> str:
@@ -73,7 +78,7 @@ class Arriving:
             return Accepted(known, new=False)
         last = ""
         for kept in _keys(arrival.key):
-            job = self._ledger.job_of_key(OWNER, kept)
+            job = self._job_of_key(kept)
             if job is None:
                 return self._unless_stopped(arrival, last) or kept
             record = self._ledger.job(job)
@@ -81,6 +86,11 @@ class Arriving:
                 return Accepted(job, new=False)  # of a commit whose answer was lost
             last = job
         raise AssertionError("counters do not end")
+
+    def _job_of_key(self, kept: str) -> str | None:
+        if kept in self._asked:
+            return self._first.get(kept)
+        return self._ledger.job_of_key(OWNER, kept)
 
     def _unless_stopped(self, arrival: Arrival, last: str) -> Refused | None:
         if not last:

@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+import sys
 from functools import partial
 from typing import Protocol
 
@@ -16,6 +17,9 @@ from madang.engines.kubernetes.manifests import Object, Placing, objects_of, pas
 from madang.engines.kubernetes.manifests import Settings as PodSettings
 from madang.engines.kubernetes.values import SCHEDULER
 
+# The engine's thread gives the interpreter away with each small read and write; by Python's default
+# it waits up to 5 ms, per request, for a turn that computes.
+SWITCH_S = 0.0005
 LEASE_S_DEFAULT = 15.0
 LEASE_S_LEAST = 1.0
 
@@ -47,6 +51,7 @@ def kubernetes_engine(options: Options, state_dir: StateDir, url: str) -> Engine
         access = find(options.kubeconfig, options.in_cluster)
     except ConfigError as failure:
         raise EngineError(str(failure)) from failure
+    sys.setswitchinterval(SWITCH_S)
     words: tuple[str, ...] = ()
     if options.in_cluster:
         words = ("--in-cluster",)

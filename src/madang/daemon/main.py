@@ -50,6 +50,9 @@ log = logging.getLogger("madang.daemon")
 DEFAULT_PROJECT = Project("default")
 TOKEN_BYTES = 32
 POLICY_FILE = "policy.toml"  # in the state directory
+# A backlog makes hundreds of thousands of values that stay: to look at the young ones after every
+# 700 of them, and at all after few such looks, finds nothing and costs each turn.
+GC_THRESHOLDS = (20_000, 20, 20)
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -350,6 +353,7 @@ def _serve(
 def _ready(yard: DaemonYard, state_dir: StateDir, login_link: Callable[[str], str]) -> None:
     """The first request may come: say so. The link logs in whoever has it: a terminal only."""
     gc.freeze()  # what lives since the start lives to the end: never look at it again
+    gc.set_threshold(*GC_THRESHOLDS)
     gc.enable()
     log.info("version %s is ready at %s, process %d", __version__, yard.url, os.getpid())
     if not sys.stdout.isatty():

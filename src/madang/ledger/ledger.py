@@ -5,7 +5,7 @@ refused was never there. A device cannot be promised twice: the database itself 
 """
 
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import sqlalchemy as sa
@@ -143,6 +143,11 @@ class Ledger:
         """The job that this owner submitted with this idempotency key."""
         with self._read() as connection:
             return reading.job_of_key(connection, owner, key)
+
+    def jobs_of_keys(self, owner: str, keys: Sequence[str]) -> dict[str, str]:
+        """`job_of_key` of many at once: key → job, of those that have one."""
+        with self._read() as connection:
+            return reading.jobs_of_keys(connection, owner, keys)
 
     def live_keys(self, owner: str) -> dict[str, str]:
         """This owner's live jobs that have an idempotency key: key → job."""

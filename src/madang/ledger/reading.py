@@ -1,6 +1,6 @@
 """What can be asked of a ledger: each question is one statement, whatever the size of the page."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -46,6 +46,11 @@ _JOB_BY_ID = _JOBS.where(jobs.c.id == sa.bindparam("id"))
 _JOB_OF_KEY = sa.select(jobs.c.id).where(
     jobs.c.owner == sa.bindparam("owner"), jobs.c.idempotency_key == sa.bindparam("key")
 )
+_JOBS_OF_KEYS = sa.select(jobs.c.idempotency_key, jobs.c.id).where(
+    jobs.c.owner == sa.bindparam("owner"),
+    jobs.c.idempotency_key.in_(sa.bindparam("keys", expanding=True)),
+)
+KEYS_AT_ONCE = 500  # what one statement may hold of them, on any database
 _LIVE_KEYS = sa.select(jobs.c.idempotency_key, jobs.c.id).where(
     jobs.c.live == 1,
     jobs.c.owner == sa.bindparam("owner"),
@@ -217,6 +222,15 @@ def phase_counts(connection: sa.Connection) -> dict[Phase, int]:
 
 def job_of_key(connection: sa.Connection, owner: str, key: str) -> str | None:
     return connection.scalar(_JOB_OF_KEY, {"owner": owner, "key": key})
+
+
+def jobs_of_keys(connection: sa.Connection, owner: str, keys: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for begin in range(0, len(keys), KEYS_AT_ONCE):
+        some = list(keys[begin : begin + KEYS_AT_ONCE])
+        rows = connection.execute(_JOBS_OF_KEYS, {"owner": owner, "keys": some})
+        found |= {row.idempotency_key: row.id for row in rows}
+    return found
 
 
 def live_keys(connection: sa.Connection, owner: str) -> dict[str, str]:

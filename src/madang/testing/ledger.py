@@ -308,6 +308,11 @@ class LedgerContract:
         assert yard.ledger.job_of_key("bob", "k1") is None
         assert yard.ledger.job_of_key("ada", "k2") is None
         assert yard.ledger.job_of_key("ada", "") is None
+        assert yard.ledger.jobs_of_keys("ada", ["k2", "k1", ""]) == {"k1": "digits-1"}
+        assert yard.ledger.jobs_of_keys("bob", ["k1"]) == {}
+        assert yard.ledger.jobs_of_keys("ada", []) == {}
+        many = [f"k{n}" for n in range(1300)]
+        assert yard.ledger.jobs_of_keys("ada", many) == {"k1": "digits-1"}
         with pytest.raises(CommitRefused):
             yard.turn(ev.JobSubmitted(yard.job()), key="k1")
         assert len(yard.ledger.jobs()) == 3

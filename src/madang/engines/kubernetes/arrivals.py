@@ -8,13 +8,21 @@ is remembered here.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from madang.core.events import Fact, JobStopAsked
 from madang.core.model import Shape
 from madang.engines.base import Arrival
 from madang.engines.kubernetes import foreign, volumes
-from madang.engines.kubernetes.cache import VOLUME_CLAIM, Cache, PodNews
+from madang.engines.kubernetes.cache import (
+    ALLOCATION,
+    GANG,
+    JOB,
+    RANK,
+    VOLUME_CLAIM,
+    Cache,
+    PodNews,
+)
 from madang.engines.kubernetes.devices import Devices
 from madang.engines.kubernetes.foreign import POD, Arranged, Unit, Waits, World
 from madang.engines.kubernetes.nodes import extended_needs
@@ -23,10 +31,12 @@ from madang.engines.kubernetes.values import Gang, PodFacts
 
 BY = "kubernetes"
 CLAIM = "ResourceClaim"
+WRITTEN = frozenset({ALLOCATION, GANG, JOB, RANK})  # with a binding
 ABSENT_S = 60.0  # its maker may be between two attempts
 GONE_S = 2.0  # its pods' ends are told first
 MISSING_S = 10.0  # controllers take a moment to make all pods
 ANSWER_S = 10.0  # an offer whose turn could not be committed is made again
+SWEEP_S = 1.0  # what is not offered for the first time may wait so long more
 REFUSED_S = 60.0  # what can never run is judged anew so often: nodes may have come
 
 
@@ -64,10 +74,14 @@ class Gangs:
     _unit_of: dict[str, Unit] = field(default_factory=dict)
     _keys_of: dict[Unit, tuple[str, ...]] = field(default_factory=dict)
     _gang_of: dict[str, str] = field(default_factory=dict)  # pod → gang
+    _rank_of: dict[str, int] = field(default_factory=dict)  # pod → its rank there
+    _uncertain: dict[str, None] = field(default_factory=dict)  # gangs that changed, or lack pods
     _waits: dict[str, None] = field(default_factory=dict)  # pods whose maker is not seen yet
     _tied: dict[tuple[str, str], dict[str, None]] = field(default_factory=dict)  # claim → pods
     _dirty: dict[Unit, None] = field(default_factory=dict)
-    _ready: dict[str, None] = field(default_factory=dict)
+    _ready: dict[str, tuple[Layout, Arrival]] = field(default_factory=dict)
+    _fresh: dict[str, None] = field(default_factory=dict)  # ready since the last look at offers
+    _swept_s: float = 0.0  # when all that are ready were looked at
     _job_of: dict[str, str] = field(default_factory=dict)
     _key_of: dict[str, str] = field(default_factory=dict)
 
@@ -92,7 +106,7 @@ class Gangs:
             if news.gone:
                 self._untie(news.pod)
                 self._leave(news.pod.key)
-            elif self._concerns(news.pod):
+            elif self._concerns(news.pod) and not self._is_echo(news):
                 self._tie(news.pod)
                 self._place(news.pod, world)
         dirty, self._dirty = self._dirty, {}
@@ -127,6 +141,25 @@ class Gangs:
     def _concerns(self, pod: PodFacts) -> bool:
         return pod.scheduler == self.scheduler and not self.is_own(pod)
 
+    def _is_echo(self, news: PodNews) -> bool:
+        """It was bound to the seat that it has here, and nothing else: all is arranged as before.
+
+        Each binding comes back so, and a gang of 512 would be arranged anew 512 times.
+        """
+        pod, before = news.pod, news.before
+        if before is None or before.node or not pod.node:
+            return False
+        key = self._gang_of.get(pod.key, "")
+        known = self.known.get(key)
+        if known is None or not known.job or pod.key in self._waits:
+            return False
+        if pod.annotation(GANG) != key or pod.annotation(RANK) != str(self._rank_of.get(pod.key)):
+            return False
+        written = {name: value for name, value in pod.annotations if name not in WRITTEN}
+        if written != {name: value for name, value in before.annotations if name not in WRITTEN}:
+            return False
+        return replace(pod, node="", annotations=before.annotations) == before
+
     def _place(self, pod: PodFacts, world: World) -> None:
         match foreign.unit_of(pod, world):
             case Waits(text):
@@ -145,6 +178,7 @@ class Gangs:
     def _leave(self, key: str) -> None:
         self._waits.pop(key, None)
         self._gang_of.pop(key, None)
+        self._rank_of.pop(key, None)
         if (unit := self._unit_of.pop(key, None)) is not None:
             self._units[unit].pop(key, None)
             self._dirty[unit] = None
@@ -156,6 +190,7 @@ class Gangs:
         for key in self._keys_of.pop(unit, ()):
             if key in self.known:
                 self.known[key].arranged = None
+                self._uncertain[key] = None
         if not pods:
             self._units.pop(unit, None)
         else:
@@ -164,8 +199,9 @@ class Gangs:
             known = self.known.setdefault(one.gang.key, Known(one.gang.key))
             known.unit, known.arranged = unit, one
             known.job = known.job or self._job_of.get(known.key, "")
-            for _, pod in one.seats:
-                self._gang_of[pod] = known.key
+            self._uncertain[known.key] = None
+            for rank, pod in one.seats:
+                self._gang_of[pod], self._rank_of[pod] = known.key, rank
             self._judge(known)
 
     def _resolved(self, pod: PodFacts) -> PodFacts:
@@ -182,7 +218,8 @@ class Gangs:
             return
         pods = self.pods_of(known)
         self.asked_for(name for name, _ in arranged.gang.asks.extended)
-        made = arrival_of(arranged.gang, self.layout())
+        layout = self.layout()
+        made = arrival_of(arranged.gang, layout)
         if isinstance(made, str):
             self.notes(pods, made)
             return
@@ -191,21 +228,28 @@ class Gangs:
         # What an earlier attempt has done is done; of a gang that was given up the rest is left.
         left = [pod for pod in pods if pod.phase != "Succeeded"]
         if left and all(not pod.node and not pod.ended and not pod.deleting for pod in left):
-            self._ready[known.key] = None
+            self._ready[known.key], self._fresh[known.key] = (layout, made), None
 
     # -- between the daemon and the table ------------------------------------------------------
 
     def offers(self) -> list[Arrival]:
         """What may be offered now: ready, and neither answered nor just offered."""
         now_s, found = self.now_s(), []
-        for key in self._ready:
+        looked, self._fresh = self._fresh, {}
+        if now_s - self._swept_s >= SWEEP_S:
+            self._swept_s, looked = now_s, dict.fromkeys(self._ready)
+        layout = self.layout()
+        for key in looked:
+            if key not in self._ready:
+                continue
             known = self.known[key]
             if known.refused and now_s - known.refused_s < REFUSED_S:
                 continue
             if known.offered_s and now_s - known.offered_s < ANSWER_S:
                 continue
             assert known.arranged is not None, f"ready without pods: {known}"
-            made = arrival_of(known.arranged.gang, self.layout())
+            of, offer = self._ready[key]
+            made = offer if of is layout else arrival_of(known.arranged.gang, layout)
             if isinstance(made, Arrival):
                 known.offered_s = now_s
                 found.append(made)
@@ -214,6 +258,7 @@ class Gangs:
     def answer(self, key: str, job: str) -> None:
         """It is this job."""
         known = self.known.setdefault(key, Known(key))
+        self._uncertain[key] = None
         known.job, known.refused, known.leaving = job, "", False
         self._job_of[key], self._key_of[job] = job, key
         self._ready.pop(key, None)
@@ -239,22 +284,32 @@ class Gangs:
         self._key_of.pop(self._job_of.pop(key, ""), None)
         if (known := self.known.get(key)) is not None:
             known.job, known.leaving, known.offered_s = "", False, 0.0
+            self._uncertain[key] = None
             if known.unit is not None:
                 self._dirty[known.unit] = None
 
     def tick(self, placed: Mapping[str, object]) -> None:
-        """Let depart what has gone. `placed` are the gangs that have an allocation."""
+        """Let depart what has gone. `placed` are the gangs that have an allocation.
+
+        Looks only at those of which something changed, until they live and lack nothing.
+        """
         now_s = self.now_s()
-        for known in list(self.known.values()):
+        for key in list(self._uncertain):
+            known = self.known.get(key)
+            if known is None:
+                del self._uncertain[key]
+                continue
             if self._lives(known):
                 known.absent_s = 0.0
                 self._look_for_missing(known, now_s)
+                if not known.missing_s:
+                    del self._uncertain[key]
                 continue
             known.absent_s = known.absent_s or now_s
             gone_s = now_s - known.absent_s
             if not known.job:
                 if known.arranged is None and gone_s > ABSENT_S:
-                    del self.known[known.key]
+                    del self.known[key], self._uncertain[key]
                 continue
             patience_s = GONE_S if self.maker_is_gone(known) else ABSENT_S
             if gone_s < patience_s or known.leaving:
@@ -277,13 +332,15 @@ class Gangs:
             self.notes(self.pods_of(known), text)
 
     def _lives(self, known: Known) -> bool:
-        if known.unit is None or self.maker_is_gone(known):
+        if known.unit is None:
             return False
-        objects = self.cache.pods.objects
-        mine = [
-            key for key in self._units.get(known.unit, ()) if self._gang_of.get(key) == known.key
-        ]
-        return any(key in objects and not objects[key].ended for key in mine)
+        objects, gang_of = self.cache.pods.objects, self._gang_of
+        for key in self._units.get(known.unit, ()):
+            if gang_of.get(key) == known.key:
+                pod = objects.get(key)
+                if pod is not None and not pod.ended:
+                    return not self.maker_is_gone(known)
+        return False
 
     def maker_is_gone(self, known: Known) -> bool:
         """What made its pods is no more, or has finished; for a bare pod: the pod itself.

@@ -167,7 +167,7 @@ class Binder:
         }
         if ask.annotations:
             body["metadata"]["annotations"] = dict(ask.annotations)
-        await self._client.post(f"{_path(ask)}/binding", body)
+        await self._client.write(f"{_path(ask)}/binding", body)
 
     async def _end_by(self, ask: BindAsk, failure: Exception, clock: "_Clock") -> Outcome | None:
         """What a failure means for good; None: try again."""

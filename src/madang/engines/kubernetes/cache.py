@@ -36,10 +36,12 @@ OPTIONAL_S = 10.0  # for kinds that the account may not be allowed to list
 
 @dataclass(frozen=True, slots=True)
 class PodNews:
-    """`gone`: it is no more, and `pod` is what was last known of it."""
+    """`gone`: it is no more, and `pod` is what was last known of it. `before`: what the last news
+    of the same pod said."""
 
     pod: PodFacts
     gone: bool = False
+    before: PodFacts | None = None
 
 
 class Cache:
@@ -184,7 +186,8 @@ class Cache:
             self._last[key] = now
             self._enter(now)
             if self._listens:
-                self._pods.append(PodNews(now))
+                same = before is not None and before.uid == now.uid
+                self._pods.append(PodNews(now, before=before if same else None))
         self._changed()
 
     def _leave(self, pod: PodFacts) -> None:

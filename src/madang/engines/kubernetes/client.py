@@ -14,6 +14,7 @@ import aiohttp
 import orjson
 
 from madang.engines.kubernetes.config import Access
+from madang.engines.kubernetes.posting import Poster, Unanswered
 
 CONNECTIONS_MAX = 96
 CALL_S = 30.0
@@ -87,6 +88,7 @@ class Client:
         self.access = access
         self._connections_max = connections_max
         self._session: aiohttp.ClientSession | None = None
+        self._poster = Poster(access)
 
     async def __aenter__(self) -> Self:
         tls = self.access.tls if self.access.tls is not None else False
@@ -101,6 +103,7 @@ class Client:
 
     async def __aexit__(self, *failure: object) -> None:
         assert self._session is not None, "left without having been entered"
+        self._poster.close()
         await self._session.close()
         # Connections that were cut short end with the loop's next rounds; let them.
         await asyncio.sleep(CLOSING_S)
@@ -118,6 +121,20 @@ class Client:
     async def post(self, path: str, body: Object) -> Object:
         """Raises: ApiError."""
         return await self._call("POST", path, body)
+
+    async def write(self, path: str, body: Object) -> None:
+        """POST of which only the outcome matters, for what is written most: bindings. Whoever
+        awaits it limits its time.
+
+        Raises:
+            ApiError: as `post`.
+        """
+        try:
+            answer = await self._poster.post(path, orjson.dumps(body))
+        except Unanswered as failure:
+            raise Away(str(failure), may_have_happened=failure.may_have_happened) from failure
+        if not 200 <= answer.status < 300:
+            raise self._refusal(answer.status, answer.body)
 
     async def put(self, path: str, body: Object) -> Object:
         """Raises: ApiError."""

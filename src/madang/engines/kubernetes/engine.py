@@ -9,6 +9,7 @@ a term everything is listed anew; each write asks the lease first.
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
@@ -49,6 +50,7 @@ log = logging.getLogger("madang.kubernetes")
 REACH_S = 30.0  # for the API server to answer at all
 SYNC_S = 120.0  # for everything to be listed once
 GATHER_S = 0.005  # news that come together are looked at together
+GATHER_S_MAX = 0.1
 CALL_S = 90.0  # a reader of logs waits no longer
 LEAD_S = 1.0  # a list that begins while we lead need not be made again when we take over
 LOOK_S = 0.02
@@ -325,17 +327,22 @@ class KubernetesEngine:
 
     async def _settle_always(self, settler: Settler) -> None:
         assert self._bell is not None, "made before this task"
+        took_s = 0.0
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._bell.wait()
-            await asyncio.sleep(GATHER_S)
+            # A gang is looked at whole for each of its pods: what takes long is not done at once
+            # again, so that requests and watches have half of the time.
+            await asyncio.sleep(min(max(GATHER_S, took_s), GATHER_S_MAX))
             self._bell.clear()
+            began_s = time.monotonic()
             try:
                 settler.settle()
             except Exception:
                 # What one object breaks must not keep the others from being seen.
                 log.exception("the engine goes on after an error")
+            took_s = time.monotonic() - began_s
             if self._heap.facts or self._heap.offers:
                 self._wake()
 

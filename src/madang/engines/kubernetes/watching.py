@@ -55,6 +55,7 @@ class Mirror(Generic[T]):
         self._told = told
         self._selectors = selectors
         self._version = ""
+        self._versions: dict[str, str] = {}  # of each object: the same one says nothing new
         self._listing = asyncio.Lock()
         self._generation = 0  # of lists; a watch from before one has nothing more to say
 
@@ -136,14 +137,20 @@ class Mirror(Generic[T]):
             self._put(item)
 
     def _put(self, item: Object) -> None:
-        key, now = key_of(item), self._trim(item)
+        key, version = key_of(item), str(item["metadata"].get("resourceVersion") or "")
+        if version and self._versions.get(key) == version:
+            return
+        now = self._trim(item)
         if now is None:
             self._drop(key)
-        elif self.objects.get(key) != now:  # a heartbeat that says nothing new is no news
+            return
+        self._versions[key] = version
+        if self.objects.get(key) != now:  # a heartbeat that says nothing new is no news
             self.objects[key] = now
             self._told(key, now)
 
     def _drop(self, key: str) -> None:
+        self._versions.pop(key, None)
         if self.objects.pop(key, None) is not None:
             self._told(key, None)
 

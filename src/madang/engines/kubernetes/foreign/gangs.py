@@ -12,6 +12,7 @@ A gang has one shape. So members without GPUs (a Ray head, a launcher) are a par
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from madang.engines.kubernetes.foreign import job, jobset, kubeflow, lws, ray
 from madang.engines.kubernetes.foreign.arranged import (
@@ -57,8 +58,7 @@ class World:
     priorities: Mapping[str, PriorityFacts] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """What decides: `kind` is one of KINDS or GROUPS, KUEUE_GROUP or POD."""
 
     kind: str
