@@ -79,7 +79,7 @@ test: install $(STAMPS)/dev ## the fast tests
 # What only computes, side by side; what starts servers and browsers, one after the other.
 test-slow: install $(STAMPS)/dev ## crashes, many seeds, PostgreSQL, PyTorch, the browser, Prometheus
 	@status=0; for suite in '-n $(JOBS) -m "crash and not kubernetes"' \
-	  '-m "($(REAL)) and not (crash or kubernetes)"' \
+	  '-m "($(REAL)) and not (crash or kubernetes)"' '-m "slow and kubernetes"' \
 	  '-n $(JOBS) --dist worksteal -m "slow and not (crash or kubernetes or $(REAL))"'; do \
 	  eval "$(BIN)/python -m pytest $$suite -o faulthandler_timeout=1800 $(PYTEST)" || status=1; \
 	done; exit $$status
@@ -87,7 +87,7 @@ test-slow: install $(STAMPS)/dev ## crashes, many seeds, PostgreSQL, PyTorch, th
 test-kubernetes: install $(STAMPS)/dev ## on a real Kubernetes control plane, which is built first
 	@sh tools/kubernetes.sh >/dev/null
 	@PYTHON=$(BIN)/python sh tools/helm.sh >/dev/null
-	@$(BIN)/python -m pytest -m 'kubernetes or helm' $(PYTEST)
+	@$(BIN)/python -m pytest -m '(kubernetes or helm) and not slow' $(PYTEST)
 
 test-web: page ## the page's own linter and tests (needs npm)
 	@test -d web/node_modules || npm --prefix web ci --ignore-scripts --silent

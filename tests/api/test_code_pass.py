@@ -3,8 +3,10 @@
 import hashlib
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from madang.api import ApiSettings
 from madang.api.gate import Gate
@@ -13,6 +15,11 @@ from madang.wire.access import Role
 
 CODE = hashlib.sha256(b"code").hexdigest()
 PASS = "pass-" + "x" * 43
+NOBODY: Any = SimpleNamespace()  # a pass is looked at without asking who is known
+
+
+async def unreached(scope: Scope, receive: Receive, send: Send) -> None:
+    raise AssertionError("the gate alone is asked")
 
 
 def gate(**rest):
@@ -20,7 +27,7 @@ def gate(**rest):
         return (code, given) == (CODE, digest_of(PASS))
 
     settings = replace(ApiSettings(), may_fetch=may_fetch, **rest)
-    return Gate(app=None, settings=settings, identities=SimpleNamespace())
+    return Gate(app=unreached, settings=settings, identities=NOBODY)
 
 
 def scope(path=f"/v1/code/{CODE}", method="GET"):
@@ -52,7 +59,7 @@ def test_it_opens_nothing_else(where, secret):
 
 
 def test_without_members_elsewhere_no_pass_opens_anything():
-    closed = Gate(app=None, settings=ApiSettings(), identities=SimpleNamespace())
+    closed = Gate(app=unreached, settings=ApiSettings(), identities=NOBODY)
 
     assert closed._of_pass(scope(), PASS) is None
 

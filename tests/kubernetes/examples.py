@@ -40,7 +40,7 @@ def pods_for(example: Example, uids: Mapping[tuple[str, str], str], namespace: s
     text = json.dumps(example.pods)
     for (kind, name), real in uids.items():
         text = text.replace(uid(kind, name), real)
-    pods = json.loads(text)
+    pods: list[Object] = json.loads(text)
     for pod in pods:
         metadata = pod["metadata"]
         metadata["namespace"] = namespace

@@ -1,12 +1,25 @@
 """Objects that are not workloads, as an API server shows them: nodes, volumes, devices."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from tests.kubernetes.examples import thing
 
 Object = dict[str, Any]
 
 DRIVER = "gpu.nvidia.com"
+T = TypeVar("T")
+
+
+def there(read: Callable[[Mapping[str, Any]], T | None]) -> Callable[[Mapping[str, Any]], T]:
+    """The same reader, for objects that it must find something in."""
+
+    def found_in(of: Mapping[str, Any]) -> T:
+        found = read(of)
+        assert found is not None, f"nothing is found in {of}"
+        return found
+
+    return found_in
 
 
 def node(

@@ -12,15 +12,18 @@ from madang.engines.kubernetes import trim
 from madang.engines.kubernetes.foreign import (
     GROUPS,
     KINDS,
+    Group,
+    Top,
     Unit,
     Waits,
     World,
     gangs_of,
     unit_of,
 )
-from madang.engines.kubernetes.values import PriorityFacts
+from madang.engines.kubernetes.values import PodFacts, PriorityFacts
 from tests.kubernetes import examples
 from tests.kubernetes.examples import Example, all_examples, template
+from tests.kubernetes.made_objects import there
 
 _BY_API = {(kind.group, kind.kind): name for name, kind in KINDS.items()}
 _GROUP_BY_API = {
@@ -33,25 +36,25 @@ _GROUP_BY_API = {
 
 def world_of(*objects, priorities=()):
     """All kinds are watched; these objects are there."""
-    tops = {name: {} for name in KINDS}
-    groups = {name: {} for name in GROUPS}
+    tops: dict[str, dict[str, Top]] = {name: {} for name in KINDS}
+    groups: dict[str, dict[str, Group]] = {name: {} for name in GROUPS}
     for one in objects:
         api = one["apiVersion"].rpartition("/")[0]
         if one["kind"] == "PodGroup":
             name = _GROUP_BY_API[api]
-            found = GROUPS[name].trim(one)
-            groups[name][found.key] = found
+            group = there(GROUPS[name].trim)(one)
+            groups[name][group.key] = group
         else:
             name = _BY_API[api, one["kind"]]
-            found = KINDS[name].trim(one)
-            tops[name][found.key] = found
+            top = there(KINDS[name].trim)(one)
+            tops[name][top.key] = top
     return World(tops, groups, {one.name: one for one in priorities})
 
 
 def arranged(example, world=None, pods=None):
     world = world or world_of(*example.objects)
-    trimmed = [trim.pod(one) for one in (example.pods if pods is None else pods)]
-    units = {}
+    trimmed = [there(trim.pod)(one) for one in (example.pods if pods is None else pods)]
+    units: dict[Unit, list[PodFacts]] = {}
     for pod in trimmed:
         unit = unit_of(pod, world)
         assert isinstance(unit, Unit), unit
@@ -469,12 +472,12 @@ def test_kueues_groups_must_agree_on_their_number():
     ],
 )
 def test_a_pod_whose_object_is_not_known_yet_waits(example, says):
-    assert unit_of(trim.pod(example.pods[0]), world_of()) == Waits(says)
+    assert unit_of(there(trim.pod)(example.pods[0]), world_of()) == Waits(says)
 
 
 def test_a_pod_of_an_earlier_object_of_the_name_waits():
     example = changed(examples.pytorch_job(), lambda of: of["metadata"].update(uid="newer"))
-    pod = trim.pod(example.pods[0])
+    pod = there(trim.pod)(example.pods[0])
 
     assert unit_of(pod, world_of(*example.objects)) == Waits(
         "it belongs to an earlier PyTorchJob bert"
@@ -482,7 +485,7 @@ def test_a_pod_of_an_earlier_object_of_the_name_waits():
 
 
 def test_kinds_that_the_server_does_not_have_leave_pods_to_themselves():
-    assert unit_of(trim.pod(examples.pytorch_job().pods[0]), World()) == Unit(
+    assert unit_of(there(trim.pod)(examples.pytorch_job().pods[0]), World()) == Unit(
         "Pod", "lab/bert-master-0"
     )
 

@@ -1,11 +1,15 @@
 """The table of foreign gangs, fed as the watch feeds it: what is looked at again, what is not."""
 
+from typing import cast
+
 import pytest
 
-from madang.core.events import JobStopAsked
-from madang.engines.kubernetes import arrivals
+from madang.core.events import Fact, JobStopAsked
+from madang.engines.kubernetes import foreign
 from madang.engines.kubernetes.arrivals import ANSWER_S, GONE_S, Gangs
 from madang.engines.kubernetes.cache import Cache
+from madang.engines.kubernetes.client import Client
+from madang.engines.kubernetes.devices import Devices
 from madang.engines.kubernetes.discovery import Support
 from madang.engines.kubernetes.topology import NO_TREE
 
@@ -15,20 +19,24 @@ class Table:
 
     def __init__(self, monkeypatch):
         support = Support((1, 30), "v1.30", frozenset({"policy/v1"}), {})
-        self.cache = Cache(None, support, {}, lambda: None)
+        self.cache = Cache(cast(Client, None), support, {}, lambda: None)
         self.cache.listen()
-        self.now_s, self.version, self.arranged, self.told, self.notes = 1000.0, 0, [], [], []
+        self.now_s, self.version = 1000.0, 0
+        self.arranged: list[str] = []
+        self.told: list[Fact] = []
+        self.notes: list[str] = []
         self.gangs = Gangs(
             self.cache, "madang", lambda pod: False, lambda: self.now_s, self.told.append,
             lambda pods, text: self.notes.append(text), lambda: NO_TREE, lambda names: None,
+            Devices(self.cache),
         )  # fmt: skip
-        real = arrivals.foreign.gangs_of
+        real = foreign.gangs_of
 
         def counted(unit, pods, world):
             self.arranged.append(unit.key)
             return real(unit, pods, world)
 
-        monkeypatch.setattr(arrivals.foreign, "gangs_of", counted)
+        monkeypatch.setattr(foreign, "gangs_of", counted)
 
     def put(self, *names, group=None, total=0, annotations=None, uid="u", **spec):
         for name in names:
@@ -108,6 +116,7 @@ def test_what_comes_back_of_a_binding_is_not_arranged_anew(table):
     assert [after[rank].node for rank in range(4)] == ["", "n1", "n1", ""]
 
 
+RANK_3 = {"madang.io/rank": "3"}
 CHANGES = {
     "bound by another": {"nodeName": "n1"},
     "bound to another seat": {"nodeName": "n1", "annotations": lambda key: bound(key, **RANK_3)},
@@ -128,7 +137,6 @@ CHANGES = {
         "annotations": bound,
     },
 }
-RANK_3 = {"madang.io/rank": "3"}
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

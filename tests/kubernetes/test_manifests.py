@@ -158,6 +158,7 @@ def test_our_pods_are_read_back_as_they_were_meant():
     one = pods(placing=placing)[1]
     one["metadata"]["uid"] = "u"
     pod = trim.pod(one)
+    assert pod is not None
 
     assert (pod.refused, pod.scheduler, pod.node, pod.grace_s) == ("", "madang", "", 90)
     assert pod.asks == Asks(8000, 65536, 2)
@@ -344,7 +345,7 @@ def test_the_init_container_brings_code_sdk_and_a_place_for_checkpoints(daemon, 
 def test_a_daemon_that_restarts_is_waited_for(daemon, tmp_path):
     url, digest = daemon
     Daemon.statuses = [503, 500]
-    pauses = []
+    pauses: list[float] = []
     fetch.bring(environ_of(tmp_path / "top", url, digest), sleep=pauses.append)
 
     assert pauses == [0.5, 1.0]

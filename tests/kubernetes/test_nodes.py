@@ -156,7 +156,8 @@ def test_other_resources_are_shared_out_by_gpu(others, ours, asks, fits):
 
 @given(st.lists(st.tuples(st.integers(1, 8), st.integers(0, 16)), max_size=8))
 def test_no_order_of_placing_takes_more_of_a_resource_than_there_is(asked):
-    ours, around = [], Around(asked=frozenset({"rdma/hca"}))
+    ours: list[PodFacts] = []
+    around = Around(asked=frozenset({"rdma/hca"}))
     for gpus, cards in asked:
         seen = core_node(facts(), (), ours, around)
         demands = extended_needs(Asks(gpus=gpus, extended=(("rdma/hca", cards),)), ())
@@ -203,6 +204,7 @@ def test_hypernodes_are_the_tree():
         ],
     )
     node = core_node(facts(name="n2"), (), (), Around(layout=found)).node
+    assert found.topology is not None
 
     assert (found.flaws, found.levels) == ((), ("block", "leaf"))
     assert Placer(found.topology).domains_of(node) == ("b", "s1")

@@ -11,6 +11,7 @@ import madang
 from madang.client.code import pack
 from madang.core.model import Phase
 from madang.engines.kubernetes import manifests
+from madang.engines.kubernetes.engine import KubernetesEngine
 from tests.api.serving import serving
 from tests.kubernetes.test_placing import POOL, pool_of
 from tests.kubernetes.yard import PYTHON, opened, until
@@ -43,7 +44,7 @@ def test_members_fetch_their_code_with_a_pass_that_ends_with_them(shared, namesp
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "train.py").write_text("import os; print('hello', os.environ['RANK'])\n")
     (tmp_path / "api").mkdir()
-    engines = []
+    engines: list[KubernetesEngine] = []
 
     def may_fetch(code, given):
         return any(engine.may_fetch(code, given) for engine in engines)

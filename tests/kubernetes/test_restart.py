@@ -1,6 +1,7 @@
 """Replicas that are killed, stopped and followed: nothing is bound twice, or by halves."""
 
 import signal
+import threading
 import time
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
@@ -8,7 +9,10 @@ from functools import partial
 
 import pytest
 
+from madang.engines.kubernetes.engine import KubernetesEngine, Settings
+from madang.engines.kubernetes.leading import Candidate
 from tests.kubernetes.cluster import free_port
+from tests.kubernetes.conftest import access_to
 from tests.kubernetes.faults import Faults, FaultyDoor
 from tests.kubernetes.replica import Replica, get
 from tests.kubernetes.test_placing import a_job, pool_of, submit_job
@@ -65,7 +69,8 @@ def test_killed_in_the_middle_of_200_binds_it_goes_on(shared, namespace, tmp_pat
     nodes: list[dict[str, str]] = [{}] * (gangs * members // 8)
     slow = FaultyDoor(shared, 1, Faults(delay_s=1.0), lambda verb, path: path.endswith("/binding"))
     with pool_of(shared, *nodes) as (fleet, pool), slow as door, ExitStack() as undo:
-        place = {"namespace": namespace, "server": door.url, "lease_s": 8}  # the door is slow for it too
+        # The lease goes through the door as well, which is slow when the machine is busy.
+        place = {"namespace": namespace, "server": door.url, "lease_s": 8}
         one = Replica(shared, tmp_path / "a", tmp_path / "madang.db", **place)
         undo.enter_context(replicas(one))
         backlog(shared, namespace, pool, gangs, members)
@@ -152,3 +157,36 @@ def test_a_leader_that_was_stopped_past_its_lease_writes_no_more(shared, namespa
     assert wrong == []
     for gang in found.values():
         assert len({allocation for _, allocation, _ in gang}) == 1
+
+
+def test_who_leads_at_once_lists_once_and_who_stood_by_lists_anew(shared, namespace, tmp_path):
+    """A list that began before the lease was ours may lack what another leader wrote after it."""
+
+    def standing(name):
+        candidate = Candidate(name, lease_s=2.0)
+        engine = KubernetesEngine(
+            Settings(access_to(shared), tmp_path, lambda launch: (), namespace, candidate=candidate)
+        )
+        engine.warm()
+        return engine
+
+    def leading(engine):
+        assert engine.lead(threading.Event(), lambda: None)
+        engine.open(lambda: None)
+        engine.adopt([])
+        return [mirror.lists for mirror in (engine._here.cache.pods, engine._here.cache.nodes)]
+
+    first = standing("first")
+    try:
+        at_once = leading(first)
+        second = standing("second")
+        try:
+            until(lambda: second._here.cache.pods.lists, "the standby knows the pods")
+            first.close()
+            after = leading(second)
+        finally:
+            second.close()
+    finally:
+        first.close()
+
+    assert (at_once, after) == ([1, 1], [2, 2])

@@ -96,6 +96,23 @@ def test_a_member_of_a_gang_that_is_replaced_in_time_goes_on(how):
     assert table.told() == [("Started", 0, None)]
 
 
+@pytest.mark.parametrize("how", ["failed", "gone"])
+def test_who_is_gone_does_not_come_back_with_the_answer_to_his_binding(how):
+    """A gang's bindings are answered together: one pod may have run and gone before the last."""
+    table = Table()
+    stay = table.started()
+    table.stays.seen(stay, pod(0, phase="Running"))
+    if how == "failed":
+        table.stays.seen(stay, ended(0, 1))
+    else:
+        table.stays.gone(stay, ended(0, 1))
+    table.stays.seen(stay, pod(0, phase="Running"))  # what was known when the binding was asked
+    table.now_s += REPLACE_S
+    table.stays.tick(lambda stay: True)
+
+    assert table.told() == [("Started", 0, None), ("Ended", 0, Exit(1))]
+
+
 @pytest.mark.parametrize(("replaceable", "waits_s"), [(True, REPLACE_S), (False, 0)])
 def test_one_that_is_not_replaced_has_ended(replaceable, waits_s):
     table = Table()

@@ -2,6 +2,8 @@
 
 import copy
 import json
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,11 +11,23 @@ from hypothesis import strategies as st
 
 from madang.core.model import Need, Taint, Toleration
 from madang.engines.kubernetes import dra_objects, topology, trim
-from madang.engines.kubernetes.foreign import GROUPS, KINDS, Unit, World, gangs_of, unit_of
+from madang.engines.kubernetes.foreign import (
+    GROUPS,
+    KINDS,
+    Group,
+    Top,
+    Unit,
+    World,
+    gangs_of,
+    unit_of,
+)
 from madang.engines.kubernetes.nodes import extended_needs
 from madang.engines.kubernetes.podspec import selects
-from madang.engines.kubernetes.values import Asks, GroupRef, Owner
+from madang.engines.kubernetes.values import Asks, GroupRef, Owner, PodFacts
 from tests.kubernetes import examples, made_objects
+from tests.kubernetes.made_objects import there
+
+Reader = Callable[[Mapping[str, Any]], object]
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
@@ -67,7 +81,7 @@ def expression(key, operator, *values):
     ],
 )
 def test_where_a_pod_may_go_is_an_or_of_ands(spec, needs):
-    pod = trim.pod(pod_with(**spec))
+    pod = there(trim.pod)(pod_with(**spec))
 
     assert (pod.refused, pod.needs) == ("", needs)
 
@@ -140,7 +154,7 @@ def selector(**labels):
     ],
 )
 def test_what_would_change_the_placement_and_is_not_done_is_refused(spec, says):
-    assert says in trim.pod(pod_with(labels={"job-name": "j"}, **spec)).refused
+    assert says in there(trim.pod)(pod_with(labels={"job-name": "j"}, **spec)).refused
 
 
 @pytest.mark.parametrize(
@@ -174,13 +188,15 @@ def test_what_would_change_the_placement_and_is_not_done_is_refused(spec, says):
     ],
 )
 def test_distance_among_the_pods_of_one_gang_is_done(spec, spread, within):
-    pod = trim.pod(pod_with(labels={"job-name": "j"}, **spec))
+    pod = there(trim.pod)(pod_with(labels={"job-name": "j"}, **spec))
 
     assert (pod.refused, pod.spread, pod.within) == ("", spread, within)
 
 
 def test_shares_of_gpus_by_kais_annotation_are_refused():
-    assert "share of a GPU" in trim.pod(pod_with(annotations={"gpu-fraction": "0.5"})).refused
+    assert (
+        "share of a GPU" in there(trim.pod)(pod_with(annotations={"gpu-fraction": "0.5"})).refused
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,7 +221,7 @@ def test_shares_of_gpus_by_kais_annotation_are_refused():
     ],
 )
 def test_a_pod_names_its_group_in_one_of_many_ways(labels, annotations, spec, group):
-    assert trim.pod(pod_with(labels, annotations, **spec)).group == group
+    assert there(trim.pod)(pod_with(labels, annotations, **spec)).group == group
 
 
 def ended(*codes, phase="Failed"):
@@ -224,7 +240,7 @@ def ended(*codes, phase="Failed"):
     ],
 )
 def test_a_pods_exit_code_is_its_first_failing_containers(status, code):
-    assert trim.pod(pod_with(status=status)).exit_code == code
+    assert there(trim.pod)(pod_with(status=status)).exit_code == code
 
 
 def test_a_pod_is_trimmed_to_what_is_needed():
@@ -246,7 +262,7 @@ def test_a_pod_is_trimmed_to_what_is_needed():
     one["metadata"]["annotations"] = {
         "kubectl.kubernetes.io/last-applied-configuration": "x" * 9999
     }
-    pod = trim.pod(one)
+    pod = there(trim.pod)(one)
 
     assert (pod.key, pod.gated, pod.grace_s, pod.priority, pod.preempts) == (
         "lab/bert-master-0",
@@ -265,7 +281,9 @@ def test_a_pod_is_trimmed_to_what_is_needed():
 
 
 def test_a_node_says_what_it_has_and_what_speaks_against_it():
-    facts = trim.node(made_objects.node("n1", allocatable_gpus=7, conditions={"GpuXid": "True"}))
+    facts = there(trim.node)(
+        made_objects.node("n1", allocatable_gpus=7, conditions={"GpuXid": "True"})
+    )
 
     assert (facts.ready, facts.gpu_count, facts.allocatable.gpus, facts.pods_max) == (
         True,
@@ -295,7 +313,7 @@ def test_a_budget_selects_as_its_version_does(api, said, hit):
     of = examples.thing(
         api, "PodDisruptionBudget", "b", spec=spec, status={"disruptionsAllowed": 2}
     )
-    budget = trim.budget(of)
+    budget = there(trim.budget)(of)
 
     assert (budget.refused, budget.allowed) == ("", 2)
     assert selects(budget.selector, {"app": "a"}) is hit
@@ -337,7 +355,7 @@ def paths_of(of, path=()):
             yield from paths_of(one, (*path, at))
 
 
-JUNK = st.sampled_from(
+JUNK: st.SearchStrategy[Any] = st.sampled_from(
     [None, "", "x", "-1", "NaN", 0, -7, 10**30, 1.5, True, [], {}, [None], [[]], {"a": None}, [{}]]
 )
 
@@ -365,10 +383,12 @@ def readers_of(of):
     if of.get("kind") == "Pod":
         return [trim.pod]
     group = api.rpartition("/")[0] if isinstance(api, str) else ""
-    kinds = [one.trim for one in KINDS.values() if (one.group, one.kind) == (group, of.get("kind"))]
+    kinds: list[Reader] = [
+        one.trim for one in KINDS.values() if (one.group, one.kind) == (group, of.get("kind"))
+    ]
     if of.get("kind") == "PodGroup":
         kinds += [one.trim for one in GROUPS.values()]
-    others = {
+    others: dict[str, list[Reader]] = {
         "Node": [trim.node],
         "PodDisruptionBudget": [trim.budget],
         "PriorityClass": [trim.priority_class],
@@ -416,15 +436,17 @@ def _is_named(of):
 def test_gangs_are_found_or_refused_whatever_the_objects_say(data, at):
     objects = [damaged(data, one) for one in EXAMPLES[at].objects]
     pods = [trim.pod(damaged(data, one)) for one in EXAMPLES[at].pods]
-    tops = {name: {} for name in KINDS}
-    groups = {name: {} for name in GROUPS}
+    tops: dict[str, dict[str, Top]] = {name: {} for name in KINDS}
+    groups: dict[str, dict[str, Group]] = {name: {} for name in GROUPS}
     for of in objects:
-        for name, kind in {**KINDS, **GROUPS}.items():
-            found = kind.trim(of)
-            if found is not None:
-                (tops if name in tops else groups)[name][found.key] = found
+        for name, kind in KINDS.items():
+            if (top := kind.trim(of)) is not None:
+                tops[name][top.key] = top
+        for name, group_kind in GROUPS.items():
+            if (group := group_kind.trim(of)) is not None:
+                groups[name][group.key] = group
     world = World(tops, groups)
-    units = {}
+    units: dict[Unit, list[PodFacts]] = {}
     for pod in pods:
         if pod is not None and isinstance(unit := unit_of(pod, world), Unit):
             units.setdefault(unit, []).append(pod)
@@ -434,3 +456,53 @@ def test_gangs_are_found_or_refused_whatever_the_objects_say(data, at):
             assert one.gang.members >= 1
             assert len({rank for rank, _ in one.seats}) == len(one.seats)
             assert len({key for _, key in one.seats}) == len(one.seats)
+
+
+def container(**more):
+    return {"name": "main", "image": "i", "resources": {"limits": {"nvidia.com/gpu": "1"}}, **more}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"env": [{"name": "RANK", "value": "0"}]}, {"env": [{"name": "RANK", "value": "1"}]}),
+        ({"command": ["a"], "args": ["1"]}, {"command": ["b"], "args": ["2"]}),
+        ({"volumeMounts": [{"name": "token-a"}]}, {"volumeMounts": [{"name": "token-b"}]}),
+    ],
+)
+def test_what_pods_of_one_kind_wish_is_worked_out_once(monkeypatch, one, other):
+    """Each has variables of its rank and a token volume of a name of its own."""
+    known: dict[bytes, object] = {}
+    monkeypatch.setattr(trim, "_KNOWN", known)
+    trim.pod(pod_with(containers=[container(**one)], volumes=[{"name": "a", "projected": {}}]))
+    trim.pod(pod_with(containers=[container(**other)], volumes=[{"name": "b", "projected": {}}]))
+
+    assert len(known) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"containers": [container(resources={"limits": {"nvidia.com/gpu": "2"}})]},
+        {"containers": [container(ports=[{"hostPort": 80}])]},
+        {"initContainers": [container(restartPolicy="Always")]},
+        {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "other"}}]},
+        {"volumes": [{"name": "v", "ephemeral": {}}]},
+        {"volumes": [{"name": "v", "rbd": {}}]},
+        {"volumes": [{"name": "v", "rbd": {}, "emptyDir": None}]},
+        {"nodeSelector": {"zone": "b"}},
+    ],
+)
+def test_pods_that_wish_different_things_are_told_apart(monkeypatch, other):
+    def wished(found):
+        return (found.asks, found.needs, found.volumes, found.refused)
+
+    plain = {
+        "containers": [container()],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "one"}}],
+    }
+    alone = wished(trim.pod(pod_with(**(plain | other))))
+    monkeypatch.setattr(trim, "_KNOWN", {})
+    first = wished(trim.pod(pod_with(**plain)))
+
+    assert wished(trim.pod(pod_with(**(plain | other)))) == alone != first

@@ -10,6 +10,7 @@ from typing import Protocol
 from madang.daemon.state_dir import StateDir
 from madang.engines.base import Engine, EngineError, Launch
 from madang.engines.kubernetes.config import ConfigError, find
+from madang.engines.kubernetes.dra import GPU_DRIVER
 from madang.engines.kubernetes.engine import KubernetesEngine, Settings
 from madang.engines.kubernetes.leading import Candidate
 from madang.engines.kubernetes.manifests import Object, Placing, objects_of, passes
@@ -67,6 +68,7 @@ def kubernetes_engine(options: Options, state_dir: StateDir, url: str) -> Engine
         namespace_of=lambda project: jobs,
         scheduler=scheduler,
         checkpoints=os.environ.get("MADANG_CHECKPOINTS_CLAIM", ""),
+        device_class=os.environ.get("MADANG_DEVICE_CLASS", ""),
     )
     settings = Settings(
         access=access,
@@ -82,6 +84,7 @@ def kubernetes_engine(options: Options, state_dir: StateDir, url: str) -> Engine
             lease_s=lease_s(os.environ.get("MADANG_LEASE_S", "")),
         ),
         has_tree=bool(options.topology),
+        driver=os.environ.get("MADANG_DEVICE_DRIVER", "") or GPU_DRIVER,
     )
     return KubernetesEngine(settings)
 

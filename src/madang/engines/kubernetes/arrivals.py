@@ -13,14 +13,24 @@ from dataclasses import dataclass, field, replace
 from madang.core.events import Fact, JobStopAsked
 from madang.core.model import Shape
 from madang.engines.base import Arrival
-from madang.engines.kubernetes import dra, foreign, volumes
-from madang.engines.kubernetes.cache import ALLOCATION, GANG, JOB, RANK, Cache, PodNews
+from madang.engines.kubernetes import foreign, volumes
+from madang.engines.kubernetes.cache import (
+    ALLOCATION,
+    GANG,
+    JOB,
+    RANK,
+    VOLUME_CLAIM,
+    Cache,
+    PodNews,
+)
+from madang.engines.kubernetes.devices import Devices
 from madang.engines.kubernetes.foreign import POD, Arranged, Unit, Waits, World
 from madang.engines.kubernetes.nodes import extended_needs
 from madang.engines.kubernetes.topology import Layout, wish_of
 from madang.engines.kubernetes.values import Gang, PodFacts
 
 BY = "kubernetes"
+CLAIM = "ResourceClaim"
 WRITTEN = frozenset({ALLOCATION, GANG, JOB, RANK})  # with a binding
 ABSENT_S = 60.0  # its maker may be between two attempts
 GONE_S = 2.0  # its pods' ends are told first
@@ -58,6 +68,7 @@ class Gangs:
     notes: Callable[[Iterable[PodFacts], str], None]
     layout: Callable[[], Layout]
     asked_for: Callable[[Iterable[str]], None]  # resources of nodes that the core does not count
+    devices: Devices
     known: dict[str, Known] = field(default_factory=dict)
     _units: dict[Unit, dict[str, None]] = field(default_factory=dict)
     _unit_of: dict[str, Unit] = field(default_factory=dict)
@@ -66,6 +77,7 @@ class Gangs:
     _rank_of: dict[str, int] = field(default_factory=dict)  # pod → its rank there
     _uncertain: dict[str, None] = field(default_factory=dict)  # gangs that changed, or lack pods
     _waits: dict[str, None] = field(default_factory=dict)  # pods whose maker is not seen yet
+    _tied: dict[tuple[str, str], dict[str, None]] = field(default_factory=dict)  # claim → pods
     _dirty: dict[Unit, None] = field(default_factory=dict)
     _ready: dict[str, tuple[Layout, Arrival]] = field(default_factory=dict)
     _fresh: dict[str, None] = field(default_factory=dict)  # ready since the last look at offers
@@ -83,13 +95,19 @@ class Gangs:
             unit = Unit(kind, key)
             if unit in self._units:
                 self._dirty[unit] = None
-        for key in list(self._waits) if moved else ():
+            for pod_key in self._tied_to(kind, key):
+                if (tied := self._unit_of.get(pod_key)) is not None:
+                    self._dirty[tied] = None
+        made = any(kind in foreign.KINDS or kind in foreign.GROUPS for kind, _ in moved)
+        for key in list(self._waits) if made else ():
             if (pod := self.cache.pods.objects.get(key)) is not None:
                 self._place(pod, world)
         for news in pods:
             if news.gone:
+                self._untie(news.pod)
                 self._leave(news.pod.key)
             elif self._concerns(news.pod) and not self._is_echo(news):
+                self._tie(news.pod)
                 self._place(news.pod, world)
         dirty, self._dirty = self._dirty, {}
         for unit in dirty:
@@ -102,6 +120,23 @@ class Gangs:
             groups={k: m.objects for k, m in self.cache.tops.items() if k in foreign.GROUPS},
             priorities=self.cache.priorities.objects,
         )
+
+    def _tied_to(self, kind: str, key: str) -> list[str]:
+        """The pods that this claim, or any claim of this class, is of."""
+        if kind == "DeviceClass":
+            return [pod for (what, _), pods in self._tied.items() if what == CLAIM for pod in pods]
+        return list(self._tied.get((kind, key), ()))
+
+    def _tie(self, pod: PodFacts) -> None:
+        for tie in _ties_of(pod):
+            self._tied.setdefault(tie, {})[pod.key] = None
+
+    def _untie(self, pod: PodFacts) -> None:
+        for tie in _ties_of(pod):
+            tied = self._tied.get(tie, {})
+            tied.pop(pod.key, None)
+            if not tied:
+                self._tied.pop(tie, None)
 
     def _concerns(self, pod: PodFacts) -> bool:
         return pod.scheduler == self.scheduler and not self.is_own(pod)
@@ -173,8 +208,7 @@ class Gangs:
         if pod.volumes:
             claims, kept = self.cache.claims.objects, self.cache.volumes.objects
             pod = volumes.resolved(pod, claims, kept)
-        # Who allocates devices by name is still to come: such pods are told so.
-        return dra.resolved(pod, {}, {}, "")
+        return self.devices.resolved(pod)
 
     def _judge(self, known: Known) -> None:
         """Is it to be offered now?"""
@@ -234,6 +268,16 @@ class Gangs:
         if (known := self.known.get(key)) is not None:
             known.refused, known.refused_s, known.offered_s = why, self.now_s(), 0.0
             self.notes(self.pods_of(known), why)
+
+    def withdraw(self, key: str) -> None:
+        """If it can no more be placed as it is now, its job ends, its pods are told why, and it is
+        offered again once it can: else it would be started again and again."""
+        known = self.known.get(key)
+        if known is None or known.arranged is None or not known.job or known.leaving:
+            return
+        if known.arranged.gang.refused:
+            known.leaving = True
+            self.tell(JobStopAsked(known.job, by=BY))
 
     def part(self, key: str) -> None:
         """Its job has ended."""
@@ -353,6 +397,12 @@ class Gangs:
     def key_of(self, job: str) -> str:
         """The gang of a job, or ""."""
         return self._key_of.get(job, "")
+
+
+def _ties_of(pod: PodFacts) -> list[tuple[str, str]]:
+    """The claims by which it waits, or goes somewhere."""
+    found = [(VOLUME_CLAIM, f"{pod.namespace}/{name}") for name in pod.volumes]
+    return found + [(CLAIM, f"{pod.namespace}/{use.claim}") for use in pod.claims if use.claim]
 
 
 def arrival_of(gang: Gang, layout: Layout) -> Arrival | str:

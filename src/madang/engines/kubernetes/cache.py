@@ -30,6 +30,7 @@ ALLOCATION = "madang.io/allocation"
 JOB = "madang.io/job"
 RANK = "madang.io/rank"
 GANG = "madang.io/gang"
+VOLUME_CLAIM = "PersistentVolumeClaim"
 OPTIONAL_S = 10.0  # for kinds that the account may not be allowed to list
 
 
@@ -73,7 +74,10 @@ class Cache:
             client, f"/apis/{support.policy}/poddisruptionbudgets", trim.budget
         )
         self.claims: Mirror[VolumeClaimFacts] = Mirror(
-            client, "/api/v1/persistentvolumeclaims", trim.volume_claim
+            client,
+            "/api/v1/persistentvolumeclaims",
+            trim.volume_claim,
+            self._top_told(VOLUME_CLAIM),
         )
         self.volumes: Mirror[VolumeFacts] = Mirror(client, "/api/v1/persistentvolumes", trim.volume)
         self.tops: dict[str, Mirror[Any]] = {

@@ -21,6 +21,7 @@ from madang.engines.kubernetes import trim
 from madang.engines.kubernetes.arrivals import Gangs
 from madang.engines.kubernetes.binder import BindAsk, Binder, Bound, NotBound, Outcome
 from madang.engines.kubernetes.cache import ALLOCATION, RANK, Cache
+from madang.engines.kubernetes.claiming import Busy, Claimer, Given
 from madang.engines.kubernetes.client import (
     ApiError,
     Away,
@@ -30,6 +31,8 @@ from madang.engines.kubernetes.client import (
     Object,
     TooMany,
 )
+from madang.engines.kubernetes.dra import Refusal
+from madang.engines.kubernetes.dra_objects import ClaimFacts
 from madang.engines.kubernetes.evicting import Evictor, Held, Vanished
 from madang.engines.kubernetes.lease import Deposed
 from madang.engines.kubernetes.manifests import CODE_PASS, pass_secret
@@ -60,6 +63,7 @@ class Hands:
     notes: Notes
     held: Callable[[], bool]
     made: Made
+    claimer: Claimer
 
 
 class Carrier:
@@ -124,11 +128,29 @@ class Carrier:
         base = pods[0].name.rpartition("-")[0]
         passes = {pod.annotation(CODE_PASS): None for pod in pods if pod.annotation(CODE_PASS)}
         secrets = [f"{base}-env", *(pass_secret(base, digest) for digest in passes)]
-        for plural, name in (("services", base), *(("secrets", name) for name in secrets)):
+        inside = f"namespaces/{pods[0].namespace}"
+        paths = [f"/api/v1/{inside}/services/{base}"]
+        paths += [f"/api/v1/{inside}/secrets/{name}" for name in secrets]
+        claims = (use.claim for pod in pods for use in pod.claims)
+        paths += [f"/apis/resource.k8s.io/v1/{inside}/resourceclaims/{name}" for name in claims]
+        for path in paths:
             with suppress(Missing):
-                await self._hands.client.delete(
-                    f"/api/v1/namespaces/{pods[0].namespace}/{plural}/{name}"
-                )
+                await self._hands.client.delete(path)
+
+    def take_back_devices(self) -> None:
+        """Claims whose pods need them no more give their devices back."""
+        if self._hands.held():
+            for facts in self._hands.claimer.stale(self._cache, self._stays):
+                if facts.key not in self._removing:
+                    self._removing.add(facts.key)
+                    self._aside(self._taken_back(facts))
+
+    async def _taken_back(self, facts: ClaimFacts) -> None:
+        try:
+            async with self._line:
+                await self._hands.claimer.take_back(facts)
+        finally:
+            self._removing.discard(facts.key)
 
     def warn(self, stay: Stay, text: str) -> None:
         """A word for its members, where they read it (the kubelet brings it within a minute)."""
@@ -183,7 +205,7 @@ class Carrier:
                 await work
             except Deposed:
                 log.warning("%s is left to the next leader", stay.id)
-            except ApiError as failure:
+            except (ApiError, Busy) as failure:
                 log.warning("%s is tried again: %s", stay.id, failure)
                 stay.again_s = self._stays.now_s() + AGAIN_S
             except Exception:
@@ -323,6 +345,8 @@ class Carrier:
         return BindAsk(pod.namespace, pod.name, pod.uid, node, stay.annotations(rank))
 
     async def _bind(self, stay: Stay, asks: Sequence[BindAsk]) -> None:
+        if not await self._have_devices(stay, asks):
+            return
         outcomes = await self._hands.binder.bind(asks, BIND_S)
         bound = [one.ask for one in outcomes if isinstance(one, Bound)]
         failed = [one for one in outcomes if isinstance(one, NotBound)]
@@ -339,6 +363,38 @@ class Carrier:
             stay.again_s = self._stays.now_s() + AGAIN_S
             return
         await self._part_bound(stay, failed)
+
+    async def _have_devices(self, stay: Stay, asks: Sequence[BindAsk]) -> bool:
+        """Whether all claims of these pods name the devices of their seats now; raises what trying
+        again may mend, while there is time."""
+        given = [
+            Given(stay.id, pod, ask.node, stay.seats[int(dict(ask.annotations)[RANK])].gpus)
+            for ask in asks
+            if (pod := self._pod_of(stay, ask)) is not None and pod.claims
+        ]
+        if not given:
+            return True
+        stay.claim_s = stay.claim_s or self._stays.now_s()
+        told = await asyncio.gather(*(self._give(one) for one in given), return_exceptions=True)
+        if failure := next((one for one in told if isinstance(one, BaseException)), None):
+            late = self._stays.now_s() - stay.claim_s > BIND_S and not stay.bound_once
+            if not late or not isinstance(failure, ApiError | Busy):
+                raise failure
+            await self._give_up(stay, f"its devices cannot be claimed: {failure}", LOST)
+            return False
+        stay.claim_s = 0.0
+        refusal = next((one for one in told if isinstance(one, Refusal)), None)
+        if refusal is not None and stay.bound_once:
+            stay.again_s = self._stays.now_s() + AGAIN_S  # a replacement's: its seat stays empty
+        elif refusal is not None:
+            end = LOST if stay.key or not refusal.for_good else ENGINE_FAILED
+            await self._give_up(stay, refusal.text, end)
+            self._gangs.withdraw(stay.key)
+        return refusal is None
+
+    async def _give(self, given: Given) -> Refusal | None:
+        async with self._line:
+            return await self._hands.claimer.give(given)
 
     async def _part_bound(self, stay: Stay, failed: Sequence[NotBound]) -> None:
         """Some will not be bound. Replacements may come for what was deleted; else roll back."""
@@ -357,10 +413,7 @@ class Carrier:
 
     def _seat(self, stay: Stay, ask: BindAsk) -> None:
         """The pod sits there now, whether the watch has told it yet or not."""
-        pod = self._cache.pods.objects.get(f"{ask.namespace}/{ask.pod}")
-        if pod is None or pod.uid != ask.uid:  # made just now: the watch has not told it yet
-            made = [one.pod for one in stay.members.values() if one.pod is not None]
-            pod = next((one for one in made if one.uid == ask.uid), None)
+        pod = self._pod_of(stay, ask)
         if pod is None:
             return
         if not pod.node:
@@ -368,6 +421,14 @@ class Carrier:
             annotations = tuple(sorted((*others, *ask.annotations)))
             pod = replace(pod, node=ask.node, annotations=annotations)
         self._stays.seen(stay, pod)
+
+    def _pod_of(self, stay: Stay, ask: BindAsk) -> PodFacts | None:
+        pod = self._cache.pods.objects.get(f"{ask.namespace}/{ask.pod}")
+        if pod is not None and pod.uid == ask.uid:
+            return pod
+        # Made just now: the watch has not told it yet.
+        made = [one.pod for one in stay.members.values() if one.pod is not None]
+        return next((one for one in made if one.uid == ask.uid), None)
 
     def _announce(self, stay: Stay) -> None:
         """One event for the whole job."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from madang.engines.kubernetes.client import Client, Missing, Object
+from madang.engines.kubernetes.client import Client, Missing, Object, Refused
 
 OLDEST = (1, 20)
 NEWEST_TRIED = (1, 37)
@@ -32,6 +32,15 @@ FOREIGN: Mapping[str, tuple[str, tuple[str, ...], str]] = {
     "KueueWorkload": ("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "workloads"),
     "HyperNode": ("topology.volcano.sh", ("v1alpha1",), "hypernodes"),
 }
+
+# What devices there are, and who has them: the same, for the scheduler itself.
+DEVICES: Mapping[str, tuple[str, tuple[str, ...], str]] = {
+    "ResourceClaim": ("resource.k8s.io", ("v1",), "resourceclaims"),
+    "ResourceSlice": ("resource.k8s.io", ("v1",), "resourceslices"),
+    "DeviceClass": ("resource.k8s.io", ("v1",), "deviceclasses"),
+    "DeviceTaintRule": ("resource.k8s.io", ("v1", "v1beta2", "v1alpha3"), "devicetaintrules"),
+}
+DEVICES_NEEDED = ("ResourceClaim", "ResourceSlice", "DeviceClass")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,11 @@ class Support:
         return "resource.k8s.io/v1" if self.has("resource.k8s.io/v1") else ""
 
     @property
+    def claims(self) -> bool:
+        """Claims, slices and classes are there, and this account may list them."""
+        return all(kind in self.paths for kind in DEVICES_NEEDED)
+
+    @property
     def lacks(self) -> tuple[str, ...]:
         """What is missing here, for people."""
         name = self.version_text
@@ -84,6 +98,11 @@ class Support:
             said.append(
                 f"{name} has no resource.k8s.io/v1 (1.34): GPUs by device plugin only, no claims"
             )
+        elif not self.claims:
+            said.append(
+                "this account may not list claims, slices and classes of resource.k8s.io: pods "
+                "with claims are refused (the chart's rbac.dra=true lets them)"
+            )
         return tuple(said)
 
 
@@ -101,12 +120,24 @@ async def discover(client: Client) -> Support:
         for version in group.get("versions", [])
     )
     paths: dict[str, tuple[str, str]] = {}
-    for kind, (group, versions, plural) in FOREIGN.items():
+    for kind, (group, versions, plural) in {**FOREIGN, **DEVICES}.items():
         for version in versions:
             if f"{group}/{version}" in found and await _serves(client, group, version, plural):
                 paths[kind] = (f"/apis/{group}/{version}", plural)
                 break
+    for kind in DEVICES:
+        # Off unless the role has them: nobody waits for, or asks again and again, what is refused.
+        if kind in paths and not await _may_list(client, "/".join(paths[kind])):
+            del paths[kind]
     return Support(_version_of(told), str(told.get("gitVersion", "?")), found, paths)
+
+
+async def _may_list(client: Client, path: str) -> bool:
+    try:
+        await client.get(path, limit=1)
+    except (Missing, Refused):
+        return False
+    return True
 
 
 async def _serves(client: Client, group: str, version: str, plural: str) -> bool:

@@ -2,9 +2,11 @@
 
 A driver publishes a node's devices in ResourceSlices; a pod asks for some by ResourceClaims; the
 scheduler writes into a claim which devices it has (`status.allocation.devices.results`) and for
-whom (`reservedFor`). Here a node's devices in the order of their names are the core's device
-numbers, so that a seat names devices and a claim names bits. An attribute that all devices of a
-node share is a label of the node (`dra:NAME`), and a claim's selectors are needs on it.
+whom (`reservedFor`). Here a node's devices have the core's device numbers, so that a seat names
+devices and a claim names bits: by the numbers in their names (`gpu-3`), so that a device that its
+driver takes back leaves a gap and renumbers nobody; else by the order of their names. An attribute
+that all devices of a node share is a label of the node (`dra:NAME`), and a claim's selectors are
+needs on it; a label `dra:DRIVER` keeps pods with claims and pods without them on their own nodes.
 
 Understood is: requests of exactly N devices of a class whose selectors only compare the driver's
 name and attributes with constants. Everything that could choose otherwise (firstAvailable, All,
@@ -38,6 +40,9 @@ from madang.engines.kubernetes.values import NodeFacts, PodFacts
 Object = dict[str, Any]
 
 FINALIZER = "resource.kubernetes.io/delete-protection"
+GPU_DRIVER = "gpu.nvidia.com"
+NUMBERS_MAX = 64  # of devices with a number in their name; greater ones say something else
+ABSENT = "absent"  # as if tainted: its number is known, and no slice has it
 LABEL = "dra:"
 
 
@@ -58,7 +63,7 @@ class Chip:
 
 
 def chips_of(slices: Iterable[SliceFacts], driver: str) -> tuple[Chip, ...]:
-    """A node's devices of a driver, in the order of their numbers: by pool and name.
+    """A node's devices of a driver, by number; gaps are devices that are `ABSENT`.
 
     Only of pools whose newest generation is there as a whole: half a pool has wrong numbers.
     """
@@ -75,7 +80,27 @@ def chips_of(slices: Iterable[SliceFacts], driver: str) -> tuple[Chip, ...]:
         devices = [device for one in current for device in one.devices if not device.refused]
         devices.sort(key=lambda device: _by_number(device.name))
         found += [Chip(driver, pool, device) for device in devices]
-    return tuple(found)
+    return _with_gaps(found)
+
+
+def _with_gaps(chips: Sequence[Chip]) -> tuple[Chip, ...]:
+    """Each at the number in its name, if all are of one series; else as they are."""
+    named = [(*_by_number(chip.device.name)[:2], chip) for chip in chips]
+    series = {(chip.pool, head) for head, _, chip in named}
+    at = {number: chip for _, number, chip in named}
+    one_series = len(series) == 1 and len(at) == len(chips)
+    if not one_series or not all(0 <= number < NUMBERS_MAX for number in at):
+        return tuple(chips)
+    (pool, head), driver = next(iter(series)), chips[0].driver
+    return tuple(
+        at.get(number) or Chip(driver, pool, Device(f"{head}{number}", tainted=ABSENT))
+        for number in range(max(at) + 1)
+    )
+
+
+def absent(chips: Iterable[Chip]) -> tuple[Chip, ...]:
+    """The same numbers, with nothing behind them: the driver shows no devices any more."""
+    return tuple(replace(one, device=replace(one.device, tainted=ABSENT)) for one in chips)
 
 
 def _by_number(name: str) -> tuple[str, int, str]:
@@ -112,12 +137,14 @@ def with_devices(facts: NodeFacts, chips: Sequence[Chip]) -> NodeFacts:
     """The node with the GPUs of its slices instead of the device plugin's; as it is without any."""
     if not chips:
         return facts
-    shared = dict(chips[0].device.attributes)
-    for chip in chips[1:]:
+    here = [chip for chip in chips if chip.device.tainted != ABSENT] or chips
+    shared = dict(here[0].device.attributes)
+    for chip in here[1:]:
         has = dict(chip.device.attributes)
         shared = {name: said for name, said in shared.items() if has.get(name) == said}
     product = shared.get(f"{chips[0].driver}/productName", "")
-    labels = tuple((f"{LABEL}{name}", _word(said)) for name, said in shared.items())
+    labels = [(f"{LABEL}{name}", _word(said)) for name, said in shared.items()]
+    labels.append((f"{LABEL}{chips[0].driver}", "true"))
     return replace(
         facts,
         labels=tuple(sorted((*facts.labels, *labels))),
@@ -141,11 +168,15 @@ def resolved(
     `claims` by `namespace/name`, `classes` by name; `driver` is whose devices are GPUs here ("":
     there is no DRA).
     """
-    if not pod.claims or pod.refused:
+    if pod.refused:
         return pod
+    if not pod.claims:
+        # The kubelet has none by resource where a DRA driver gives them by name.
+        by_resource = Need(f"{LABEL}{driver}", "absent")
+        return _needing(pod, (by_resource,)) if driver and pod.asks.gpus else pod
     if not driver:
         return replace(pod, refused="asks for resource claims, and no DRA driver is set up here")
-    count, needs = 0, pod.needs
+    count, needed = 0, [Need(f"{LABEL}{driver}", "exists")]
     for use in pod.claims:
         found = claims.get(f"{pod.namespace}/{use.claim}") if use.claim else None
         if found is None:
@@ -155,16 +186,19 @@ def resolved(
         if why:
             return replace(pod, refused=why)
         count += sum(request.count for request in found.requests)
-        asked = tuple(
+        needed += [
             Need(f"{LABEL}{test.attribute}", "in", (_word(test.value),))
             for request in found.requests
             for test in (*classes[request.device_class].tests, *request.tests)
             if test.attribute
-        )
-        needs = tuple((*all_of, *asked) for all_of in needs or ((),)) if asked else needs
+        ]
     if pod.asks.gpus:
         return replace(pod, refused="asks for GPUs by claim and by resource: one of them is done")
-    return replace(pod, asks=replace(pod.asks, gpus=count), needs=needs)
+    return _needing(replace(pod, asks=replace(pod.asks, gpus=count)), needed)
+
+
+def _needing(pod: PodFacts, needed: Iterable[Need]) -> PodFacts:
+    return replace(pod, needs=tuple((*all_of, *needed) for all_of in pod.needs or ((),)))
 
 
 def _word(said: Scalar) -> str:
@@ -177,6 +211,8 @@ def _why_not(pod: PodFacts, one: ClaimFacts, classes: Mapping[str, ClassFacts], 
         return one.refused
     if not pod.node and (one.of_pod != pod.uid or set(one.users) - {pod.uid}):
         return f"the claim {one.name} is not this pod's own: shared claims are not done"
+    if not pod.node and one.allocated and not one.of_us:
+        return f"the claim {one.name} has got its devices from another scheduler already"
     for request in one.requests:
         found = classes.get(request.device_class)
         if found is None:
@@ -191,9 +227,11 @@ def _why_not(pod: PodFacts, one: ClaimFacts, classes: Mapping[str, ClassFacts], 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """These devices cannot be written into this claim; `text` says why."""
+    """These devices cannot be written into this claim; `text` says why. `for_good`: nor can others
+    of this kind."""
 
     text: str
+    for_good: bool = False
 
 
 def allocation(
@@ -202,7 +240,8 @@ def allocation(
     """`status.allocation` of a claim that is given just these devices of a node, in this order."""
     wanted = sum(request.count for request in one.requests)
     if wanted != len(chips):
-        return Refusal(f"the claim {one.name} asks for {wanted} devices, given are {len(chips)}")
+        text = f"the claim {one.name} asks for {wanted} devices, given are {len(chips)}"
+        return Refusal(text, for_good=True)
     left = list(chips)
     results: list[Object] = []
     config: list[Object] = []
@@ -212,7 +251,8 @@ def allocation(
         for _ in range(request.count):
             chip = next((chip for chip in left if _passes(chip, tests)), None)
             if chip is None:
-                return Refusal(f"no device of {node} is what {request.name} of {one.name} asks for")
+                text = f"no device of {node} is what {request.name} of {one.name} asks for"
+                return Refusal(text, for_good=True)
             left.remove(chip)
             driver, pool, device = chip.key
             results.append(

@@ -26,6 +26,7 @@ from madang.engines.kubernetes.reading import (
 
 Scalar = str | int | bool
 
+ALLOCATION = "madang.io/allocation"  # written beside the devices, by whoever writes for us
 RESULTS_MAX = 32  # the API's own bound on devices of a claim
 _BAD_EFFECTS = frozenset({"NoSchedule", "NoExecute"})
 _QUOTED = r"(?:'([^'\\]*)'|\"([^\"\\]*)\")"
@@ -90,7 +91,8 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class ClaimFacts:
     """A ResourceClaim. `given` are (driver, pool, device) of its allocation, `users` the uids it is
-    reserved for, `of_pod` the uid of the pod it was made for."""
+    reserved for, `user` the first one's name, `of_pod` the uid of the pod it was made for; `of_us`
+    is our allocation by which it has its devices, "" if it has them by another's word or none."""
 
     key: str
     name: str
@@ -100,6 +102,8 @@ class ClaimFacts:
     allocated: bool = False
     given: tuple[tuple[str, str, str], ...] = ()
     users: tuple[str, ...] = ()
+    user: str = ""
+    of_us: str = ""
     of_pod: str = ""
     refused: str = ""
 
@@ -201,6 +205,8 @@ def _with_status(facts: ClaimFacts, of: Mapping[str, Any]) -> ClaimFacts:
             if not truth(one, "adminAccess")
         ),
         users=tuple(named(one, "uid") for one in items(of, "status", "reservedFor")),
+        user=next((named(one, "name") for one in items(of, "status", "reservedFor")), ""),
+        of_us=text(mapping(of, "metadata", "annotations"), ALLOCATION),
         of_pod=next((named(one, "uid") for one in owners if text(one, "kind") == "Pod"), ""),
     )
 

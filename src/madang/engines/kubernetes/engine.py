@@ -30,9 +30,12 @@ from madang.engines.kubernetes import attach, foreign
 from madang.engines.kubernetes.binder import Binder
 from madang.engines.kubernetes.cache import Cache
 from madang.engines.kubernetes.carrying import Hands, Made
+from madang.engines.kubernetes.claiming import Claimer
 from madang.engines.kubernetes.client import ApiError, Client, Object
 from madang.engines.kubernetes.config import Access, ConfigError
+from madang.engines.kubernetes.devices import READERS, Devices
 from madang.engines.kubernetes.discovery import discover
+from madang.engines.kubernetes.dra import GPU_DRIVER
 from madang.engines.kubernetes.evicting import Evictor
 from madang.engines.kubernetes.leading import Candidate, Leading
 from madang.engines.kubernetes.logs import part
@@ -49,6 +52,8 @@ SYNC_S = 120.0  # for everything to be listed once
 GATHER_S = 0.005  # news that come together are looked at together
 GATHER_S_MAX = 0.1
 CALL_S = 90.0  # a reader of logs waits no longer
+LEAD_S = 1.0  # a list that begins while we lead need not be made again when we take over
+LOOK_S = 0.02
 CLOSE_S = 10.0
 REPORT_LINE_BYTES_MAX = 1 << 20
 
@@ -60,7 +65,7 @@ class Settings:
     """`namespace`: where the lease is. `jobs`: where pods of our own are made ("": there as well).
     `made`: the objects of a job of our own. `has_tree`: operators declare the network tree.
     `words`: how a helper process finds the same API server. `candidate` None: no lease is taken,
-    and this engine alone writes."""
+    and this engine alone writes. `driver`: whose DRA devices are GPUs."""
 
     access: Access
     folder: Path
@@ -71,6 +76,7 @@ class Settings:
     words: tuple[str, ...] = ()
     candidate: Candidate | None = None
     has_tree: bool = False
+    driver: str = GPU_DRIVER
 
 
 @dataclass(slots=True)
@@ -101,6 +107,7 @@ class KubernetesEngine:
             None if given is None else Leading(settings.access, settings.namespace, given)
         )
         self._lost: Callable[[], None] = _nobody
+        self._led_from_the_start = False
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -248,10 +255,12 @@ class KubernetesEngine:
         tops: dict[str, Callable[[Object], Any]] = {"HyperNode": hypernode}
         tops |= {name: kind.trim for name, kind in foreign.KINDS.items()}
         tops |= {name: kind.trim for name, kind in foreign.GROUPS.items()}
+        tops |= READERS if support.claims else {}
         cache = Cache(client, support, tops, self._changed)
         given, binder = self.settings, Binder(client, self._held)
         evictor, notes = Evictor(client, self._held), Notes(binder)
-        hands = Hands(client, binder, evictor, notes, self._held, given.made)
+        claimer = Claimer(client, self._held, Devices(cache, given.driver))
+        hands = Hands(client, binder, evictor, notes, self._held, given.made, claimer)
         ours = Ours(given.scheduler, given.jobs or given.namespace, given.has_tree)
         settler = Settler(ours, cache, hands, self._heap)
         settler.carrier.done = self._changed
@@ -260,8 +269,17 @@ class KubernetesEngine:
         here = _Parts(cache, settler, viewer)
         here.tasks.append(asyncio.create_task(notes.run()))
         here.tasks.append(asyncio.create_task(self._settle_always(settler)))
-        cache.begin()
+        here.tasks.append(asyncio.create_task(self._begin(cache)))
         return here
+
+    async def _begin(self, cache: Cache) -> None:
+        """Whoever takes a free lease has it at once: all is then listed once, not twice."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAD_S):
+                while not self._held():  # noqa: ASYNC110 - another thread's lease sets no event
+                    await asyncio.sleep(LOOK_S)
+        self._led_from_the_start = self._held()
+        cache.begin()
 
     async def _end_parts(self) -> None:
         here = self._here
@@ -302,7 +320,8 @@ class KubernetesEngine:
         return self._parts
 
     async def _adopt(self, allocations: Sequence[Allocation]) -> None:
-        await self._here.cache.relist()
+        if self._leading is None or not self._led_from_the_start:
+            await self._here.cache.relist()
         self._here.settler.adopt(allocations)
         self._changed()
 

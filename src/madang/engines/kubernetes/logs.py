@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from madang.engines.base import EngineError
-from madang.engines.kubernetes.client import ApiError, Client, Missing
+from madang.engines.kubernetes.client import ApiError, Client, Missing, Refused
 from madang.engines.kubernetes.values import PodFacts
 
 SPOOL_BYTES_MAX = 256 << 20
@@ -129,6 +129,11 @@ class Logs:
                 parted.end()
         except Missing:
             spool.failure = "the pod is gone, and its log with it"
+        except Refused:
+            spool.failure = (
+                f"Madang's account may not read logs in the namespace {pod.namespace}; "
+                "install its chart with rbac.logsEverywhere=true to allow it"
+            )
         except ApiError as failure:
             if failure.status != BAD_REQUEST:
                 spool.failure = str(failure)

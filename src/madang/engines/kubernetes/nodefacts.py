@@ -20,6 +20,7 @@ from madang.core.events import (
 )
 from madang.core.model import Node
 from madang.engines.kubernetes.cache import Cache
+from madang.engines.kubernetes.devices import Devices
 from madang.engines.kubernetes.nodes import Around, core_node
 from madang.engines.kubernetes.stays import Stays
 from madang.engines.kubernetes.topology import NO_TREE, Layout, layout_of
@@ -50,6 +51,7 @@ class NodeTeller:
     is_ours: Callable[[PodFacts], bool]
     tell: Callable[[Fact], None]
     now_s: Callable[[], float]
+    devices: Devices
     declared: bool = False  # operators have a tree of their own
     layout: Layout = NO_TREE
     _told: dict[str, _Told] = field(default_factory=dict)
@@ -126,14 +128,18 @@ class NodeTeller:
         ours = [pod for pod in pods if self.is_ours(pod)]
         others = [pod for pod in pods if not self.is_ours(pod)]
         before = told.node
+        held = self.stays.held_on(name)
+        offered = self.devices.offered(facts, held)
         around = Around(
             layout=self.layout,
-            held=self.stays.held_on(name),
+            held=held,
             taken=before.taken if before else 0,
             healthy=before.healthy if before else -1,
             asked=self._asked,
+            ill=offered.ill,
+            claimed=offered.claimed,
         )
-        seen = core_node(facts, others, ours, around)
+        seen = core_node(offered.facts, others, ours, around)
         if not seen.is_there:
             told.away_s = told.away_s or self.now_s()
             if before is not None:

@@ -45,7 +45,7 @@ _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _HOWS = {"In": "in", "NotIn": "not_in", "Exists": "exists", "DoesNotExist": "absent"}
 _NUMERIC = {"Gt": "gt", "Lt": "lt"}
 # Volumes that any node can have, or that are looked at elsewhere (claims).
-_VOLUMES = frozenset(
+VOLUMES = frozenset(
     """
     configMap secret emptyDir hostPath projected downwardAPI nfs csi image persistentVolumeClaim
     ephemeral cephfs glusterfs fc flexVolume gitRepo azureFile
@@ -297,7 +297,7 @@ def _no_spread_constraints(spec: Mapping[str, Any]) -> None:
 def _volumes_of(spec: Mapping[str, Any], pod_name: str) -> Iterator[str]:
     for one in items(spec, "volumes"):
         kind = next((key for key in one if key != "name" and one[key] is not None), "emptyDir")
-        if kind not in _VOLUMES:
+        if kind not in VOLUMES:
             raise _Refused(f"the volume {text(one, 'name')} is of kind {kind}, not understood")
         if kind == "persistentVolumeClaim":
             yield named(one, kind, "claimName")

@@ -62,11 +62,12 @@ class Settler:
         tell = heap.facts.append
         self.stays = Stays(tell, time.monotonic, now_ms)
         self.stays.over = self._over
-        self.nodes = NodeTeller(cache, self.stays, self.is_ours, tell, time.monotonic)
+        self.devices = hands.claimer.devices
+        self.nodes = NodeTeller(cache, self.stays, self.is_ours, tell, time.monotonic, self.devices)
         self.nodes.declared = ours.has_tree
         self.gangs = Gangs(
             cache, ours.scheduler, ours.is_own, time.monotonic, tell,
-            hands.notes.waits, lambda: self.nodes.layout, self.nodes.asked_for,
+            hands.notes.waits, lambda: self.nodes.layout, self.nodes.asked_for, self.devices,
         )  # fmt: skip
         self.carrier = Carrier(hands, cache, self.stays, self.gangs)
         self.viewer: Viewer | None = None
@@ -80,8 +81,9 @@ class Settler:
         if not self._adopted:
             return
         self._do_asked()
-        pods = self._cache.take_pods()
-        self.gangs.look(pods, self._cache.take_tops())
+        pods, tops = self._cache.take_pods(), self._cache.take_tops()
+        self.devices.look(tops)
+        self.gangs.look(pods, tops)
         for news in pods:
             self._look_at(news)
         if time.monotonic() - self._ticked_s >= TICK_S:
@@ -102,6 +104,7 @@ class Settler:
             self.carrier.give_up(stay, why)
         self.gangs.tick(self.stays.of_key)
         self.nodes.tick()
+        self.carrier.take_back_devices()
         if self.viewer is not None:
             self.viewer.logs.tick()
         if self._ticked_s - self._cleaned_s >= CLEAN_S and self._held():
@@ -167,13 +170,15 @@ class Settler:
         """Take over what is live; everything was listed anew right before."""
         self._do_asked()  # among it: which jobs are whose gang
         self._cache.listen()
-        self.gangs.look(self._cache.take_pods(), self._cache.take_tops())
+        pods, tops = self._cache.take_pods(), self._cache.take_tops()
+        self.devices.look(tops)
+        self.gangs.look(pods, tops)
         for allocation in allocations:
             key = self.gangs.key_of(allocation.job)
-            pods = self._cache.of_allocation.get(allocation.id, {}).values()
+            beside = self._cache.of_allocation.get(allocation.id, {}).values()
             mine = [
                 pod
-                for pod in pods
+                for pod in beside
                 if (self.gangs.gang_of(pod) == key if key else self._ours.is_own(pod))
             ]
             self.carrier.mark(self.stays.adopt(allocation, key, mine))

@@ -66,6 +66,7 @@ class Stay:
     stop: Stop | None = None
     stop_at_s: float = 0.0  # when what still runs is killed
     busy: bool = False  # something is being done for it on the API server
+    claim_s: float = 0.0  # since when its claims cannot be written
     again_s: float = 0.0  # not before this moment is it tried again
     fate: Exit | None = None  # how whoever still ends is told: it was given up
     asked_for: dict[str, int] = field(default_factory=dict)  # uid → the one seat it may ever get
@@ -162,6 +163,8 @@ class Stays:
                 return  # two pods for one seat: the first one has it
             if pod.ended:
                 return
+        elif current is not None and member.broken is not None:
+            return  # older than the end that we know of: a binding's answer may come after it
         elif current is not None and current.node and not pod.node:
             return  # older than the binding that we know of
         member.pod = pod

@@ -14,7 +14,7 @@ import orjson
 
 from madang.core.model import Taint
 from madang.engines.kubernetes.arithmetic import QuantityError, amounts
-from madang.engines.kubernetes.podspec import MIB, Wants, node_terms, selector_of, wants_of
+from madang.engines.kubernetes.podspec import MIB, VOLUMES, Wants, node_terms, selector_of, wants_of
 from madang.engines.kubernetes.reading import (
     Malformed,
     items,
@@ -68,7 +68,10 @@ VOLCANO_GROUPS = ("scheduling.k8s.io/group-name", "scheduling.volcano.sh/group-n
 KAI_GROUP = "pod-group-name"
 
 KNOWN_MAX = 4096  # of kinds of pods, each less than a kilobyte; then from the beginning
-_EACH_ITS_OWN = frozenset({"nodeName", "hostname", "subdomain"})  # no wish is read from these
+_EACH_ITS_OWN = frozenset({"nodeName", "hostname", "subdomain"})  # no wish is read from these,
+# nor from these of a container; ranks are told by variables, tokens by mounts of their own names
+_OF_CONTAINERS = frozenset({"env", "envFrom", "args", "command", "volumeMounts", "image"})
+_PLAIN_VOLUMES = VOLUMES - {"persistentVolumeClaim", "ephemeral"}  # nothing is wished by them
 _KNOWN: dict[bytes, Wants] = {}
 
 # What a kubelet says of a container that will not begin unless somebody mends something.
@@ -151,7 +154,9 @@ def _wants(
     It is most of what a pod costs, and a pod comes several times: made, bound, running, ended.
     """
     try:
-        told = orjson.dumps({key: one for key, one in spec.items() if key not in _EACH_ITS_OWN})
+        told = orjson.dumps(
+            {key: _wished(key, one) for key, one in spec.items() if key not in _EACH_ITS_OWN}
+        )
     except TypeError:  # no JSON: a test's, or none that a server sends
         return wants_of(spec, labels, annotations, name)
     means = labels if b'"affinity"' in told else None
@@ -164,6 +169,22 @@ def _wants(
             _KNOWN.clear()
         found = _KNOWN[key] = wants_of(spec, labels, annotations, name)
     return found
+
+
+def _wished(key: str, one: Any) -> Any:
+    """What of a field of the spec may say what the pod needs; all of it where that is unsure."""
+    if not isinstance(one, list) or not all(isinstance(part, dict) for part in one):
+        return one
+    if key in ("containers", "initContainers"):
+        return [{k: v for k, v in part.items() if k not in _OF_CONTAINERS} for part in one]
+    if key == "volumes":
+        kinds = [[k for k in part if k != "name" and part[k] is not None] for part in one]
+        return [
+            part
+            for part, found in zip(one, kinds, strict=True)
+            if not _PLAIN_VOLUMES.issuperset(found)
+        ]
+    return one
 
 
 def _scheduler(of: Mapping[str, Any]) -> str:
