@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 
 from madang.core.events import Fact, JobStopAsked
-from madang.engines.kubernetes import foreign
+from madang.engines.kubernetes import arrivals, foreign
 from madang.engines.kubernetes.arrivals import ANSWER_S, GONE_S, Gangs
 from madang.engines.kubernetes.cache import Cache
 from madang.engines.kubernetes.client import Client
