@@ -8,6 +8,7 @@ Alembic is imported only when there is something to migrate.
 
 import os
 import sqlite3
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -139,11 +140,24 @@ def _sqlite_connection(address: str, *pragmas: str) -> sqlite3.Connection:
     )
     try:
         for pragma in pragmas:
-            connection.execute(f"PRAGMA {pragma}").fetchall()
+            _set(connection, pragma)
     except sqlite3.Error:
         connection.close()
         raise
     return connection
+
+
+def _set(connection: sqlite3.Connection, pragma: str) -> None:
+    """Set it; two who turn a new database to WAL at once are told "locked" without a wait."""
+    until_s = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until_s:
+                raise
+            time.sleep(0.01)
 
 
 def _begin_immediate(connection: sa.Connection) -> None:
