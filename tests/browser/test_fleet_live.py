@@ -24,6 +24,10 @@ def yard(tmp_path_factory) -> Iterator[Staged]:
         yield running
 
 
+# A test cuts the line, and another breaks a message: both are told, and nothing else is.
+MEANT = ("ERR_", "live data did not fit, beginning anew")
+
+
 @pytest.fixture
 def page(browser: Browser, yard: Staged) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-US")
@@ -39,7 +43,7 @@ def page(browser: Browser, yard: Staged) -> Iterator[Page]:
     for job in left:
         yard.ask("POST", f"/v1/jobs/{job}/stop", {"grace": "0s"})
     yard.wait_ended(left)
-    assert [one for one in said if "ERR_" not in one] == []  # a test cuts the line
+    assert [one for one in said if not any(word in one for word in MEANT)] == []
 
 
 def run(yard: Staged, name: str, gpus: int, **more: object) -> str:
