@@ -17,26 +17,24 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
+from benchmarks.preempt import GPUS_PER_NODE, fleet
 from madang.core.controller import Controller
 from madang.core.draft import Draft
 from madang.core.events import (
     JobSubmitted,
     MemberEnded,
     MemberStarted,
-    NodeSeen,
     PolicySet,
     ProjectSet,
     ReleaseAsked,
     ReservationSet,
 )
-from madang.core.model import Exit, Job, Node, Project, Shape
+from madang.core.model import Exit, Job, Project, Shape
 from madang.core.passes.calendar import calendar
 from madang.core.plan import plan
 from madang.core.policies import MADANG
 from madang.core.settings import Reservation
 
-GPUS_PER_NODE = 8
-NODES_PER_LEAF, LEAVES_PER_BLOCK = 8, 16
 HOUR_MS = 3_600_000
 NOW_MS = 24 * HOUR_MS
 STEP_MS = HOUR_MS // 2  # from the beginning of one window ahead to the next
@@ -63,22 +61,7 @@ def booked(case: str, nodes: int, jobs: int, ahead: int) -> Controller:
     """A yard in which so many jobs run, and its windows."""
     held, wanted = CASES[case]
     controller = Controller()
-    seen = [
-        NodeSeen(
-            Node(
-                f"n{n:05}",
-                GPUS_PER_NODE,
-                96_000,
-                1_000_000,
-                "H100",
-                domains=(
-                    f"b{n // (NODES_PER_LEAF * LEAVES_PER_BLOCK)}",
-                    f"l{n // NODES_PER_LEAF}",
-                ),
-            )
-        )
-        for n in range(nodes)
-    ]
+    seen = fleet(nodes)
     controller.step([ProjectSet(Project("busy")), PolicySet(MADANG), *seen], 1)
     controller.step([JobSubmitted(_job(case, n, held)) for n in range(jobs)], 1)
     while controller.due_ms(1) == 1:

@@ -53,10 +53,9 @@ class Result:
     plan_ms_most: float
 
 
-def full(nodes: int, gpus_each: int, facts: list[Fact]) -> Controller:
-    """A fleet that jobs of so many GPUs fill; each has run for its own while."""
-    controller = Controller()
-    seen = [
+def fleet(nodes: int) -> list[NodeSeen]:
+    """So many nodes in a network tree of leaves and blocks."""
+    return [
         NodeSeen(
             Node(
                 f"n{n:05}",
@@ -72,6 +71,12 @@ def full(nodes: int, gpus_each: int, facts: list[Fact]) -> Controller:
         )
         for n in range(nodes)
     ]
+
+
+def full(nodes: int, gpus_each: int, facts: list[Fact]) -> Controller:
+    """A fleet that jobs of so many GPUs fill; each has run for its own while."""
+    controller = Controller()
+    seen = fleet(nodes)
     projects = [ProjectSet(Project(name)) for name in ("busy", "ours")]
     controller.step([*projects, PolicySet(CLASSES), *facts, *seen], 1)
     shape = Shape(gpus_each, cpu_milli=gpus_each * 10_000, memory_mib=gpus_each * 100_000)
