@@ -53,7 +53,8 @@ class Replica:
 
     @property
     def log(self) -> str:
-        return (self.folder / "log").read_text(errors="replace")
+        path = self.folder / "log"
+        return path.read_text(errors="replace") if path.exists() else "it was never started"
 
     @property
     def is_over(self) -> bool:

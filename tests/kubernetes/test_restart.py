@@ -27,6 +27,7 @@ def replicas(*all_of):
         yield all_of
     finally:
         for one in all_of:
+            print(one.folder.name, one.log[-4000:], sep="\n")  # shown if the test fails
             one.kill()
 
 
