@@ -14,9 +14,12 @@ export function RunningNow() {
   if (!jobs.value?.size) {
     return (
       <section class="below first">
-        <h2>{t('jobs.empty')}</h2>
+        <h2>{t('fleet.nothingRuns')}</h2>
         <p>{t('jobs.emptyText')}</p>
         <Command text="madang run -- python train.py" />
+        <p>
+          <a href="/jobs">{t('fleet.ended')}</a>
+        </p>
       </section>
     );
   }

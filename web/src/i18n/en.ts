@@ -79,6 +79,8 @@ export const en = {
   'fleet.quota': 'quota {n}',
   'fleet.noQuota': '{held} held, no quota',
   'fleet.ofQuota': '{held} of {quota}',
+  'fleet.nothingRuns': 'Nothing runs or waits',
+  'fleet.ended': 'Jobs that have ended',
   'fleet.runningNow': 'Running now',
   'fleet.seats': '{used} of {total} held',
   'fleet.mapLabel':
@@ -424,6 +426,7 @@ export const en = {
   'usage.p90': 'Wait, p90',
   'usage.bar': 'Used, unused, idle, not measured',
   'usage.waitedNote': 'nine in ten jobs under {time}',
+  'usage.waitedNone': 'nine in ten jobs started at once',
   'usage.nothing': 'Nothing was held in this time.',
   'usage.ofCapacity': '{share} of what there was',
   'usage.ofMeasured': 'mean utilization',

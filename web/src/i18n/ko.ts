@@ -81,6 +81,8 @@ export const ko: Record<Key, string> = {
   'fleet.quota': '쿼터 {n}',
   'fleet.noQuota': '{held}개 사용, 쿼터 없음',
   'fleet.ofQuota': '{quota}개 중 {held}개',
+  'fleet.nothingRuns': '실행 중이거나 기다리는 작업이 없습니다',
+  'fleet.ended': '끝난 작업',
   'fleet.runningNow': '지금 실행 중',
   'fleet.seats': '{total}개 중 {used}개 사용',
   'fleet.mapLabel':
@@ -425,6 +427,7 @@ export const ko: Record<Key, string> = {
   'usage.p90': '대기 p90',
   'usage.bar': '사용, 남음, 놀림, 재지 못함',
   'usage.waitedNote': '열에 아홉은 {time} 안에 시작',
+  'usage.waitedNone': '열에 아홉은 바로 시작',
   'usage.nothing': '이 기간에는 쓴 것이 없습니다.',
   'usage.ofCapacity': '전체의 {share}',
   'usage.ofMeasured': '평균 사용률',

@@ -90,7 +90,12 @@ export function Window({ since, by }: { since: Since; by: By }) {
 }
 
 const nameOf = (line: UsageLine, by: By): string => line.group[by] ?? '';
-const hours = (value: number): string => (value >= 100 ? count(Math.round(value)) : figure(value));
+
+/** GPU hours: a hundredth is half a minute of one GPU. */
+function hours(value: number): string {
+  if (value > 0 && value < 0.01) return '< 0.01';
+  return count(value >= 100 ? Math.round(value) : value);
+}
 
 function Totals({ report, idle }: { report: UsageReport; idle: Found['idle'] }) {
   const { total } = report;
@@ -116,7 +121,11 @@ function Totals({ report, idle }: { report: UsageReport; idle: Found['idle'] }) 
         label={t('usage.waited')}
         value={hours(total.waited_gpu_h)}
         note={
-          total.waits.count ? t('usage.waitedNote', { time: duration(total.waits.p90_ms) }) : ''
+          !total.waits.count
+            ? ''
+            : total.waits.p90_ms < 1000
+              ? t('usage.waitedNone')
+              : t('usage.waitedNote', { time: duration(total.waits.p90_ms) })
         }
       />
       <Kpi
