@@ -6,7 +6,7 @@
 A real daemon with a virtual fleet that runs `--speed` times as fast, jobs that come and go, and
 one page in headless Chromium that somebody uses: every half minute it groups anew, opens a job's
 strips, the queue, the usage, and comes back. Once a minute, on the same page, garbage is collected
-and the heap is read by CDP: objects of the script, and what lies in its typed arrays, which the
+until no more goes and the heap is read by CDP: objects of the script, and what lies in its typed arrays, which the
 browser's own counter leaves out; and how many nodes and listeners the document has. Flat means: of
 each of these the median of the last tenth of the samples is within 10 % of that of the first tenth
 after warm-up. What the browser keeps beside them (`document`: nodes, layout, its own lists) is
@@ -44,6 +44,7 @@ WARM_SHARE = 0.15  # of the run: code is compiled and caches are filled
 STEP_S = 30.0
 SAMPLE_S = 60.0
 BATCH = 12
+COLLECTIONS = 10
 
 
 @dataclass(slots=True)
@@ -132,8 +133,9 @@ def moved(samples: Sequence[float]) -> float:
 
 
 def take_heap(cdp: CDPSession, result: Result) -> None:
-    """Collect garbage, and note what is still held."""
-    for _ in range(2):
+    """Collect garbage until no more goes, and note what is still held: V8 drops the bytecode of
+    functions that nobody called only when some collections have gone by."""
+    for _ in range(COLLECTIONS):
         cdp.send("HeapProfiler.collectGarbage")
     used = cdp.send("Runtime.getHeapUsage")
     result.heap_mb.append(round((used["usedSize"] + used["backingStorageSize"]) / 1e6, 2))
