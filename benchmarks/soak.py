@@ -3,15 +3,16 @@
     python -m benchmarks.soak [--minutes 60] [--speed 10] [--gpus 1024] [--json F] [--markdown F]
         [--snapshots DIR]
 
-A real daemon with a virtual fleet that runs `--speed` times as fast, jobs that come and go, and
-one page in headless Chromium that somebody uses: every half minute it groups anew, opens a job's
+A real daemon with a virtual fleet that runs `--speed` times as fast, jobs that come and go, and one
+page in headless Chromium that somebody uses: every half minute it groups anew, opens a job's
 strips, the queue, the usage, and comes back. Once a minute, on the same page, garbage is collected
-until no more goes and the heap is read by CDP: objects of the script, and what lies in its typed arrays, which the
-browser's own counter leaves out; and how many nodes and listeners the document has. Flat means: of
-each of these the median of the last tenth of the samples is within 10 % of that of the first tenth
-after warm-up. What the browser keeps beside them (`document`: nodes, layout, its own lists) is
-told, and is not judged: it holds the list of all requests that the tools of this benchmark have the
-browser keep (`NetworkResourcesData::ResourceData` in a snapshot), which nobody's own browser keeps.
+until no more goes and the heap is read by CDP: objects of the script, and what lies in its typed
+arrays, which the browser's own counter leaves out; and how many nodes and listeners the document
+has. Flat means: of each of these the median of the last tenth of the samples is within 10 % of that
+of the first tenth after warm-up. What the browser keeps beside them (`document`: nodes, layout, its
+own lists) is told, and is not judged: it holds the list of all requests that the tools of this
+benchmark have the browser keep (`NetworkResourcesData::ResourceData` in a snapshot), which nobody's
+own browser keeps.
 With --snapshots the heap is written out at both ends, to see what moved.
 
 Ticks are counted twice, and must agree: in the messages that reached the browser, and by the page,
