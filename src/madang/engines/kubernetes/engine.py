@@ -29,7 +29,6 @@ from madang.engines.base import (
 from madang.engines.kubernetes import attach, foreign
 from madang.engines.kubernetes.binder import Binder
 from madang.engines.kubernetes.cache import Cache
-from madang.engines.kubernetes.carrying import Hands, Made
 from madang.engines.kubernetes.claiming import Claimer
 from madang.engines.kubernetes.client import ApiError, Client, Object
 from madang.engines.kubernetes.config import Access, ConfigError
@@ -37,6 +36,7 @@ from madang.engines.kubernetes.devices import READERS, Devices
 from madang.engines.kubernetes.discovery import discover
 from madang.engines.kubernetes.dra import GPU_DRIVER
 from madang.engines.kubernetes.evicting import Evictor
+from madang.engines.kubernetes.hands import Hands, Made
 from madang.engines.kubernetes.leading import Candidate, Leading
 from madang.engines.kubernetes.logs import part
 from madang.engines.kubernetes.notes import Notes
