@@ -258,7 +258,8 @@ class KubernetesEngine:
         tops |= READERS if support.claims else {}
         cache = Cache(client, support, tops, self._changed)
         given, binder = self.settings, Binder(client, self._held)
-        evictor, notes = Evictor(client, self._held), Notes(binder)
+        evictor = Evictor(client, self._held)
+        notes = Notes(binder, cache.is_unbound, time.monotonic)
         claimer = Claimer(client, self._held, Devices(cache, given.driver))
         hands = Hands(client, binder, evictor, notes, self._held, given.made, claimer)
         ours = Ours(given.scheduler, given.jobs or given.namespace, given.has_tree)
