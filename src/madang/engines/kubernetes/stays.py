@@ -155,12 +155,10 @@ class Stays:
     def seen(self, stay: Stay, pod: PodFacts) -> None:
         """A pod that belongs to the stay is as it is now."""
         member = _member(stay, pod)
-        if member is None or member.ended:
+        if member is None or self.is_left_out(stay, pod):
             return
         current = member.pod
         if current is not None and current.uid != pod.uid:
-            if not current.ended and member.broken is None:
-                return  # two pods for one seat: the first one has it
             if pod.ended:
                 return
         elif current is not None and member.broken is not None:
@@ -177,6 +175,19 @@ class Stays:
             self._started(stay, member)
         stuck = pod.phase == "Pending" and pod.reason in CANNOT_BEGIN
         member.stuck_s = (member.stuck_s or self.now_s()) if stuck else 0.0
+
+    def is_left_out(self, stay: Stay, pod: PodFacts) -> bool:
+        """It names a seat of the stay, and that is over, or elsewhere, or another pod's."""
+        member = _member(stay, pod)
+        if member is None or member.ended:
+            return True
+        if pod.node and pod.node != stay.seats[member.rank].node:
+            return True
+        current = member.pod
+        if current is None or current.uid == pod.uid:
+            return False
+        # Two pods for one seat: the first one has it while it lives.
+        return not current.ended and member.broken is None
 
     def gone(self, stay: Stay, pod: PodFacts) -> None:
         """A pod that belonged to the stay is no more."""
