@@ -8,19 +8,20 @@ is said in `making`, `seating` and `ending`.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from madang.engines.base import Launch
 from madang.engines.kubernetes.arrivals import Gangs
 from madang.engines.kubernetes.cache import Cache
 from madang.engines.kubernetes.claiming import Busy
-from madang.engines.kubernetes.client import ApiError
+from madang.engines.kubernetes.client import ApiError, Away, TooMany
 from madang.engines.kubernetes.dra_objects import ClaimFacts
 from madang.engines.kubernetes.ending import LATE_GRACE_S, Ender, must_go
 from madang.engines.kubernetes.hands import AGAIN_S, Hands
 from madang.engines.kubernetes.lease import Deposed
 from madang.engines.kubernetes.making import Maker
+from madang.engines.kubernetes.manifests import base_name
 from madang.engines.kubernetes.seating import Seater
 from madang.engines.kubernetes.stays import ENGINE_FAILED, Stay, Stays
 from madang.engines.kubernetes.values import PodFacts
@@ -28,6 +29,8 @@ from madang.engines.kubernetes.values import PodFacts
 log = logging.getLogger("madang.kubernetes")
 
 WARNING = "madang.io/warning"
+TRIES = 10  # what is left over then goes with the ended pods
+CLEAR_S = 5.0
 
 
 class Carrier:
@@ -85,8 +88,34 @@ class Carrier:
     def clear(self, stay: Stay) -> None:
         """What its pods needed goes once they have ended; the pods stay for their logs."""
         pods = [one.pod for one in stay.members.values() if one.pod is not None]
-        if pods and not stay.key and self._hands.held():
-            self._aside(self._ender.clear(pods))
+        if not stay.key and self._hands.held():
+            base, launch = base_name(stay.allocation), stay.launch
+            self._aside(self._surely(lambda: self._ender.clear(base, pods)))
+            if launch is not None and not pods:
+                self._aside(self._surely(lambda: self._ender.clear_unmade(launch)))
+
+    async def _surely(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Try it for a while, if the API server does not answer."""
+        for left in reversed(range(TRIES)):
+            try:
+                return await work()
+            except (Away, TooMany):
+                if not left:
+                    raise
+                await asyncio.sleep(CLEAR_S)
+        return None
+
+    def forget(self, pods: Sequence[PodFacts]) -> None:
+        """Have pods of our own deleted that ended long ago, and what is left of what they needed:
+        who was to remove it may have died before."""
+        of_base: dict[str, list[PodFacts]] = {}
+        for pod in pods:
+            of_base.setdefault(pod.name.rpartition("-")[0], []).append(pod)
+        for base, those in of_base.items():
+            if self._hands.held():
+                self._aside(self._ender.clear(base, those))
+        for pod in pods:
+            self.remove(pod, "it ended long ago")
 
     def take_back_devices(self) -> None:
         """Claims whose pods need them no more give their devices back."""

@@ -8,17 +8,19 @@ looked for before its member is told as ended.
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from madang.core.model import Exit
+from madang.engines.base import EngineError, Launch
 from madang.engines.kubernetes import trim
 from madang.engines.kubernetes.arrivals import Gangs
 from madang.engines.kubernetes.cache import RANK
 from madang.engines.kubernetes.client import Missing
 from madang.engines.kubernetes.evicting import Held, Vanished
 from madang.engines.kubernetes.hands import Hands
-from madang.engines.kubernetes.manifests import CODE_PASS, pass_secret
+from madang.engines.kubernetes.lease import Deposed
+from madang.engines.kubernetes.manifests import CODE_PASS, collection_of, pass_secret
 from madang.engines.kubernetes.notes import about
 from madang.engines.kubernetes.stays import LOST, Member, Stay, Stays
 from madang.engines.kubernetes.values import PodFacts
@@ -121,19 +123,32 @@ class Ender:
         async with self._hands.line:
             await self._hands.evictor.remove(pod.namespace, pod.name, pod.uid, grace_s, text)
 
-    async def clear(self, pods: Sequence[PodFacts]) -> None:
-        """What these pods, which have ended, needed beside them."""
-        base = pods[0].name.rpartition("-")[0]
+    async def clear(self, base: str, pods: Sequence[PodFacts]) -> None:
+        """What these pods, which have ended, needed beside them; `base` begins their names. What no
+        pod speaks of hangs on the Service, and goes with it."""
         passes = {pod.annotation(CODE_PASS): None for pod in pods if pod.annotation(CODE_PASS)}
         secrets = [f"{base}-env", *(pass_secret(base, digest) for digest in passes)]
-        inside = f"namespaces/{pods[0].namespace}"
+        inside = f"namespaces/{self._hands.namespace}"
         paths = [f"/api/v1/{inside}/services/{base}"]
         paths += [f"/api/v1/{inside}/secrets/{name}" for name in secrets]
         claims = (use.claim for pod in pods for use in pod.claims)
         paths += [f"/apis/resource.k8s.io/v1/{inside}/resourceclaims/{name}" for name in claims]
+        await self._delete(paths)
+
+    async def clear_unmade(self, launch: Launch) -> None:
+        """The same where no pod was ever seen: then it is what this process would make."""
+        with suppress(EngineError):
+            objects = await asyncio.to_thread(self._hands.made, launch)
+            beside = [one for one in objects if one["kind"] != "Pod"]
+            await self._delete(f"{collection_of(one)}/{one['metadata']['name']}" for one in beside)
+
+    async def _delete(self, paths: Iterable[str]) -> None:
         for path in paths:
+            if not self._hands.held():
+                raise Deposed("not the leader any more: it is left to the next one")
             with suppress(Missing):
-                await self._hands.client.delete(path)
+                async with self._hands.line:
+                    await self._hands.client.delete(path)
 
     def end_unmade(self, stay: Stay) -> None:
         """Members of a stay that is stopped have ended, if nobody ever asked for their pods."""

@@ -261,8 +261,9 @@ class KubernetesEngine:
         evictor = Evictor(client, self._held)
         notes = Notes(binder, cache.is_unbound, time.monotonic)
         claimer = Claimer(client, self._held, Devices(cache, given.driver))
-        hands = Hands(client, binder, evictor, notes, self._held, given.made, claimer)
-        ours = Ours(given.scheduler, given.jobs or given.namespace, given.has_tree)
+        jobs = given.jobs or given.namespace
+        hands = Hands(client, binder, evictor, notes, self._held, given.made, claimer, jobs)
+        ours = Ours(given.scheduler, jobs, given.has_tree)
         settler = Settler(ours, cache, hands, self._heap)
         settler.carrier.done = self._changed
         logs = given.folder / "logs"

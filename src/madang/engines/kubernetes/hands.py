@@ -23,7 +23,8 @@ def _line() -> asyncio.Semaphore:
 
 @dataclass(slots=True)
 class Hands:
-    """`held` is asked right before each write, `line` is stood in for each request."""
+    """`held` is asked right before each write, `line` is stood in for each request. `namespace` is
+    where pods of our own are made."""
 
     client: Client
     binder: Binder
@@ -32,4 +33,5 @@ class Hands:
     held: Callable[[], bool]
     made: Made
     claimer: Claimer
+    namespace: str
     line: asyncio.Semaphore = field(default_factory=_line)

@@ -6,6 +6,7 @@ leader.
 """
 
 import asyncio
+from collections.abc import Sequence
 
 from madang.engines.base import EngineError, Launch
 from madang.engines.kubernetes import trim
@@ -14,6 +15,7 @@ from madang.engines.kubernetes.client import ApiError, Away, Conflict, Object, T
 from madang.engines.kubernetes.ending import Ender
 from madang.engines.kubernetes.hands import Hands
 from madang.engines.kubernetes.lease import Deposed
+from madang.engines.kubernetes.manifests import collection_of, hung_on
 from madang.engines.kubernetes.stays import ENGINE_FAILED, Stay, Stays
 
 
@@ -34,9 +36,7 @@ class Maker:
         """
         try:
             objects = await asyncio.to_thread(self._hands.made, launch)
-            for one in objects:
-                if one["kind"] != "Pod":
-                    await self._make(one)
+            await self._make_beside([one for one in objects if one["kind"] != "Pod"])
             pods = [one for one in objects if one["kind"] == "Pod"]
             await asyncio.gather(*(self._make_pod(stay, one) for one in pods))
         except (Away, TooMany, Conflict, Deposed):
@@ -46,6 +46,17 @@ class Maker:
             await self._ender.give_up(stay, f"its pods cannot be made: {failure}", ENGINE_FAILED)
             return False
         return True
+
+    async def _make_beside(self, objects: Sequence[Object]) -> None:
+        """What pods need; it hangs on the Service that comes first, so that no Secret is left over
+        of an allocation that ended before it had a pod. Of a Service that was there already nobody
+        here may read the uid: what is made then goes by the names that pods give it."""
+        service: Object = {}
+        for one in objects:
+            has_uid = "uid" in service.get("metadata", {})
+            made = await self._make(hung_on(one, service) if has_uid else one)
+            if one["kind"] == "Service":
+                service = made
 
     async def _make_pod(self, stay: Stay, body: Object) -> None:
         rank = int(body["metadata"]["annotations"][RANK])
@@ -68,7 +79,7 @@ class Maker:
         """
         if not self._hands.held():
             raise Deposed("not the leader any more: nothing was made")
-        path, name = _path(body), body["metadata"]["name"]
+        path, name = collection_of(body), body["metadata"]["name"]
         try:
             return await self._hands.client.post(path, body)
         except Conflict as failure:
@@ -77,10 +88,3 @@ class Maker:
             if body["kind"] != "Pod":
                 return body
             return await self._hands.client.get(f"{path}/{name}")
-
-
-def _path(body: Object) -> str:
-    """The collection that an object goes to."""
-    version = body["apiVersion"]
-    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
-    return f"{root}/namespaces/{body['metadata']['namespace']}/{body['kind'].lower()}s"

@@ -167,10 +167,13 @@ class Settler:
         """What is left over goes; our own pods that ended long ago, and their logs, too."""
         self.late.look_for_stranded()
         old_ms = now_ms() - int(KEEP_ENDED_S * 1000)
-        for pod in list(self._cache.pods.objects.values()):
-            ours = pod.ended and self._ours.is_own(pod) and not pod.deleting
-            if ours and pod.created_ms < old_ms and not self.is_ours(pod):
-                self.carrier.remove(pod, "it ended long ago")
+        ended = [
+            pod
+            for pod in self._cache.pods.objects.values()
+            if pod.ended and self._ours.is_own(pod) and not pod.deleting
+        ]
+        old = [pod for pod in ended if pod.created_ms < old_ms and not self.is_ours(pod)]
+        self.carrier.forget(old)
 
     # -- what the daemon asked -----------------------------------------------------------------
 

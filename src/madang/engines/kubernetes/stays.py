@@ -55,9 +55,7 @@ class Member:
 class Stay:
     """One allocation. `key` is the gang it places, "" for a job of our own."""
 
-    id: str
-    job: str
-    seats: tuple[Seat, ...]
+    allocation: Allocation  # as it was when it came: only what never changes is read from it
     key: str
     members: dict[int, Member]
     launch: Launch | None = None
@@ -70,6 +68,18 @@ class Stay:
     again_s: float = 0.0  # not before this moment is it tried again
     fate: Exit | None = None  # how whoever still ends is told: it was given up
     asked_for: dict[str, int] = field(default_factory=dict)  # uid → the one seat it may ever get
+
+    @property
+    def id(self) -> str:
+        return self.allocation.id
+
+    @property
+    def job(self) -> str:
+        return self.allocation.job
+
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        return self.allocation.seats
 
     @property
     def over(self) -> bool:
@@ -263,7 +273,7 @@ class Stays:
 
     def _new(self, allocation: Allocation, key: str) -> Stay:
         members = {rank: Member(rank) for rank in range(len(allocation.seats))}
-        stay = Stay(allocation.id, allocation.job, allocation.seats, key, members)
+        stay = Stay(allocation, key, members)
         self.live[stay.id] = stay
         if key:
             self.of_key[key] = stay
