@@ -22,6 +22,7 @@ import orjson
 from aiohttp import web
 
 from madang.engines.kubernetes.config import Access, Token
+from madang.engines.kubernetes.connecting import Connector, settled
 from tests.kubernetes.cluster import Cluster
 
 PATIENCE_S = 30.0
@@ -109,8 +110,9 @@ class FaultyDoor:
         self._open_ones: set[asyncio.Transport] = set()
         trusting = ssl.create_default_context()
         trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        self._connector = Connector(limit=0, ssl=trusting)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=trusting),
+            connector=self._connector,
             timeout=aiohttp.ClientTimeout(total=None),
             read_bufsize=1 << 20,
         )
@@ -128,7 +130,8 @@ class FaultyDoor:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         await self._session.close()
-        await asyncio.sleep(0.05)
+        self._connector.abort()
+        await settled()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         transport = request.transport
