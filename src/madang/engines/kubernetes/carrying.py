@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from madang.core.model import Exit
@@ -37,6 +37,7 @@ from madang.engines.kubernetes.evicting import Evictor, Held, Vanished
 from madang.engines.kubernetes.lease import Deposed
 from madang.engines.kubernetes.manifests import CODE_PASS, pass_secret
 from madang.engines.kubernetes.notes import Notes, about
+from madang.engines.kubernetes.seated import seated
 from madang.engines.kubernetes.stays import ABSENT_S, ENGINE_FAILED, LOST, Member, Stay, Stays
 from madang.engines.kubernetes.values import PodFacts
 
@@ -418,8 +419,7 @@ class Carrier:
             return
         if not pod.node:
             others = tuple(one for one in pod.annotations if one not in ask.annotations)
-            annotations = tuple(sorted((*others, *ask.annotations)))
-            pod = replace(pod, node=ask.node, annotations=annotations)
+            pod = seated(pod, ask.node, tuple(sorted((*others, *ask.annotations))))
         self._stays.seen(stay, pod)
 
     def _pod_of(self, stay: Stay, ask: BindAsk) -> PodFacts | None:
