@@ -18,23 +18,11 @@ from tests.kubernetes import examples
 from tests.kubernetes.conftest import access_to, play
 from tests.kubernetes.test_watching import ended, until
 
-ORDER = [
-    "name",
-    "generateName",
-    "namespace",
-    "selfLink",
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "labels",
-    "annotations",
-    "ownerReferences",
-    "finalizers",
-    "managedFields",
-]
+ORDER = (
+    *("name", "generateName", "namespace", "selfLink", "uid", "resourceVersion", "generation"),
+    *("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "labels"),
+    *("annotations", "ownerReferences", "finalizers", "managedFields"),
+)
 OURS = {
     "madang.io/allocation": "digits-42.1",
     "madang.io/gang": "0d7b9f0a",
