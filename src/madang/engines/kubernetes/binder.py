@@ -38,6 +38,7 @@ log = logging.getLogger("madang.kubernetes")
 AT_ONCE = 48  # more do not make the API server faster
 NOTES_AT_ONCE = 8  # words about pods that wait never stand in the way of those that go
 NOTE_WAITS_S = 2.0  # at most, while pods are bound: a note costs the server what a binding does
+CALM_S = 0.5  # without a binding: a backlog is bound turn by turn, with moments between them
 PAUSE_S = (0.05, 2.0)
 READ_S = 5.0  # for the truth about a pod whose binding was not answered
 INVALID = 422  # what old servers say, instead of 409, to a write with another pod's uid
@@ -87,6 +88,7 @@ class Binder:
         self._asked = 0  # pods that wait for their binding, or for its answer
         self._calm = asyncio.Event()
         self._calm.set()
+        self._calming: asyncio.TimerHandle | None = None
         self._evictor = Evictor(client, held)
 
     # -- a gang --------------------------------------------------------------------------------
@@ -99,16 +101,27 @@ class Binder:
         decision, who knows whether replacements come.
         """
         clock = _Clock(deadline_s)
-        self._asked += len(gang)
-        self._calm.clear()
+        self._busy(len(gang))
         try:
             if len(gang) == 1:
                 return [await self._bind(gang[0], clock)]
             return list(await asyncio.gather(*(self._bind(ask, clock) for ask in gang)))
         finally:
-            self._asked -= len(gang)
-            if not self._asked:
-                self._calm.set()
+            self._busy(-len(gang))
+
+    def _busy(self, more: int) -> None:
+        """So many pods more, or less, are being bound."""
+        self._asked += more
+        self._calm.clear()
+        if not self._asked:
+            if self._calming is not None:
+                self._calming.cancel()
+            self._calming = asyncio.get_running_loop().call_later(CALM_S, self._be_calm)
+
+    def _be_calm(self) -> None:
+        self._calming = None
+        if not self._asked:
+            self._calm.set()
 
     async def unbind(self, asks: Sequence[BindAsk], text: str, grace_s: int = 1) -> list[BindAsk]:
         """Roll back. A binding cannot be undone, so the pods are deleted, by uid, and whoever made
