@@ -157,10 +157,9 @@ class Binder:
                 if not self._held():
                     return NotBound(ask, "deposed", "not the leader any more")
                 try:
-                    async with asyncio.timeout(clock.left_s):
-                        await self._post(ask)
+                    await self._post(ask, clock.left_s)
                     return Bound(ask)
-                except (ApiError, TimeoutError) as failure:
+                except ApiError as failure:
                     unsure = unsure or _may_have_happened(failure)
                     if (end := await self._end_by(ask, failure, clock)) is not None:
                         return end
@@ -171,7 +170,7 @@ class Binder:
                 return await self._settle(ask)
             return NotBound(ask, "late", f"not bound to {ask.node} in {clock.most_s:g} s")
 
-    async def _post(self, ask: BindAsk) -> None:
+    async def _post(self, ask: BindAsk, most_s: float) -> None:
         body: Object = {
             "apiVersion": "v1",
             "kind": "Binding",
@@ -180,16 +179,16 @@ class Binder:
         }
         if ask.annotations:
             body["metadata"]["annotations"] = dict(ask.annotations)
-        await self._client.write(f"{_path(ask)}/binding", body)
+        await self._client.write(f"{_path(ask)}/binding", body, most_s)
 
-    async def _end_by(self, ask: BindAsk, failure: Exception, clock: "_Clock") -> Outcome | None:
+    async def _end_by(self, ask: BindAsk, failure: ApiError, clock: "_Clock") -> Outcome | None:
         """What a failure means for good; None: try again."""
         match failure:
             case Missing():
                 return NotBound(ask, "gone", "it was deleted")
             case Conflict():
                 return await self._look(ask, clock)
-            case Away() | TooMany() | TimeoutError():
+            case Away() | TooMany():
                 return None
             case _:
                 return NotBound(ask, "refused", str(failure))
@@ -332,13 +331,8 @@ def _judged(ask: BindAsk, pod: Object) -> Outcome | None:
     return NotBound(ask, "elsewhere", f"another has bound it to {node}")
 
 
-def _may_have_happened(failure: Exception) -> bool:
-    match failure:
-        case TimeoutError():
-            return True
-        case Away(may_have_happened=happened):
-            return happened
-    return False
+def _may_have_happened(failure: ApiError) -> bool:
+    return isinstance(failure, Away) and failure.may_have_happened
 
 
 def _path(ask: BindAsk) -> str:
