@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from madang.core import events as ev
-from madang.core.codec import decode_event, encode_event
+from madang.core.codec import decode_event, dumps, encode_event
 from madang.core.hypernodes import Domain, Members, Topology
 from madang.core.model import (
     Allocation,
@@ -26,9 +28,11 @@ from madang.ledger.coding import (
     allocation_of,
     fixed_body,
     job_of_allocation,
+    line_of,
     moving_body,
     number_of,
     subject_of,
+    text_of,
 )
 
 RANKS = 200  # bit sets beyond what a JSON number holds
@@ -132,3 +136,31 @@ def test_the_number_of_an_id(id, n):
 
 def test_the_job_of_an_allocation():
     assert job_of_allocation("digits-42.1") == "digits-42"
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+    | st.text(st.characters(exclude_categories=()))
+    | st.sampled_from(["n1.2", ",1.5", ":2e3", "\x7f", "\u2028", "</", "\ud800", "\x00", '\\"']),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_a_text_is_byte_for_byte_the_same_with_and_without_the_faster_writer(value):
+    assert text_of(value) == dumps(value)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_words_of_enums_are_written_as_words(phase):
+    assert text_of([phase, 1 << 52]) == dumps([phase, 1 << 52])
+
+
+def test_a_line_is_what_the_journal_has_always_had():
+    for event in (ev.AllocationBound(GANG), ev.MemberStarted("big-7.2", 3, 99)):
+        assert line_of(event) == encode_event(event)

@@ -12,13 +12,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from madang.core import events as ev
-from madang.core.codec import encode_event
 from madang.core.model import Allocation, AllocationState
 from madang.ledger.bulk import deleting, inserting, updating, upserting
 from madang.ledger.coding import (
     allocation_of,
     body,
     fixed_body,
+    line_of,
     moving_body,
     number_of,
     subject_of,
@@ -310,7 +310,7 @@ def _event_rows(turn: Turn, seq: int) -> list[dict[str, Any]]:
                 "kind": type(event).__name__,
                 "job": job,
                 "node": node,
-                "line": encode_event(event),
+                "line": line_of(event),
             }
         )
     return rows
