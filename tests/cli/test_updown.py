@@ -10,7 +10,7 @@ import pytest
 
 from madang.cli import updown
 from madang.cli.main import run
-from madang.cli.updown import UpOptions
+from madang.cli.updown import UpOptions, _words
 from tests.client.double import TOKEN
 
 TOP = Path(__file__).parent.parent.parent
@@ -182,3 +182,10 @@ def test_up_takes_its_database_from_the_environment_where_no_argument_shows_it(
 
     assert [one.database for one in seen] == ["postgresql+psycopg://u:secret@h/d"]
     assert seen[0].names == ("madang.madang.svc:7070", "yard.example.org")
+
+
+def test_what_was_said_of_names_and_tls_is_said_again_in_the_background():
+    asked = UpOptions("state", names=("yard.example.org",), behind_tls=True)
+
+    assert _words(asked)[-3:] == ["--name", "yard.example.org", "--behind-tls"]
+    assert "--behind-tls" not in _words(UpOptions("state"))

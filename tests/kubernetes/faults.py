@@ -22,6 +22,7 @@ import orjson
 from aiohttp import web
 
 from madang.engines.kubernetes.config import Access, Token
+from madang.engines.kubernetes.connecting import Connector, settled
 from tests.kubernetes.cluster import Cluster
 
 PATIENCE_S = 30.0
@@ -39,6 +40,7 @@ class Faults:
     broken: float = 0.0  # 500, and nothing was done
     lost: float = 0.0  # it was done, and the connection is cut before the answer
     delay_s: float = 0.0  # the longest that a request is held back
+    hold_s: float = 0.0  # so long each one is, and then passed on, whoever still waits for it
     watch_lines: int = 0
 
 
@@ -108,8 +110,9 @@ class FaultyDoor:
         self._open_ones: set[asyncio.Transport] = set()
         trusting = ssl.create_default_context()
         trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        self._connector = Connector(limit=0, ssl=trusting)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=trusting),
+            connector=self._connector,
             timeout=aiohttp.ClientTimeout(total=None),
             read_bufsize=1 << 20,
         )
@@ -127,7 +130,8 @@ class FaultyDoor:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         await self._session.close()
-        await asyncio.sleep(0.05)
+        self._connector.abort()
+        await settled()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         transport = request.transport
@@ -150,7 +154,9 @@ class FaultyDoor:
             return await self._watched(request, transport, faults.watch_lines if hit else 0)
         if not hit:
             return await self._passed_on(request)
-        await asyncio.sleep(draw.uniform(0, faults.delay_s))
+        await request.read()  # it is passed on also when who asked has gone meanwhile
+        self.counts["held"] += bool(faults.hold_s)
+        await asyncio.sleep(faults.hold_s + draw.uniform(0, faults.delay_s))
         chances = {409: faults.conflict, 429: faults.too_many, 500: faults.broken}
         if request.method == "GET":
             chances[409] = 0.0  # nothing can conflict with it
@@ -180,7 +186,7 @@ class FaultyDoor:
         return web.Response(status=status, body=body, content_type="application/json")
 
     async def _passed_on(self, request: web.Request) -> web.Response:
-        async with self._asked(request) as answer:
+        async with self._asked(request, await request.read()) as answer:
             body = await answer.read()
             return web.Response(status=answer.status, body=body, headers=_kept(answer))
 
@@ -188,7 +194,7 @@ class FaultyDoor:
         self, request: web.Request, transport: asyncio.Transport, lines_max: int
     ) -> web.StreamResponse:
         left = self._random.randint(1, lines_max) if lines_max else 0
-        async with self._asked(request) as answer:
+        async with self._asked(request, None) as answer:
             stream = web.StreamResponse(status=answer.status, headers=_kept(answer))
             await stream.prepare(request)
             with suppress(ConnectionError):
@@ -202,12 +208,11 @@ class FaultyDoor:
                             break
             return stream
 
-    def _asked(self, request: web.Request) -> Any:
+    def _asked(self, request: web.Request, body: bytes | None) -> Any:
         headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP}
         headers.pop("Host", None)
-        body = request.content if request.can_read_body else None
         url = self._cluster.url + str(request.rel_url)
-        return self._session.request(request.method, url, data=body, headers=headers)
+        return self._session.request(request.method, url, data=body or None, headers=headers)
 
 
 def _kept(answer: aiohttp.ClientResponse) -> dict[str, str]:

@@ -191,6 +191,15 @@ def test_the_values_in_install_are_values_of_the_chart(tmp_path):
     assert "--name=madang.example.org" in pod["containers"][0]["args"]
 
 
+def test_the_cookie_is_secure_only_where_values_say_so():
+    def words(*sets):
+        spec = of_kind(rendered(helm(), list(sets)), "Deployment")["spec"]["template"]["spec"]
+        return spec["containers"][0]["args"]
+
+    assert "--behind-tls" in words("api.behindTls=true")
+    assert "--behind-tls" not in words()
+
+
 def test_the_words_in_the_pods_are_words_of_the_command_line():
     """Each option that the chart says is one that `madang` has."""
     from madang.cli.table import VERBS

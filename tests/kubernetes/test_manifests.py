@@ -247,7 +247,7 @@ def test_what_kubernetes_cannot_give_is_said(launch, settings, says):
 def test_names_are_dns_labels_whatever_the_job_is_called(job, attempt, rank):
     launch = launch_of(job, attempt)
 
-    assert DNS_LABEL.fullmatch(base_name(launch))
+    assert DNS_LABEL.fullmatch(base_name(launch.allocation))
     assert DNS_LABEL.fullmatch(pod_name(launch, rank))
 
 

@@ -9,12 +9,15 @@ import pytest
 
 import madang
 from madang.client.code import pack
+from madang.core.events import JobStopAsked
 from madang.core.model import Phase
+from madang.daemon.inbox import Ask
 from madang.engines.kubernetes import manifests
 from madang.engines.kubernetes.engine import KubernetesEngine
 from tests.api.serving import serving
+from tests.kubernetes.faults import Faults, FaultyDoor
 from tests.kubernetes.pools import POOL, pool_of
-from tests.kubernetes.yard import PYTHON, opened, until
+from tests.kubernetes.yard import PATIENCE_S, PYTHON, opened, until
 
 pytestmark = pytest.mark.kubernetes
 
@@ -80,3 +83,38 @@ def test_members_fetch_their_code_with_a_pass_that_ends_with_them(shared, namesp
 
     assert (while_it_runs, elsewhere) == (200, 401)
     assert logs == [b"hello 0\n", b"hello 1\n"]
+
+
+def test_nothing_is_left_of_a_job_that_never_had_a_pod(shared, namespace, tmp_path):
+    """No pod can be made, and the daemon ends and begins anew meanwhile: each of the two has made a
+    Secret of its own, and the first one's name is known to nobody any more."""
+    secrets = f"/api/v1/namespaces/{namespace}/secrets"
+    services = f"/api/v1/namespaces/{namespace}/services"
+
+    def left(job):
+        chosen = f"?labelSelector=madang.io%2Fjob={job}"
+        return [
+            one for path in (services, secrets) for one in shared.ask("GET", path + chosen)["items"]
+        ]
+
+    no_pods = Faults(broken=1.0)
+    with (
+        pool_of(shared, {}) as (_, pool),
+        FaultyDoor(
+            shared, 1, no_pods, lambda verb, path: (verb, path[-5:]) == ("POST", "/pods")
+        ) as door,
+    ):
+        fields = {"access": door.access, "namespace": namespace}
+        made = [made_in(namespace, "http://127.0.0.1:9") for _ in range(2)]
+        with opened(shared, tmp_path, made=made[0], **fields) as yard:
+            until(lambda: yard.loop.snapshot().nodes, "a node")
+            needs = [f"{POOL}={pool}"]
+            job = yard.run("true", needs=needs, name="podless", code="0" * 64, env={"A": "b"})
+            until(lambda: len(left(job)) == 3, "a Service, its environment, its pass")
+        with opened(shared, tmp_path, made=made[1], **fields) as yard:
+            until(lambda: len(left(job)) == 4, "the second one's pass")
+            ask = Ask(JobStopAsked(job, "ada"))
+            yard.loop.inbox.put([ask])
+            ask.answer.result(PATIENCE_S)
+            yard.wait_phase(job, Phase.STOPPED)
+            until(lambda: not left(job), "nothing is left")

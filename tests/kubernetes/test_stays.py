@@ -49,8 +49,9 @@ class Table:
         return [(type(one).__name__[6:], one.rank, getattr(one, "exit", None)) for one in said]
 
 
-def pod(rank, name="", phase="Pending", node="n0", **more):
+def pod(rank, name="", phase="Pending", node=None, **more):
     name = name or f"p{rank}"
+    node = f"n{rank}" if node is None else node
     notes = (("madang.io/allocation", "a-1.1"), ("madang.io/rank", str(rank)))
     fields = {"uid": f"uid-{name}", "node": node, "phase": phase, "annotations": notes}
     return PodFacts(f"ns/{name}", "ns", name, **{**fields, **more})

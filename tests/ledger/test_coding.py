@@ -1,13 +1,15 @@
 """Values come back from their rows as they were, also from rows that an older version wrote."""
 
+import dataclasses
 import json
+import typing
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from madang.core import events as ev
-from madang.core.codec import decode_event, dumps, encode_event
+from madang.core.codec import KINDS, decode_event, dumps, encode_event
 from madang.core.hypernodes import Domain, Members, Topology
 from madang.core.model import (
     Allocation,
@@ -20,9 +22,11 @@ from madang.core.model import (
     ReleaseReason,
     Seat,
     Shape,
+    Standing,
 )
-from madang.core.policy import DEFAULT
+from madang.core.policy import DEFAULT, Policy
 from madang.core.rules import Rule
+from madang.core.settings import KINDS as SETTING_KINDS
 from madang.core.settings import DisruptionBudget, Hole, Quota, Reservation, Workspace, Zone
 from madang.ledger.coding import (
     allocation_of,
@@ -35,6 +39,7 @@ from madang.ledger.coding import (
     text_of,
 )
 
+ROWS = (Allocation, Job, Node, Project, Standing, *SETTING_KINDS.values(), Policy)
 RANKS = 200  # bit sets beyond what a JSON number holds
 
 GANG = Allocation(
@@ -142,10 +147,9 @@ VALUES = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text()
     | st.text(st.characters(exclude_categories=()))
-    | st.sampled_from(["n1.2", ",1.5", ":2e3", "\x7f", "\u2028", "</", "\ud800", "\x00", '\\"']),
+    | st.sampled_from(["n1.2", "\x7f", "\u2028", "</", "\ud800", "\x00", '\\"']),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
@@ -164,3 +168,22 @@ def test_words_of_enums_are_written_as_words(phase):
 def test_a_line_is_what_the_journal_has_always_had():
     for event in (ev.AllocationBound(GANG), ev.MemberStarted("big-7.2", 3, 99)):
         assert line_of(event) == encode_event(event)
+
+
+def kinds_in(hint, seen):
+    """Every class that a value of this kind may hold."""
+    for inner in typing.get_args(hint):
+        kinds_in(inner, seen)
+    if isinstance(hint, type) and hint not in seen:
+        seen.add(hint)
+        if dataclasses.is_dataclass(hint):
+            for of_field in typing.get_type_hints(hint).values():
+                kinds_in(of_field, seen)
+    return seen
+
+
+@pytest.mark.parametrize("kind", [*ROWS, *KINDS.values()], ids=lambda kind: kind.__name__)
+def test_no_value_of_a_row_is_a_float(kind):
+    """Two writers of JSON write some of them in two ways."""
+    found = kinds_in(kind, set())
+    assert not {one for one in found if issubclass(one, float) or one is object}

@@ -52,6 +52,12 @@ SAFETY_HEADERS = [
 NO_STORE = (b"cache-control", b"no-store")
 
 
+def comes_by_tls(settings: ApiSettings, host: str) -> bool:
+    """Whether who asked for this Host has come by https. That is said by who runs us, never by a
+    header like X-Forwarded-Proto: whoever reaches our port can send one."""
+    return settings.behind_tls and _split_port(host.lower())[0] not in LOOPBACK_NAMES
+
+
 def cookie_name(port: int) -> str:
     """Cookies know no ports; two daemons on a machine must not log each other out."""
     return f"madang-{port}"
@@ -99,6 +105,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, settings: ApiSettings, identities: Identities) -> None:
         self.app = app
+        self._settings = settings
         self._hosts = Hosts(settings)
         self._limits = settings.limits
         self._cookie = cookie_name(settings.port)
@@ -140,7 +147,8 @@ class Gate:
                 allowed=self._hosts.said,
                 tries=["use one of the allowed names"],
             )
-        _check_site(scope, headers, host, is_api)
+        schemes = ("https",) if comes_by_tls(self._settings, host) else ("http", "https")
+        _check_site(headers, [f"{scheme}://{host.lower()}" for scheme in schemes], is_api)
         if not is_api or scope["path"] == "/v1/health":
             return
         if scope["path"] == SCRAPE_PATH and self._may_scrape(scope, headers):
@@ -291,14 +299,14 @@ async def refuse_websocket(problem: Problem, scope: Scope, receive: Receive, sen
 # -- which page asks ---------------------------------------------------------------------------
 
 
-def _check_site(scope: Scope, headers: _Headers, host: str, is_api: bool) -> None:
+def _check_site(headers: _Headers, ours: list[str], is_api: bool) -> None:
     """No other site may drive us: neither with our user's cookie nor without."""
     origin = headers.one(b"origin").lower()
-    if origin and origin not in (f"http://{host.lower()}", f"https://{host.lower()}"):
-        raise _cross_site(origin, host)
+    if origin and origin not in ours:
+        raise _cross_site(origin, ours)
     site = headers.one(b"sec-fetch-site")
     if is_api and site not in ("", "same-origin", "none"):
-        raise _cross_site(origin or f"a page ({site})", host)
+        raise _cross_site(origin or f"a page ({site})", ours)
 
 
 def _check_own_page(headers: _Headers) -> None:
@@ -314,13 +322,13 @@ def _check_own_page(headers: _Headers) -> None:
     )
 
 
-def _cross_site(given: str, host: str) -> Problem:
+def _cross_site(given: str, ours: list[str]) -> Problem:
     return Problem(
         403,
         "cross_site",
         "pages of other sites may not use this daemon",
         given=given[:200],
-        allowed=[f"http://{host}"],
+        allowed=ours[:1],
         tries=["programs send a token and no Origin header"],
     )
 

@@ -40,7 +40,8 @@ class ApiSettings:
     """`host` and `port` are what the socket is bound to; `names` are further host names by which
     people reach it (a proxy's name, `gpu1.example.com` or `gpu1.example.com:8443`).
 
-    `secure_cookie` is for a daemon behind TLS. /metrics is open to programs of this machine with
+    `behind_tls`: people come by https, which a proxy before us ends; only who asks for a loopback
+    name has come by a tunnel instead. /metrics is open to programs of this machine with
     `metrics_on_loopback`, and to who sends the secret in `metrics_token_file`. `web` is the built
     page's folder (None: the package's). `keep` is where the API may keep what pages replay (None:
     nothing is kept). `may_fetch` says whether a member that runs now may have a code snapshot, by
@@ -51,7 +52,7 @@ class ApiSettings:
     port: int = 7070
     names: tuple[str, ...] = ()
     cluster: str = ""
-    secure_cookie: bool = False
+    behind_tls: bool = False
     metrics_on_loopback: bool = False
     metrics_token_file: Path | None = None
     web: Path | None = None

@@ -246,6 +246,7 @@ DAEMON = (
             Option("--port", "0 takes a free one (7070)", kind="int"),
             Option("--host", "where to listen (127.0.0.1)"),
             Option("--name", "a host name by which it is reached", kind="many", meta="HOST[:PORT]"),
+            Option("--behind-tls", "browsers come by https, through a proxy", kind="flag"),
             Option("--devices", "CPU slots instead of GPUs", kind="int", meta="N"),
             Option("--fleet", "a simulated fleet instead of this machine", complete="file"),
             Option(

@@ -40,6 +40,7 @@ class UpOptions:
     host: str = HOST
     port: int = PORT
     names: tuple[str, ...] = ()
+    behind_tls: bool = False
     devices: int = 0
     fleet: str = ""
     database: str = ""
@@ -108,6 +109,7 @@ def _options(given: Given) -> UpOptions:
         host=given.text("host") or HOST,
         port=PORT if port is None else port,
         names=_names(given.texts("name")),
+        behind_tls=given.flag("behind_tls"),
         devices=devices or 0,
         fleet=os.path.abspath(fleet) if fleet else "",
         database=given.text("database") or os.environ.get(DATABASE, ""),
@@ -218,6 +220,8 @@ def _words(options: UpOptions) -> list[str]:
         words += ["--fleet", options.fleet]
     for name in options.names:
         words += ["--name", name]
+    if options.behind_tls:
+        words += ["--behind-tls"]
     if options.database and options.database != os.environ.get(DATABASE):
         words += ["--database", options.database]
     if options.policy:

@@ -68,6 +68,8 @@ class Options(Protocol):
     @property
     def names(self) -> tuple[str, ...]: ...
     @property
+    def behind_tls(self) -> bool: ...
+    @property
     def devices(self) -> int: ...
     @property
     def fleet(self) -> str: ...
@@ -146,7 +148,7 @@ def _run(options: Options) -> int:
             keep = partial(state_dir.write_text, POLICY_FILE)
             yard = DaemonYard(loop, code, url, store, keep, out)
             rules = [PolicySet(_policy(options, state_dir)), *_topology(options)]
-            return _serve(yard, state_dir, door, rules, options.names)
+            return _serve(yard, state_dir, door, rules, options)
     except (LedgerError, EngineError, StateDirError) as failure:
         return _fail(failure)
     finally:
@@ -300,7 +302,7 @@ def _serve(
     state_dir: StateDir,
     door: socket.socket,
     rules: list[Fact],
-    names: tuple[str, ...],
+    options: Options,
 ) -> int:
     from madang.api import ApiSettings, create_app, make_server
     from madang.api.settings import nobody
@@ -310,7 +312,8 @@ def _serve(
     settings = ApiSettings(
         host=host,
         port=port,
-        names=names,
+        names=options.names,
+        behind_tls=options.behind_tls,
         keep=state_dir.path / "live",
         metrics_on_loopback=scrape.loopback_open,
         metrics_token_file=scrape.token_file,

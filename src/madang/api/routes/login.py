@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from madang.api.desk import Desk, Route, answer, router_of, who
-from madang.api.gate import cookie_name, cookie_of
+from madang.api.gate import comes_by_tls, cookie_name, cookie_of
 from madang.api.identity import (
     SESSION_LIVES_MS,
     Identity,
@@ -49,11 +49,12 @@ class Login:
         """
         user, role = _guest(who(request), body or wire.LoginLinkRequest())
         path, expires_ms = self._identities.new_link(user, role)
-        url = self._desk.yard.url.rstrip("/") + path
-        view = wire.LoginLinkView(url=url, user=user, role=role, expires_ms=expires_ms)
+        here = self._desk.yard.url.rstrip("/")
+        url = f"https://{request.headers['host']}" if self._is_secure(request) else here
+        view = wire.LoginLinkView(url=url + path, user=user, role=role, expires_ms=expires_ms)
         return answer(view, 201)
 
-    async def use_link(self, once: str = "") -> Response:
+    async def use_link(self, request: Request, once: str = "") -> Response:
         """Trade a link for a session cookie and go to the first page."""
         secret = await self._identities.open_session(once[:256])
         if secret is None:
@@ -70,7 +71,7 @@ class Login:
             max_age=SESSION_LIVES_MS // 1000,
             httponly=True,
             samesite="strict",
-            secure=self._desk.settings.secure_cookie,
+            secure=self._is_secure(request),
         )
         return response
 
@@ -80,8 +81,12 @@ class Login:
         if secret:
             await self._identities.drop_session(secret)
         response = Response(status_code=204)
-        response.delete_cookie(self._cookie, httponly=True, samesite="strict")
+        secure = self._is_secure(request)
+        response.delete_cookie(self._cookie, httponly=True, samesite="strict", secure=secure)
         return response
+
+    def _is_secure(self, request: Request) -> bool:
+        return comes_by_tls(self._desk.settings, request.headers.get("host", ""))
 
     async def make_token(self, request: Request, body: wire.TokenRequest) -> Response:
         """A new token with its role. It is shown this once; only its digest is kept."""

@@ -14,11 +14,11 @@ import aiohttp
 import orjson
 
 from madang.engines.kubernetes.config import Access
+from madang.engines.kubernetes.connecting import Connector, settled
 from madang.engines.kubernetes.posting import NEVER_S, Poster, Unanswered
 
 CONNECTIONS_MAX = 96
 CALL_S = 30.0
-CLOSING_S = 0.05
 LINE_BYTES_MAX = 4 << 20  # of one watch event; the API server allows objects of 1.5 MiB
 PAGE = 500
 TRIES = 5
@@ -88,12 +88,14 @@ class Client:
         self.access = access
         self._connections_max = connections_max
         self._session: aiohttp.ClientSession | None = None
+        self._connector: Connector | None = None
         self._poster = Poster(access)
 
     async def __aenter__(self) -> Self:
         tls = self.access.tls if self.access.tls is not None else False
+        self._connector = Connector(limit=self._connections_max, ssl=tls)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections_max, ssl=tls),
+            connector=self._connector,
             timeout=aiohttp.ClientTimeout(total=CALL_S),
             read_bufsize=1 << 20,
             max_line_size=1 << 15,
@@ -105,8 +107,9 @@ class Client:
         assert self._session is not None, "left without having been entered"
         self._poster.close()
         await self._session.close()
-        # Connections that were cut short end with the loop's next rounds; let them.
-        await asyncio.sleep(CLOSING_S)
+        if self._connector is not None:
+            self._connector.abort()
+        await settled()
 
     # -- one call ------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 Names are made of the allocation and the rank, so that making them twice makes them once (409:
 there already). The user's environment and the token for the code snapshot are in Secrets, not in
 the pods; only the init container sees the token. The pods name our scheduler and no node: the
-engine binds them. Whoever made them removes Service and Secrets by the label madang.io/allocation.
+engine binds them. Whoever makes them has all the rest hang on the Service (`hung_on`), so that it
+goes with it: the Service alone has a name that can be worked out without the Launch.
 
 The token is a pass that opens one snapshot to a pod that has not ended: the pods carry its SHA-256
 (`engine.may_fetch`). So it needs no common key and no expiry, and survives a change of leader. Each
@@ -27,7 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from madang.core.model import WHOLE_GPU_MILLI, Need, Toleration
+from madang.core.model import WHOLE_GPU_MILLI, Allocation, Need, Toleration
 from madang.engines.base import EngineError, Launch
 from madang.engines.kubernetes.podspec import NODE_NAME
 from madang.engines.kubernetes.values import GPU, SCHEDULER, Needs
@@ -144,7 +145,7 @@ class _Making:
 
     @property
     def pass_secret(self) -> str:
-        return pass_secret(base_name(self.launch), self.pass_digest)
+        return pass_secret(base_name(self.launch.allocation), self.pass_digest)
 
 
 def passes() -> Callable[[Launch], str]:
@@ -164,9 +165,23 @@ def pass_secret(base: str, pass_digest: str) -> str:
     return f"{base}-code-{pass_digest[:10]}"
 
 
-def base_name(launch: Launch) -> str:
-    """What all names of an allocation begin with: a DNS label that begins with a letter."""
-    allocation = launch.allocation
+def hung_on(body: Object, service: Object) -> Object:
+    """The same, removed by Kubernetes itself when the Service is."""
+    owner = {"apiVersion": "v1", "kind": "Service"}
+    owner |= {name: service["metadata"][name] for name in ("name", "uid")}
+    return {**body, "metadata": {**body["metadata"], "ownerReferences": [owner]}}
+
+
+def collection_of(body: Object) -> str:
+    """Where an object is POSTed to."""
+    version = body["apiVersion"]
+    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    return f"{root}/namespaces/{body['metadata']['namespace']}/{body['kind'].lower()}s"
+
+
+def base_name(allocation: Allocation) -> str:
+    """What all names of an allocation begin with: a DNS label that begins with a letter. It is also
+    its Service's."""
     plain = f"{allocation.job}-a{allocation.attempt}"
     name = _UNFIT.sub("-", plain.lower()).strip("-")
     if name == plain and name[:1].isalpha() and len(name) <= NAME_CHARS_MAX:
@@ -177,7 +192,7 @@ def base_name(launch: Launch) -> str:
 
 def pod_name(launch: Launch, rank: int) -> str:
     """The pod's, and its hostname."""
-    return f"{base_name(launch)}-{rank}"
+    return f"{base_name(launch.allocation)}-{rank}"
 
 
 def master_port(allocation: str) -> int:
@@ -205,7 +220,7 @@ def _service(launch: Launch, namespace: str) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(launch, base_name(launch), namespace),
+        "metadata": _metadata(launch, base_name(launch.allocation), namespace),
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
@@ -220,7 +235,7 @@ def _secrets(making: _Making) -> list[Object]:
     wrong = [name for name, _ in launch.env if not _ENV_NAME.fullmatch(name)]
     if wrong:
         raise EngineError(f"{wrong[0]!r} is no variable name")
-    base, found = base_name(launch), []
+    base, found = base_name(launch.allocation), []
     if launch.env:
         found.append(_secret(launch, f"{base}-env", dict(launch.env), namespace))
     if making.code_pass:
@@ -272,7 +287,7 @@ def _pod(making: _Making, rank: int) -> Object:
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": max(placing.grace_s, 1),
         "hostname": pod_name(launch, rank),
-        "subdomain": base_name(launch),
+        "subdomain": base_name(launch.allocation),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": _pod_security(settings.run_as),
@@ -369,7 +384,7 @@ def _member(launch: Launch, rank: int, namespace: str, settings: Settings) -> Ob
         "securityContext": _container_security(),
     }
     if launch.env:
-        member["envFrom"] = [{"secretRef": {"name": f"{base_name(launch)}-env"}}]
+        member["envFrom"] = [{"secretRef": {"name": f"{base_name(launch.allocation)}-env"}}]
     return member
 
 
@@ -382,7 +397,7 @@ def _env(launch: Launch, rank: int, namespace: str, settings: Settings) -> list[
     seat, said = allocation.seats[rank], dict(launch.env)
     nodes = list(dict.fromkeys(other.node for other in allocation.seats))
     beside = [r for r, other in enumerate(allocation.seats) if other.node == seat.node]
-    base = base_name(launch)
+    base = base_name(launch.allocation)
     behind = said.get("PYTHONPATH", "")
     fixed = {
         "WORLD_SIZE": str(len(allocation.seats)),

@@ -16,7 +16,9 @@ from madang.core.model import Allocation
 from madang.engines.base import Action, Arrival, Launch, Promise, Start, Stop, Tell
 from madang.engines.kubernetes.arrivals import Gangs
 from madang.engines.kubernetes.cache import ALLOCATION, JOB, RANK, Cache, PodNews
-from madang.engines.kubernetes.carrying import Carrier, Hands
+from madang.engines.kubernetes.carrying import Carrier
+from madang.engines.kubernetes.hands import Hands
+from madang.engines.kubernetes.late import Late
 from madang.engines.kubernetes.nodefacts import NodeTeller
 from madang.engines.kubernetes.notes import Notes
 from madang.engines.kubernetes.stays import Stay, Stays
@@ -70,6 +72,7 @@ class Settler:
             hands.notes.waits, lambda: self.nodes.layout, self.nodes.asked_for, self.devices,
         )  # fmt: skip
         self.carrier = Carrier(hands, cache, self.stays, self.gangs)
+        self.late = Late(cache, self.stays, self.gangs, hands.notes, self.carrier.remove)
         self.viewer: Viewer | None = None
         self._adopted = False
         self._ticked_s = self._cleaned_s = 0.0
@@ -104,6 +107,7 @@ class Settler:
             self.carrier.give_up(stay, why)
         self.gangs.tick(self.stays.of_key)
         self.nodes.tick()
+        self.late.tick()
         self.carrier.take_back_devices()
         if self.viewer is not None:
             self.viewer.logs.tick()
@@ -123,6 +127,7 @@ class Settler:
             self.stays.seen(stay, pod)
         elif id and self._ours.is_own(pod):
             self._stray(pod, id)
+        self.late.look(news)
         if stay is None and (key := self.gangs.gang_of(pod)):
             stay = self.stays.of_key.get(key)
         if stay is not None:
@@ -141,7 +146,9 @@ class Settler:
     def is_ours(self, pod: PodFacts) -> bool:
         """The core counts it already, by its allocation."""
         stay = self.stays.live.get(pod.annotation(ALLOCATION))
-        return stay is not None and self._belongs(stay, pod)
+        if stay is None or not self._belongs(stay, pod):
+            return False
+        return pod.ended or not self.stays.is_left_out(stay, pod)
 
     def _belongs(self, stay: Stay, pod: PodFacts) -> bool:
         if not stay.key:
@@ -157,12 +164,16 @@ class Settler:
         self.carrier.clear(stay)
 
     def _clean(self) -> None:
-        """Our own pods that ended long ago, and their logs, go."""
+        """What is left over goes; our own pods that ended long ago, and their logs, too."""
+        self.late.look_for_stranded()
         old_ms = now_ms() - int(KEEP_ENDED_S * 1000)
-        for pod in list(self._cache.pods.objects.values()):
-            ours = pod.ended and self._ours.is_own(pod) and not pod.deleting
-            if ours and pod.created_ms < old_ms and not self.is_ours(pod):
-                self.carrier.remove(pod, "it ended long ago")
+        ended = [
+            pod
+            for pod in self._cache.pods.objects.values()
+            if pod.ended and self._ours.is_own(pod) and not pod.deleting
+        ]
+        old = [pod for pod in ended if pod.created_ms < old_ms and not self.is_ours(pod)]
+        self.carrier.forget(old)
 
     # -- what the daemon asked -----------------------------------------------------------------
 

@@ -55,9 +55,7 @@ class Member:
 class Stay:
     """One allocation. `key` is the gang it places, "" for a job of our own."""
 
-    id: str
-    job: str
-    seats: tuple[Seat, ...]
+    allocation: Allocation  # as it was when it came: only what never changes is read from it
     key: str
     members: dict[int, Member]
     launch: Launch | None = None
@@ -70,6 +68,18 @@ class Stay:
     again_s: float = 0.0  # not before this moment is it tried again
     fate: Exit | None = None  # how whoever still ends is told: it was given up
     asked_for: dict[str, int] = field(default_factory=dict)  # uid → the one seat it may ever get
+
+    @property
+    def id(self) -> str:
+        return self.allocation.id
+
+    @property
+    def job(self) -> str:
+        return self.allocation.job
+
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        return self.allocation.seats
 
     @property
     def over(self) -> bool:
@@ -155,12 +165,10 @@ class Stays:
     def seen(self, stay: Stay, pod: PodFacts) -> None:
         """A pod that belongs to the stay is as it is now."""
         member = _member(stay, pod)
-        if member is None or member.ended:
+        if member is None or self.is_left_out(stay, pod):
             return
         current = member.pod
         if current is not None and current.uid != pod.uid:
-            if not current.ended and member.broken is None:
-                return  # two pods for one seat: the first one has it
             if pod.ended:
                 return
         elif current is not None and member.broken is not None:
@@ -177,6 +185,19 @@ class Stays:
             self._started(stay, member)
         stuck = pod.phase == "Pending" and pod.reason in CANNOT_BEGIN
         member.stuck_s = (member.stuck_s or self.now_s()) if stuck else 0.0
+
+    def is_left_out(self, stay: Stay, pod: PodFacts) -> bool:
+        """It names a seat of the stay, and that is over, or elsewhere, or another pod's."""
+        member = _member(stay, pod)
+        if member is None or member.ended:
+            return True
+        if pod.node and pod.node != stay.seats[member.rank].node:
+            return True
+        current = member.pod
+        if current is None or current.uid == pod.uid:
+            return False
+        # Two pods for one seat: the first one has it while it lives.
+        return not current.ended and member.broken is None
 
     def gone(self, stay: Stay, pod: PodFacts) -> None:
         """A pod that belonged to the stay is no more."""
@@ -252,7 +273,7 @@ class Stays:
 
     def _new(self, allocation: Allocation, key: str) -> Stay:
         members = {rank: Member(rank) for rank in range(len(allocation.seats))}
-        stay = Stay(allocation.id, allocation.job, allocation.seats, key, members)
+        stay = Stay(allocation, key, members)
         self.live[stay.id] = stay
         if key:
             self.of_key[key] = stay
