@@ -30,6 +30,7 @@ from madang.core.settings import KINDS as SETTING_KINDS
 from madang.core.settings import DisruptionBudget, Hole, Quota, Reservation, Workspace, Zone
 from madang.ledger.coding import (
     allocation_of,
+    body,
     fixed_body,
     job_of_allocation,
     line_of,
@@ -187,3 +188,8 @@ def test_no_value_of_a_row_is_a_float(kind):
     """Two writers of JSON write some of them in two ways."""
     found = kinds_in(kind, set())
     assert not {one for one in found if issubclass(one, float) or one is object}
+
+
+def test_a_submission_is_written_with_the_text_that_its_row_has():
+    event = ev.JobSubmitted(Job("big-7", 7, "vision", Shape(8), members=200))
+    assert line_of(event, {"big-7": body(event.job)}) == encode_event(event)

@@ -5,7 +5,8 @@ installed it writes those that it writes the same way; floats it would not, and 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from madang.core import events as ev
@@ -18,6 +19,7 @@ except ImportError:  # it comes with the extras that need it for more
     orjson = None  # type: ignore[assignment]
 
 T = TypeVar("T")
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 # The fields of an Allocation that its binding settles. The rest moves; a new field goes to the end.
 _FIXED = frozenset({"id", "job", "project", "attempt", "shape", "seats", "bound_ms"})
@@ -38,8 +40,11 @@ def text_of(value: Any) -> str:
     return dumps(value)
 
 
-def line_of(event: ev.Event) -> str:
-    """An event as the journal has it: what `codec.encode_event` makes."""
+def line_of(event: ev.Event, texts: Mapping[str, str] = NOTHING) -> str:
+    """An event as the journal has it: what `codec.encode_event` makes. `texts` has the bodies of
+    jobs that are submitted, where they were made already."""
+    if isinstance(event, ev.JobSubmitted) and (text := texts.get(event.job.id)) is not None:
+        return f'["JobSubmitted",[{text}]]'
     return text_of([type(event).__name__, to_json(event)])
 
 

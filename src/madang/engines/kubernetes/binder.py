@@ -38,6 +38,7 @@ log = logging.getLogger("madang.kubernetes")
 AT_ONCE = 48  # more do not make the API server faster
 NOTES_AT_ONCE = 8  # words about pods that wait never stand in the way of those that go
 NOTE_WAITS_S = 2.0  # at most, while pods are bound: a note costs the server what a binding does
+NOTE_S = 30.0  # for an answer to it
 CALM_S = 0.5  # without a binding: a backlog is bound turn by turn, with moments between them
 PAUSE_S = (0.05, 2.0)
 READ_S = 5.0  # for the truth about a pod whose binding was not answered
@@ -296,11 +297,11 @@ class Binder:
             "source": {"component": "madang"},
         }
         path = f"/api/v1/namespaces/{namespace}/events"
-        return await self._said(lambda: self._client.post(path, body))
+        return await self._said(lambda: self._client.write(path, body, NOTE_S))
 
     async def _said(
         self,
-        write: Callable[[], Awaitable[Object]],
+        write: Callable[[], Awaitable[object]],
         *,
         at_once: bool = False,
         is_true: Callable[[], bool] = _always,
