@@ -267,3 +267,19 @@ def test_a_disruption_budget_that_the_project_does_not_have_is_refused_with_thos
 def test_impossible_shapes_cannot_be_made(gpus, milli):
     with pytest.raises(AssertionError):
         Shape(gpus, milli)
+
+
+def test_what_is_alike_in_a_turn_fares_alike_until_the_yard_changes():
+    yard = Yard("")
+    jobs = {line[0]: yard.job(line) for line in ("a: 4", "b: 4", "c: 4", "d: 2")}
+    node = Yard("n1: ....").state.nodes["n1"].node
+    facts: list[ev.Fact] = [
+        ev.JobSubmitted(jobs["a"]),  # nodes may come
+        ev.NodeSeen(replace(node, gpus=2)),
+        ev.JobSubmitted(jobs["b"]),
+        ev.JobSubmitted(jobs["c"]),
+        ev.JobSubmitted(jobs["d"]),
+    ]
+    step = yard.controller.step(facts, 5)
+    rejected = [one.job for one in step.events if isinstance(one, ev.JobRejected)]
+    assert rejected == [jobs["b"].id, jobs["c"].id]

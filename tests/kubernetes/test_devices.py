@@ -183,9 +183,9 @@ def test_a_gang_gets_named_devices_before_it_is_bound(control, space, tmp_path, 
     crossed: list[str] = []
     post, patch = Binder._post, Claimer._patch
 
-    async def seen_bound(self, ask):
+    async def seen_bound(self, ask, most_s):
         seen[ask.pod] = devices_of(claims_of(control, space)[ask.pod])
-        await post(self, ask)
+        await post(self, ask, most_s)
 
     async def crossing(self, path, *rest):
         if path.endswith("/p-0/status") and not crossed:

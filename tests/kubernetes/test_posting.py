@@ -215,6 +215,27 @@ def test_a_request_whose_time_is_over_takes_its_connection_along():
     assert play(story()) == (201, 2)
 
 
+def test_requests_end_when_their_own_time_is_over_and_not_before():
+    async def story():
+        async with server(b"", b"", CREATED) as (url, _, made):
+            poster = Poster(Access(url))
+            began_s = asyncio.get_running_loop().time()
+            slow = asyncio.create_task(poster.post("/a", b"1", 0.2))
+            with pytest.raises(Unanswered, match="in time") as quick:
+                await poster.post("/b", b"2", 0.05)
+            quick_s = asyncio.get_running_loop().time() - began_s
+            assert not slow.done()
+            with pytest.raises(Unanswered, match="in time"):
+                await slow
+            slow_s = asyncio.get_running_loop().time() - began_s
+            found = await poster.post("/c", b"3", 30)
+            poster.close()
+            assert quick.value.may_have_happened
+            return found.status, len(made), quick_s >= 0.05, slow_s >= 0.2
+
+    assert play(story()) == (201, 3, True, True)
+
+
 def test_a_connection_that_was_closed_while_idle_is_not_used():
     async def story():
         async with server(CREATED, CREATED) as (url, _, made):

@@ -1,11 +1,15 @@
 """Values come back from their rows as they were, also from rows that an older version wrote."""
 
+import dataclasses
 import json
+import typing
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from madang.core import events as ev
-from madang.core.codec import decode_event, encode_event
+from madang.core.codec import KINDS, decode_event, dumps, encode_event
 from madang.core.hypernodes import Domain, Members, Topology
 from madang.core.model import (
     Allocation,
@@ -18,19 +22,25 @@ from madang.core.model import (
     ReleaseReason,
     Seat,
     Shape,
+    Standing,
 )
-from madang.core.policy import DEFAULT
+from madang.core.policy import DEFAULT, Policy
 from madang.core.rules import Rule
+from madang.core.settings import KINDS as SETTING_KINDS
 from madang.core.settings import DisruptionBudget, Hole, Quota, Reservation, Workspace, Zone
 from madang.ledger.coding import (
     allocation_of,
+    body,
     fixed_body,
     job_of_allocation,
+    line_of,
     moving_body,
     number_of,
     subject_of,
+    text_of,
 )
 
+ROWS = (Allocation, Job, Node, Project, Standing, *SETTING_KINDS.values(), Policy)
 RANKS = 200  # bit sets beyond what a JSON number holds
 
 GANG = Allocation(
@@ -132,3 +142,54 @@ def test_the_number_of_an_id(id, n):
 
 def test_the_job_of_an_allocation():
     assert job_of_allocation("digits-42.1") == "digits-42"
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text()
+    | st.text(st.characters(exclude_categories=()))
+    | st.sampled_from(["n1.2", "\x7f", "\u2028", "</", "\ud800", "\x00", '\\"']),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_a_text_is_byte_for_byte_the_same_with_and_without_the_faster_writer(value):
+    assert text_of(value) == dumps(value)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_words_of_enums_are_written_as_words(phase):
+    assert text_of([phase, 1 << 52]) == dumps([phase, 1 << 52])
+
+
+def test_a_line_is_what_the_journal_has_always_had():
+    for event in (ev.AllocationBound(GANG), ev.MemberStarted("big-7.2", 3, 99)):
+        assert line_of(event) == encode_event(event)
+
+
+def kinds_in(hint, seen):
+    """Every class that a value of this kind may hold."""
+    for inner in typing.get_args(hint):
+        kinds_in(inner, seen)
+    if isinstance(hint, type) and hint not in seen:
+        seen.add(hint)
+        if dataclasses.is_dataclass(hint):
+            for of_field in typing.get_type_hints(hint).values():
+                kinds_in(of_field, seen)
+    return seen
+
+
+@pytest.mark.parametrize("kind", [*ROWS, *KINDS.values()], ids=lambda kind: kind.__name__)
+def test_no_value_of_a_row_is_a_float(kind):
+    """Two writers of JSON write some of them in two ways."""
+    found = kinds_in(kind, set())
+    assert not {one for one in found if issubclass(one, float) or one is object}
+
+
+def test_a_submission_is_written_with_the_text_that_its_row_has():
+    event = ev.JobSubmitted(Job("big-7", 7, "vision", Shape(8), members=200))
+    assert line_of(event, {"big-7": body(event.job)}) == encode_event(event)

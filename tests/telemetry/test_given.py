@@ -8,7 +8,7 @@ import pytest
 
 from madang.core.model import Seat
 from madang.core.snapshot import Snapshot
-from madang.daemon.telemetry import MASK, Given, given_of, held_of
+from madang.daemon.telemetry import MASK, Before, Given, given_of, held_of
 from madang.telemetry.frames import Column, Frame, Subject
 from madang.telemetry.metrics import METRICS
 from madang.telemetry.store import Store
@@ -77,3 +77,14 @@ def test_a_frames_mask_comes_out_of_the_ring_as_it_went_in(tmp_path):
     store.close()
 
     assert given_of(keys, values.tolist(), MEMBERS) == {("a.1", 0): ("n", tuple(range(24)))}
+
+
+def test_what_is_kept_from_call_to_call_is_made_anew_where_something_changed():
+    kept: Before = {}
+    seen = snapshot(Seat("n", (0,)))
+    [first] = held_of(seen, {}, kept)
+    assert held_of(seen, {}, kept)[0] is first
+    given: Given = {("a.1", 0): ("n", (5,))}
+    assert held_of(seen, given, kept)[0].devices == (("n", 5),)
+    assert held_of(seen, {}, kept)[0].devices == (("n", 0),)
+    assert held_of(snapshot(Seat("m", (1,))), {}, kept)[0].devices == (("m", 1),)

@@ -7,6 +7,7 @@ costs no plan: the state tells what may need one.
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from madang.core.admission import Rejected, judge
 from madang.core.cells.promises import judge_quota
@@ -31,6 +32,8 @@ from madang.core.settings import Reservation
 from madang.core.state import State
 
 _NEVER_PLANNED = -1
+# All that is said of a job but which one it is.
+_LIKENESS = attrgetter(*(set(Job.__dataclass_fields__) - {"id", "seq", "submitted_ms"}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,17 @@ class Controller:
         """Fold the facts, plan once, fold the decisions."""
         events: list[Event] = []
         rejections: list[Decision] = []
+        admitted: set[object] = set()
         for fact in facts:
-            if isinstance(fact, JobSubmitted) and (rejection := self._rejection(fact)):
-                rejections.append(rejection)
-                events.append(rejection)
-            elif isinstance(fact, QuotaSet) and judge_quota(self.state, fact.quota) is not None:
+            if isinstance(fact, JobSubmitted):
+                if rejection := self._rejection(fact, admitted):
+                    rejections.append(rejection)
+                    events.append(rejection)
+                elif self.state.apply(fact, now_ms):
+                    events.append(fact)
+                continue
+            admitted.clear()
+            if isinstance(fact, QuotaSet) and judge_quota(self.state, fact.quota) is not None:
                 continue  # it lost a race against another promise of cells
             elif isinstance(fact, ReservationSet) and self.refusal(fact.reservation, now_ms):
                 continue  # what cannot coexist is no news; who asked is told why
@@ -124,11 +133,19 @@ class Controller:
         """Why the job could never run here; None if it may wait its turn."""
         return judge(self.state.view(0), job)
 
-    def _rejection(self, fact: JobSubmitted) -> JobRejected | None:
+    def _rejection(self, fact: JobSubmitted, admitted: set[object]) -> JobRejected | None:
+        """`admitted` has whose like was, since anything but a submission was folded."""
         job = fact.job
         if self.state.knows_job(job.id):
             return None  # a repeat: it has been judged
+        # Whether one may ever run is asked of the nodes and limits there are, not of other jobs;
+        # only reservations and waits for switches are a matter of when it was asked.
+        like = None if job.reservation or job.switches else _LIKENESS(job)
+        if like in admitted:
+            return None
         rejected = self.judge(job)
         if rejected is None:
+            if like is not None:
+                admitted.add(like)
             return None
         return JobRejected(job.id, job.project, rejected.code, rejected.numbers)

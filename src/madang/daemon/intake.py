@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from madang.core.classes import ClassRow, Preemptible, class_of
 from madang.core.model import (
@@ -125,16 +126,29 @@ def job_from(
 
 def request_of(arrival: Arrival) -> JobRequest:
     """What the ledger keeps of it for people; nobody ever executes it."""
+    name = _plain_name(arrival.name)
+    like = _request_like(
+        arrival.kind, arrival.project, arrival.members, arrival.members_min, arrival.shape
+    )
+    command = [*like.command, f"{arrival.project}/{arrival.name}"]
+    return like.model_copy(update={"command": command, "name": name})
+
+
+@lru_cache(maxsize=256)
+def _request_like(
+    kind: str, project: str, members: int, members_min: int, shape: Shape
+) -> JobRequest:
+    """Checked once for all that are alike but for their names; not to be changed."""
     return JobRequest(
-        command=["kubernetes", arrival.kind, f"{arrival.project}/{arrival.name}"],
-        name=_plain_name(arrival.name),
-        project=arrival.project,
-        members=arrival.members,
-        members_min=arrival.members_min,
-        gpus=arrival.shape.milli / WHOLE_GPU_MILLI,
-        profile=",".join(arrival.shape.models),
-        cpus=arrival.shape.cpu_milli / 1000 or None,
-        memory_mib=arrival.shape.memory_mib or None,
+        command=["kubernetes", kind],
+        name="job",
+        project=project,
+        members=members,
+        members_min=members_min,
+        gpus=shape.milli / WHOLE_GPU_MILLI,
+        profile=",".join(shape.models),
+        cpus=shape.cpu_milli / 1000 or None,
+        memory_mib=shape.memory_mib or None,
     )
 
 

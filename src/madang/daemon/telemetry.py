@@ -62,6 +62,8 @@ MASK = "member_gpu_mask"
 # (allocation, rank) → its node and the devices that it was given there
 Given = Mapping[tuple[str, int], tuple[str, tuple[int, ...]]]
 NOTHING_GIVEN: Given = MappingProxyType({})
+# Allocation → what was made of it, and of what: (allocation, category, group, held)
+Before = dict[str, tuple[Allocation, str, str, Held]]
 
 Reports = dict[str, dict[str, float]]  # name -> member -> value
 
@@ -121,6 +123,7 @@ class Watch:
         self._held_changed = threading.Event()
         self._held_changed.set()
         self._given: Given = {}
+        self._before: Before = {}
         self._leaving = threading.Event()
         self._threads = (
             threading.Thread(target=self._run, name="watch", daemon=True),
@@ -154,7 +157,7 @@ class Watch:
                 now_ms = self._loop.clock()
                 if self._held_changed.is_set():
                     self._held_changed.clear()
-                    self._store.hold(held_of(self._loop.snapshot(), self._given))
+                    self._store.hold(held_of(self._loop.snapshot(), self._given, self._before))
                 if now_ms >= next_ms:
                     began_s = time.monotonic()
                     self._read(now_ms)
@@ -302,32 +305,47 @@ def given_of(
     }
 
 
-def held_of(snapshot: Snapshot, given: Given = NOTHING_GIVEN) -> list[Held]:
+def held_of(
+    snapshot: Snapshot, given: Given = NOTHING_GIVEN, before: Before | None = None
+) -> list[Held]:
     """Who holds what, for the store: `given` goes before the numbers of seats, which are nominal
     where somebody else chooses the devices. It counts where it is of the seat's node and size.
+
+    `before`, kept from call to call, has what was made of allocations that are still the same.
     """
-    held = []
+    held, known = [], {} if before is None or given else before.copy()
+    if before is not None:
+        before.clear()
     for allocation in snapshot.allocations.values():
         live = snapshot.jobs.get(allocation.job)
-        devices = [
-            (seat.node, gpu)
-            for rank, seat in enumerate(allocation.seats)
-            if allocation.holds(rank)
-            for gpu in _devices_of(seat, given.get((allocation.id, rank)))
-        ]
+        category = live.job.category.value if live else ""
         node = snapshot.nodes.get(allocation.seats[0].node) if allocation.seats else None
-        held.append(
-            Held(
-                allocation.id,
-                allocation.job,
-                allocation.project,
-                live.job.category.value if live else "",
-                node.node.group if node else "",
-                tuple(dict.fromkeys(devices)),
-                allocation.running_ms or allocation.bound_ms,
-            )
-        )
+        group = node.node.group if node else ""
+        kept = known.get(allocation.id)
+        if kept is None or kept[0] is not allocation or kept[1:3] != (category, group):
+            kept = (allocation, category, group, _held(allocation, category, group, given))
+        if before is not None and not given:
+            before[allocation.id] = kept
+        held.append(kept[3])
     return held
+
+
+def _held(allocation: Allocation, category: str, group: str, given: Given) -> Held:
+    devices = [
+        (seat.node, gpu)
+        for rank, seat in enumerate(allocation.seats)
+        if allocation.holds(rank)
+        for gpu in _devices_of(seat, given.get((allocation.id, rank)))
+    ]
+    return Held(
+        allocation.id,
+        allocation.job,
+        allocation.project,
+        category,
+        group,
+        tuple(dict.fromkeys(devices)),
+        allocation.running_ms or allocation.bound_ms,
+    )
 
 
 def _devices_of(seat: Seat, told: tuple[str, tuple[int, ...]] | None) -> tuple[int, ...]:

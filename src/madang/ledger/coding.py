@@ -1,14 +1,25 @@
-"""Values as rows and back. An allocation's body has two parts: what stays, and what changes."""
+"""Values as rows and back. An allocation's body has two parts: what stays, and what changes.
+
+Promises: a text is byte for byte what `codec.dumps` makes, on every machine. Where orjson is
+installed it writes those that it writes the same way; floats it would not, and the core has none.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from madang.core import events as ev
 from madang.core.codec import dumps, from_json, to_json
 from madang.core.model import Allocation
 
+try:
+    import orjson
+except ImportError:  # it comes with the extras that need it for more
+    orjson = None  # type: ignore[assignment]
+
 T = TypeVar("T")
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 # The fields of an Allocation that its binding settles. The rest moves; a new field goes to the end.
 _FIXED = frozenset({"id", "job", "project", "attempt", "shape", "seats", "bound_ms"})
@@ -17,9 +28,29 @@ _STANDING = tuple(name for name in _FIELDS if name in _FIXED)
 _MOVING = tuple(name for name in _FIELDS if name not in _FIXED)
 
 
+def text_of(value: Any) -> str:
+    """JSON values without floats as a text."""
+    if orjson is not None:
+        try:
+            told = orjson.dumps(value)
+        except TypeError:  # a number of more than 64 bits, half a surrogate pair
+            return dumps(value)
+        if told.isascii() and b"\x7f" not in told:  # signs that are escaped there alone
+            return told.decode("ascii")
+    return dumps(value)
+
+
+def line_of(event: ev.Event, texts: Mapping[str, str] = NOTHING) -> str:
+    """An event as the journal has it: what `codec.encode_event` makes. `texts` has the bodies of
+    jobs that are submitted, where they were made already."""
+    if isinstance(event, ev.JobSubmitted) and (text := texts.get(event.job.id)) is not None:
+        return f'["JobSubmitted",[{text}]]'
+    return text_of([type(event).__name__, to_json(event)])
+
+
 def body(value: Any) -> str:
     """A value of the core as a JSON text."""
-    return dumps(to_json(value))
+    return text_of(to_json(value))
 
 
 def of_body(kind: type[T], text: str) -> T:
@@ -38,7 +69,7 @@ def moving_body(allocation: Allocation) -> str:
 
 
 def _fields(allocation: Allocation, names: Sequence[str]) -> str:
-    return dumps([to_json(getattr(allocation, name)) for name in names])
+    return text_of([to_json(getattr(allocation, name)) for name in names])
 
 
 def allocation_of(fixed: str, moving: str) -> Allocation:

@@ -5,20 +5,20 @@ transaction rolls back and the memory of what the database holds stays as it was
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
 from madang.core import events as ev
-from madang.core.codec import encode_event
-from madang.core.model import Allocation, AllocationState
+from madang.core.model import Allocation, AllocationState, Job
 from madang.ledger.bulk import deleting, inserting, updating, upserting
 from madang.ledger.coding import (
     allocation_of,
     body,
     fixed_body,
+    line_of,
     moving_body,
     number_of,
     subject_of,
@@ -181,7 +181,8 @@ class Writer:
         return int(row.last_seq), int(row.turns)
 
     def _write(self, connection: sa.Connection, turn: Turn, seq: int) -> Holding:
-        _INSERT_EVENTS.write(connection, _event_rows(turn, seq))
+        texts = {job.id: body(job) for job in _submitted(turn)}
+        _INSERT_EVENTS.write(connection, _event_rows(turn, seq, texts))
         _UPSERT_PROJECTS.write(connection, [{"id": p.id, "body": body(p)} for p in turn.projects])
         _UPSERT_SETTINGS.write(
             connection, [_setting_row(s) for s in turn.settings if s.value is not None]
@@ -189,7 +190,7 @@ class Writer:
         gone = [{"name": setting.name} for setting in turn.settings if setting.value is None]
         _DELETE_SETTINGS.write(connection, gone)
         _UPSERT_NODES.write(connection, [_node_row(write) for write in turn.nodes])
-        self._write_jobs(connection, turn)
+        self._write_jobs(connection, turn, texts)
         holding = self._holding(turn.allocations)
         _INSERT_ALLOCATIONS.write(connection, holding.inserts)
         _must_touch("allocations", _UPDATE_ALLOCATIONS.write, connection, holding.updates)
@@ -198,7 +199,7 @@ class Writer:
         _INSERT_HOLDINGS.write(connection, holding.taken)
         return holding
 
-    def _write_jobs(self, connection: sa.Connection, turn: Turn) -> None:
+    def _write_jobs(self, connection: sa.Connection, turn: Turn, texts: Mapping[str, str]) -> None:
         new = {job.job_id: job for job in turn.new}
         inserts, updates, asked = [], [], []
         for write in turn.jobs:
@@ -206,7 +207,7 @@ class Writer:
             if first is None:
                 updates.append({"n": write.job.seq, **_moving_columns(write)})
             else:
-                inserts.append(_job_row(write, first))
+                inserts.append(_job_row(write, first, texts.get(write.job.id)))
                 asked.append({"n": write.job.seq, "request": first.request})
         if new:
             raise CommitRefused(f"new jobs without a row in the turn: {sorted(new)}")
@@ -298,7 +299,14 @@ def _must_touch(
         raise CommitRefused(f"{len(rows)} {what} to change, but {touched} are there: {rows[:3]}")
 
 
-def _event_rows(turn: Turn, seq: int) -> list[dict[str, Any]]:
+def _submitted(turn: Turn) -> list[Job]:
+    """Jobs whose text is in the journal and in their row, as they were submitted."""
+    rows = {write.job.id: write.job for write in turn.jobs}
+    jobs = [event.job for event in turn.events if isinstance(event, ev.JobSubmitted)]
+    return [job for job in jobs if rows.get(job.id) is job]
+
+
+def _event_rows(turn: Turn, seq: int, texts: Mapping[str, str]) -> list[dict[str, Any]]:
     rows = []
     for event in turn.events:
         seq += 1
@@ -310,7 +318,7 @@ def _event_rows(turn: Turn, seq: int) -> list[dict[str, Any]]:
                 "kind": type(event).__name__,
                 "job": job,
                 "node": node,
-                "line": encode_event(event),
+                "line": line_of(event, texts),
             }
         )
     return rows
@@ -330,7 +338,7 @@ def _moving_columns(write: JobWrite) -> dict[str, Any]:
     }
 
 
-def _job_row(write: JobWrite, first: NewJob) -> dict[str, Any]:
+def _job_row(write: JobWrite, first: NewJob, text: str | None) -> dict[str, Any]:
     return {
         "n": write.job.seq,
         "id": write.job.id,
@@ -339,7 +347,7 @@ def _job_row(write: JobWrite, first: NewJob) -> dict[str, Any]:
         "owner": first.owner,
         "idempotency_key": first.key or None,
         **_moving_columns(write),
-        "job": body(write.job),
+        "job": body(write.job) if text is None else text,
         "memo": body(first.memo),
     }
 

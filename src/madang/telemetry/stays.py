@@ -140,7 +140,7 @@ class Stays:
                 folded = max(since, self.ring.oldest) - 1
                 devices = list(dict.fromkeys(one.devices))
                 self.live[one.allocation] = Stay(one, devices, since, folded)
-            elif stay_now.held != one:
+            elif stay_now.held is not one and stay_now.held != one:
                 if stay_now.held.devices != one.devices:
                     self.fold([stay_now])
                 stay_now.hold(one)

@@ -8,16 +8,14 @@ is remembered here.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from madang.core.events import Fact, JobStopAsked
 from madang.core.model import Shape
 from madang.engines.base import Arrival
 from madang.engines.kubernetes import foreign, volumes
 from madang.engines.kubernetes.cache import (
-    ALLOCATION,
     GANG,
-    JOB,
     RANK,
     VOLUME_CLAIM,
     Cache,
@@ -26,12 +24,12 @@ from madang.engines.kubernetes.cache import (
 from madang.engines.kubernetes.devices import Devices
 from madang.engines.kubernetes.foreign import POD, Arranged, Unit, Waits, World
 from madang.engines.kubernetes.nodes import extended_needs
+from madang.engines.kubernetes.seated import only_seated
 from madang.engines.kubernetes.topology import Layout, wish_of
 from madang.engines.kubernetes.values import Gang, PodFacts
 
 BY = "kubernetes"
 CLAIM = "ResourceClaim"
-WRITTEN = frozenset({ALLOCATION, GANG, JOB, RANK})  # with a binding
 ABSENT_S = 60.0  # its maker may be between two attempts
 GONE_S = 2.0  # its pods' ends are told first
 MISSING_S = 10.0  # controllers take a moment to make all pods
@@ -155,10 +153,7 @@ class Gangs:
             return False
         if pod.annotation(GANG) != key or pod.annotation(RANK) != str(self._rank_of.get(pod.key)):
             return False
-        written = {name: value for name, value in pod.annotations if name not in WRITTEN}
-        if written != {name: value for name, value in before.annotations if name not in WRITTEN}:
-            return False
-        return replace(pod, node="", annotations=before.annotations) == before
+        return only_seated(before, pod)
 
     def _place(self, pod: PodFacts, world: World) -> None:
         match foreign.unit_of(pod, world):

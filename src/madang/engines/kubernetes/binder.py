@@ -38,6 +38,8 @@ log = logging.getLogger("madang.kubernetes")
 AT_ONCE = 48  # more do not make the API server faster
 NOTES_AT_ONCE = 8  # words about pods that wait never stand in the way of those that go
 NOTE_WAITS_S = 2.0  # at most, while pods are bound: a note costs the server what a binding does
+NOTE_S = 30.0  # for an answer to it
+CALM_S = 0.5  # without a binding: a backlog is bound turn by turn, with moments between them
 PAUSE_S = (0.05, 2.0)
 READ_S = 5.0  # for the truth about a pod whose binding was not answered
 INVALID = 422  # what old servers say, instead of 409, to a write with another pod's uid
@@ -91,6 +93,7 @@ class Binder:
         self._asked = 0  # pods that wait for their binding, or for its answer
         self._calm = asyncio.Event()
         self._calm.set()
+        self._calming: asyncio.TimerHandle | None = None
         self._evictor = Evictor(client, held)
 
     # -- a gang --------------------------------------------------------------------------------
@@ -103,16 +106,27 @@ class Binder:
         decision, who knows whether replacements come.
         """
         clock = _Clock(deadline_s)
-        self._asked += len(gang)
-        self._calm.clear()
+        self._busy(len(gang))
         try:
             if len(gang) == 1:
                 return [await self._bind(gang[0], clock)]
             return list(await asyncio.gather(*(self._bind(ask, clock) for ask in gang)))
         finally:
-            self._asked -= len(gang)
-            if not self._asked:
-                self._calm.set()
+            self._busy(-len(gang))
+
+    def _busy(self, more: int) -> None:
+        """So many pods more, or less, are being bound."""
+        self._asked += more
+        self._calm.clear()
+        if not self._asked:
+            if self._calming is not None:
+                self._calming.cancel()
+            self._calming = asyncio.get_running_loop().call_later(CALM_S, self._be_calm)
+
+    def _be_calm(self) -> None:
+        self._calming = None
+        if not self._asked:
+            self._calm.set()
 
     async def unbind(self, asks: Sequence[BindAsk], text: str, grace_s: int = 1) -> list[BindAsk]:
         """Roll back. A binding cannot be undone, so the pods are deleted, by uid, and whoever made
@@ -148,10 +162,9 @@ class Binder:
                 if not self._held():
                     return NotBound(ask, "deposed", "not the leader any more")
                 try:
-                    async with asyncio.timeout(clock.left_s):
-                        await self._post(ask)
+                    await self._post(ask, clock.left_s)
                     return Bound(ask)
-                except (ApiError, TimeoutError) as failure:
+                except ApiError as failure:
                     unsure = unsure or _may_have_happened(failure)
                     if (end := await self._end_by(ask, failure, clock)) is not None:
                         return end
@@ -162,7 +175,7 @@ class Binder:
                 return await self._settle(ask)
             return NotBound(ask, "late", f"not bound to {ask.node} in {clock.most_s:g} s")
 
-    async def _post(self, ask: BindAsk) -> None:
+    async def _post(self, ask: BindAsk, most_s: float) -> None:
         body: Object = {
             "apiVersion": "v1",
             "kind": "Binding",
@@ -171,16 +184,16 @@ class Binder:
         }
         if ask.annotations:
             body["metadata"]["annotations"] = dict(ask.annotations)
-        await self._client.write(f"{_path(ask)}/binding", body)
+        await self._client.write(f"{_path(ask)}/binding", body, most_s)
 
-    async def _end_by(self, ask: BindAsk, failure: Exception, clock: "_Clock") -> Outcome | None:
+    async def _end_by(self, ask: BindAsk, failure: ApiError, clock: "_Clock") -> Outcome | None:
         """What a failure means for good; None: try again."""
         match failure:
             case Missing():
                 return NotBound(ask, "gone", "it was deleted")
             case Conflict():
                 return await self._look(ask, clock)
-            case Away() | TooMany() | TimeoutError():
+            case Away() | TooMany():
                 return None
             case _:
                 return NotBound(ask, "refused", str(failure))
@@ -284,11 +297,11 @@ class Binder:
             "source": {"component": "madang"},
         }
         path = f"/api/v1/namespaces/{namespace}/events"
-        return await self._said(lambda: self._client.post(path, body))
+        return await self._said(lambda: self._client.write(path, body, NOTE_S))
 
     async def _said(
         self,
-        write: Callable[[], Awaitable[Object]],
+        write: Callable[[], Awaitable[object]],
         *,
         at_once: bool = False,
         is_true: Callable[[], bool] = _always,
@@ -336,13 +349,8 @@ def _judged(ask: BindAsk, pod: Object) -> Outcome | None:
     return NotBound(ask, "elsewhere", f"another has bound it to {node}")
 
 
-def _may_have_happened(failure: Exception) -> bool:
-    match failure:
-        case TimeoutError():
-            return True
-        case Away(may_have_happened=happened):
-            return happened
-    return False
+def _may_have_happened(failure: ApiError) -> bool:
+    return isinstance(failure, Away) and failure.may_have_happened
 
 
 def _path(ask: BindAsk) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from madang.engines.kubernetes import trim
 from madang.engines.kubernetes.client import Client, Object
 from madang.engines.kubernetes.discovery import Support
+from madang.engines.kubernetes.seated import glance
 from madang.engines.kubernetes.values import (
     BudgetFacts,
     NodeFacts,
@@ -66,7 +67,9 @@ class Cache:
         self.nodes: Mirror[NodeFacts] = Mirror(
             client, "/api/v1/nodes", trim.node, lambda key, now: self._mark(self._nodes, key)
         )
-        self.pods: Mirror[PodFacts] = Mirror(client, "/api/v1/pods", trim.pod, self._pod_told)
+        self.pods: Mirror[PodFacts] = Mirror(
+            client, "/api/v1/pods", trim.pod, self._pod_told, glance
+        )
         self.priorities: Mirror[PriorityFacts] = Mirror(
             client, "/apis/scheduling.k8s.io/v1/priorityclasses", trim.priority_class
         )

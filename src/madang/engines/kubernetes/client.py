@@ -15,7 +15,7 @@ import orjson
 
 from madang.engines.kubernetes.config import Access
 from madang.engines.kubernetes.connecting import Connector, settled
-from madang.engines.kubernetes.posting import Poster, Unanswered
+from madang.engines.kubernetes.posting import NEVER_S, Poster, Unanswered
 
 CONNECTIONS_MAX = 96
 CALL_S = 30.0
@@ -125,15 +125,15 @@ class Client:
         """Raises: ApiError."""
         return await self._call("POST", path, body)
 
-    async def write(self, path: str, body: Object) -> None:
-        """POST of which only the outcome matters, for what is written most: bindings. Whoever
-        awaits it limits its time.
+    async def write(self, path: str, body: Object, most_s: float = NEVER_S) -> None:
+        """POST of which only the outcome matters, for what is written most: bindings. Without
+        `most_s` whoever awaits it limits its time.
 
         Raises:
             ApiError: as `post`.
         """
         try:
-            answer = await self._poster.post(path, orjson.dumps(body))
+            answer = await self._poster.post(path, orjson.dumps(body), most_s)
         except Unanswered as failure:
             raise Away(str(failure), may_have_happened=failure.may_have_happened) from failure
         if not 200 <= answer.status < 300:

@@ -6,10 +6,13 @@ Promises: a whole answer or `Unanswered`, never a part of one; a connection whos
 read whole, or came unasked, is never used again; nothing is ever sent twice from here. Only where
 no connection could be made is it said that nothing happened.
 
-There is no time limit here: whoever awaits sets one, and its end closes the connection.
+`most_s` ends a request that is not answered; else whoever awaits sets a limit, and its end closes
+the connection. One timer, of the request that ends first, serves all: a timer for each would cost
+as much as the rest of a request here.
 """
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -18,6 +21,7 @@ from madang.engines.kubernetes.config import Access
 HEAD_BYTES_MAX = 1 << 16
 BODY_BYTES_MAX = 4 << 20
 CONNECT_S = 10.0
+NEVER_S = math.inf
 _NO_BODY = (204, 304)
 
 
@@ -153,6 +157,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.usable = False
+        self.until_s = NEVER_S  # by the loop's clock: then its request has taken too long
         self._transport: asyncio.Transport | None = None
         self._waiting: asyncio.Future[Answer] | None = None
         self._reader = Reader()
@@ -175,6 +180,12 @@ class _Connection(asyncio.Protocol):
         self.usable = False
         if self._transport is not None:
             self._transport.abort()
+
+    def expire(self) -> None:
+        """Its answer did not come in time."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(Unanswered("no answer in time"))
+        self.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport), f"a stream was asked for: {transport}"
@@ -220,39 +231,65 @@ class Poster:
         self._named = where.netloc.rpartition("@")[2]
         self._free: list[_Connection] = []
         self._all: set[_Connection] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._head: tuple[str, bytes] = ("", b"")  # of which token, what each request has
 
-    async def post(self, path: str, body: bytes) -> Answer:
+    async def post(self, path: str, body: bytes, most_s: float = NEVER_S) -> Answer:
         """`path` begins behind the server's own.
 
         Raises:
-            Unanswered: no answer.
+            Unanswered: no answer, or none within `most_s`.
         """
         request = self._request(path, body)
-        connection = await self._connection()
+        until_s = asyncio.get_running_loop().time() + most_s
+        connection = self._idle() or await self._made(min(CONNECT_S, most_s))
+        connection.until_s = until_s
+        self._watch(until_s)
         try:
             return await connection.ask(request)
         finally:
+            connection.until_s = NEVER_S
             if connection.usable:
                 self._free.append(connection)
             else:
                 self._all.discard(connection)
 
+    def _watch(self, until_s: float) -> None:
+        """Look at this moment, or before, whose time is over."""
+        if until_s < NEVER_S and (self._timer is None or until_s < self._timer.when()):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_at(until_s, self._end_late)
+
+    def _end_late(self) -> None:
+        self._timer = None
+        now_s = asyncio.get_running_loop().time()
+        for connection in [one for one in self._all if one.until_s <= now_s]:
+            connection.expire()
+            self._all.discard(connection)
+        self._watch(min((one.until_s for one in self._all), default=NEVER_S))
+
     def close(self) -> None:
         """Whoever waits is told `Unanswered`."""
+        if self._timer is not None:
+            self._timer.cancel()
         for connection in self._all:
             connection.close()
         self._all.clear()
         self._free.clear()
 
-    async def _connection(self) -> _Connection:
+    def _idle(self) -> _Connection | None:
         while self._free:
             # The one used last: it is the least likely to have been closed meanwhile.
             connection = self._free.pop()
             if connection.usable:
                 return connection
             self._all.discard(connection)
+        return None
+
+    async def _made(self, most_s: float) -> _Connection:
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout(most_s):
                 _, made = await asyncio.get_running_loop().create_connection(
                     _Connection,
                     self._host,
@@ -268,14 +305,22 @@ class Poster:
 
     def _request(self, path: str, body: bytes) -> bytes:
         token = self._access.token()
-        head = [f"POST {self._at}{path} HTTP/1.1", f"Host: {self._named}"]
-        head += ["Accept: application/json", "Content-Type: application/json"]
+        if not self._head[1] or self._head[0] != token:
+            self._head = (token, self._fixed(token))
+        if " " in path or not _is_plain(path):
+            raise ValueError(f"this cannot be asked for by HTTP: {path[:200]!r}")
+        first = f"POST {self._at}{path} HTTP/1.1\r\n".encode()
+        return b"%b%b%d\r\n\r\n%b" % (first, self._head[1], len(body), body)
+
+    def _fixed(self, token: str) -> bytes:
+        """What is the same of all requests, up to the length of the body."""
+        head = [f"Host: {self._named}", "Accept: application/json"]
+        head += ["Content-Type: application/json"]
         if token:
             head.append(f"Authorization: Bearer {token}")
-        head.append(f"Content-Length: {len(body)}")
-        if " " in path or not all(map(_is_plain, head)):
-            raise ValueError(f"this cannot be asked for by HTTP: {path[:200]!r}")
-        return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+        if not all(map(_is_plain, head)):
+            raise ValueError("the token, or the server's name, cannot be said by HTTP")
+        return "\r\n".join([*head, "Content-Length: "]).encode()
 
 
 def _is_plain(line: str) -> bool:

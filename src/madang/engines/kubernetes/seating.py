@@ -7,7 +7,6 @@ name its devices before it is bound; one event tells of a whole gang.
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from madang.core.model import Exit
 from madang.engines.kubernetes.arrivals import Gangs
@@ -20,6 +19,7 @@ from madang.engines.kubernetes.ending import Ender
 from madang.engines.kubernetes.hands import AGAIN_S, Hands
 from madang.engines.kubernetes.lease import Deposed
 from madang.engines.kubernetes.notes import about
+from madang.engines.kubernetes.seated import seated
 from madang.engines.kubernetes.stays import ABSENT_S, ENGINE_FAILED, LOST, Stay, Stays
 from madang.engines.kubernetes.values import PodFacts
 
@@ -94,6 +94,10 @@ class Seater:
         """
         sitting = {one.pod.uid for one in stay.members.values() if one.pod is not None}
         free = [(rank, pod) for rank, pod in seats if _can_bind(pod) and pod.uid not in sitting]
+        if not stay.asked_for:
+            found = {rank: pod for rank, pod in free if rank in ranks}
+            if len(found) == len(ranks):
+                return found
         kept = {stay.asked_for[pod.uid]: pod for _, pod in free if pod.uid in stay.asked_for}
         new = {rank: pod for rank, pod in free if pod.uid not in stay.asked_for}
         found = {rank: pod for rank, pod in (new | kept).items() if rank in ranks}
@@ -185,8 +189,7 @@ class Seater:
             return
         if not pod.node:
             others = tuple(one for one in pod.annotations if one not in ask.annotations)
-            annotations = tuple(sorted((*others, *ask.annotations)))
-            pod = replace(pod, node=ask.node, annotations=annotations)
+            pod = seated(pod, ask.node, tuple(sorted((*others, *ask.annotations))))
         self._stays.seen(stay, pod)
 
     def _pod_of(self, stay: Stay, ask: BindAsk) -> PodFacts | None:

@@ -124,14 +124,8 @@ def _pod(of: Mapping[str, Any], key: str, namespace: str, name: str, uid: str) -
         priority_class=sys.intern(text(spec, "priorityClassName")),
         preempts=text(spec, "preemptionPolicy") != "Never",
         owner=owner(of),
-        labels=_interned(labels),
-        annotations=_interned(
-            {
-                name: value
-                for name, value in annotations.items()
-                if name.startswith(ANNOTATIONS_READ) or name in ANNOTATIONS_NAMED
-            }
-        ),
+        labels=pairs_of(labels),
+        annotations=annotations_of(annotations),
         asks=wants.asks,
         needs=wants.needs,
         tolerates=wants.tolerates,
@@ -268,8 +262,21 @@ def _condition(status: Mapping[str, Any], kind: str) -> str:
     return ""
 
 
-def _interned(of: Mapping[str, str]) -> Pairs:
-    return tuple((sys.intern(key), sys.intern(of[key])) for key in sorted(of))
+def annotations_of(of: Mapping[str, str]) -> Pairs:
+    """Those of a pod's annotations that are read, in their order."""
+    return pairs_of(
+        {
+            name: value
+            for name, value in of.items()
+            if name.startswith(ANNOTATIONS_READ) or name in ANNOTATIONS_NAMED
+        }
+    )
+
+
+def pairs_of(of: Mapping[str, str]) -> Pairs:
+    """A map of texts in the order of its keys, each text kept once."""
+    intern = sys.intern
+    return tuple([(intern(key), intern(of[key])) for key in sorted(of)])
 
 
 def node(of: Mapping[str, Any]) -> NodeFacts | None:
@@ -295,7 +302,7 @@ def _node(of: Mapping[str, Any], name: str, uid: str) -> NodeFacts:
         uid=uid,
         ready=_condition(status, "Ready") == "True",
         unschedulable=truth(of, "spec", "unschedulable"),
-        labels=_interned(labels),
+        labels=pairs_of(labels),
         taints=tuple(
             Taint(named(one, "key"), text(one, "value"), named(one, "effect"))
             for one in items(of, "spec", "taints")

@@ -9,7 +9,7 @@ Objects are trimmed as they arrive: what is not needed is never kept.
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import orjson
@@ -32,10 +32,15 @@ EVENTS_BEFORE_OTHERS = 64  # decoded in one go before the loop's other tasks get
 T = TypeVar("T")
 Trim = Callable[[Object], T | None]
 Told = Callable[[str, T | None], None]
+# Reads an event from its line, given what is known: (key, version, what it is now); None: it cannot
+Glance = Callable[[bytes, Mapping[str, T]], tuple[str, str, T] | None]
 
 
 class Mirror(Generic[T]):
-    """`objects` by `namespace/name` (`name` where there is no namespace). Run `run` as a task."""
+    """`objects` by `namespace/name` (`name` where there is no namespace). Run `run` as a task.
+
+    `glance` may tell what an event makes of an object from its line alone, exactly as `trim` would.
+    """
 
     def __init__(
         self,
@@ -43,6 +48,7 @@ class Mirror(Generic[T]):
         path: str,
         trim: Trim[T],
         told: Told[T] = lambda key, now: None,
+        glance: Glance[T] | None = None,
         **selectors: str,
     ) -> None:
         self.objects: dict[str, T] = {}
@@ -53,6 +59,7 @@ class Mirror(Generic[T]):
         self._path = path
         self._trim = trim
         self._told = told
+        self._glance = glance
         self._selectors = selectors
         self._version = ""
         self._versions: dict[str, str] = {}  # of each object: the same one says nothing new
@@ -118,23 +125,29 @@ class Mirror(Generic[T]):
         async for line in self._client.watch(self._path, self._version, **self._selectors):
             if generation != self._generation:
                 return  # it was listed anew meanwhile: this is older
-            event = orjson.loads(line)
-            kind, item = event["type"], event["object"]
-            if kind == "ERROR":
-                raise error_of(item)
-            if kind != "BOOKMARK":
-                self._take(kind, item)
-            self._version = str(item["metadata"]["resourceVersion"])
+            self._version = self._take_line(line)
             taken += 1
             if taken % EVENTS_BEFORE_OTHERS == 0:
                 await asyncio.sleep(0)
         self.resumed += 1
 
-    def _take(self, kind: str, item: Object) -> None:
+    def _take_line(self, line: bytes) -> str:
+        """Take an event in; its version. Raises: ApiError, if it is an error."""
+        seen = self._glance(line, self.objects) if self._glance is not None else None
+        if seen is not None:
+            key, version, now = seen
+            if self._versions.get(key) != version:
+                self._keep(key, version, now)
+            return version
+        event = orjson.loads(line)
+        kind, item = event["type"], event["object"]
+        if kind == "ERROR":
+            raise error_of(item)
         if kind == "DELETED":
             self._drop(key_of(item))
-        else:
+        elif kind != "BOOKMARK":
             self._put(item)
+        return str(item["metadata"]["resourceVersion"])
 
     def _put(self, item: Object) -> None:
         key, version = key_of(item), str(item["metadata"].get("resourceVersion") or "")
@@ -143,7 +156,10 @@ class Mirror(Generic[T]):
         now = self._trim(item)
         if now is None:
             self._drop(key)
-            return
+        else:
+            self._keep(key, version, now)
+
+    def _keep(self, key: str, version: str, now: T) -> None:
         self._versions[key] = version
         if self.objects.get(key) != now:  # a heartbeat that says nothing new is no news
             self.objects[key] = now
