@@ -24,6 +24,7 @@ from aiohttp import web
 from madang.engines.kubernetes.config import Access, Token
 from madang.engines.kubernetes.connecting import Connector, settled
 from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.podprocess import end_server
 
 PATIENCE_S = 30.0
 HOP_BY_HOP = frozenset({"transfer-encoding", "content-encoding", "content-length", "connection"})
@@ -124,7 +125,7 @@ class FaultyDoor:
         self._port = int(self._runner.addresses[0][1])
 
     async def _close(self) -> None:
-        await self._runner.cleanup()
+        await end_server(self._runner)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:  # of connections that were cut
             task.cancel()

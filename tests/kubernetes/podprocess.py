@@ -24,6 +24,7 @@ import orjson
 from aiohttp import web
 
 from madang.engines.kubernetes.client import ApiError, Client, Object
+from madang.engines.kubernetes.connecting import settled
 
 CANNOT_START = 128  # what a runtime gives for a command that is not there
 # The image is what these tests run in: its `python` is ours, wherever they were started from.
@@ -228,7 +229,7 @@ class Door:
         self.port = int(self._runner.addresses[0][1])
 
     async def close(self) -> None:
-        await self._runner.cleanup()
+        await end_server(self._runner)
 
     def _container(self, request: web.Request) -> Container:
         names = request.match_info
@@ -281,6 +282,18 @@ class Door:
         await socket.send_bytes(b"\x03" + orjson.dumps(_status(ran.returncode or 0)))
         await socket.close()
         return socket
+
+
+async def end_server(runner: web.AppRunner) -> None:
+    """Close it at once: no client is waited for that reads no more, or says no farewell (TLS)."""
+    server = runner.server
+    assert server is not None, "ended before it was set up"
+    open_ones = [one.transport for one in server.connections]
+    await runner.cleanup()
+    for transport in open_ones:
+        if transport is not None:
+            transport.abort()
+    await settled()
 
 
 def _status(code: int) -> dict[str, Any]:
