@@ -254,6 +254,8 @@ class OneNode:
         """Leave out the choices that a limit does not allow."""
         for limit in limits:
             counts = [sum(limit.counts.item(n) for n in numbers) for numbers in self.units]
+            if sum(counts) <= limit.most:
+                continue  # all of them together may leave
             self.room[self._choice @ np.array(counts, np.int64) > limit.most] = -1
 
     def cheapest(self, members: int) -> tuple[int, list[int]]:

@@ -15,8 +15,10 @@ from madang.core.events import (
 )
 from madang.core.gangs import at_size, least_members
 from madang.core.lanes import Lanes
+from madang.core.lifecycle import LIVELY
 from madang.core.model import (
     UNLIMITED,
+    WHOLE_GPU_MILLI,
     Allocation,
     AllocationState,
     Job,
@@ -299,6 +301,18 @@ class Draft:
         """The promise cannot be kept."""
         self.promised.discard(job)
         self.decisions.append(NominationDropped(job))
+
+    def is_taken(self, places: Sequence[Place], shape: Shape) -> bool:
+        """True iff somebody who stays holds a device of these, beside whom there is no room."""
+        wanted = {(row, gpu) for row, gpus in places for gpu in gpus}
+        held: dict[tuple[int, int], int] = {}
+        for id, allocation in self.snapshot.allocations.items():
+            if allocation.state in LIVELY and id not in self.releasing:
+                for row, gpus in self.held_places(allocation):
+                    for gpu in gpus:
+                        if (row, gpu) in wanted:
+                            held[row, gpu] = held.get((row, gpu), 0) + allocation.shape.gpu_milli
+        return any(milli + shape.gpu_milli > WHOLE_GPU_MILLI for milli in held.values())
 
     def is_due(self, job_id: str) -> bool:
         """True iff the job waits for devices or a quota alone, and has no devices promised."""

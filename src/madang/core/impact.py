@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from madang.core.budgets import Allowance, up_of
+from madang.core.budgets import Allowance, Key
 from madang.core.clearing import (
     COST_MAX,
     FAR,
@@ -100,7 +100,8 @@ def cost_of(policy: Policy, live: LiveJob, bill_gpu_ms: int) -> int:
 
 
 class Victim(NamedTuple):
-    """A running allocation that may be asked to leave. `members` are those up under `budget`.
+    """A running allocation that may be asked to leave. `counts`: what counts how many of its
+    members.
 
     A tuple: thousands are made in a turn.
     """
@@ -111,8 +112,7 @@ class Victim(NamedTuple):
     cost: int
     bill_gpu_ms: int
     grace_ms: int
-    budget: str = ""
-    members: int = 0
+    counts: tuple[tuple[Key, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,17 +172,17 @@ class Clearing:
         self._milli = np.array(held, np.int64)
         self._cleared = 0
         self._stays = np.ones(len(self.victims), np.bool_)
-        self._counts: dict[str, Ints] = {}
+        self._counts: dict[Key, Ints] = {}
         for number, victim in enumerate(self.victims):
-            if victim.budget:
-                none = np.zeros(len(self.victims), np.int64)
-                self._counts.setdefault(victim.budget, none)[number] = victim.members
+            for key, members in victim.counts:
+                if key not in self._counts:
+                    self._counts[key] = np.zeros(len(self.victims), np.int64)
+                self._counts[key][number] = members
 
     def _victim(self, allocation: Allocation) -> Victim:
         snapshot = self.draft.snapshot
         live = snapshot.jobs[allocation.job]
         bill = impact_gpu_ms(snapshot, allocation)
-        budget = self.allowance.budget(live.job)
         return Victim(
             allocation,
             allocation.shape,
@@ -190,8 +190,7 @@ class Clearing:
             cost_of(snapshot.policy, live, bill),
             bill,
             live.job.grace_ms,
-            budget,
-            up_of(allocation) if budget else 0,
+            self.allowance.counts(allocation),
         )
 
     def room_for(self, job: Job, displaceable: Bools | None, pool: Pool) -> Room | None:
@@ -228,9 +227,7 @@ class Clearing:
             id = victim.allocation.id
             bill = victim.bill_gpu_ms
             self.draft.release(id, reason, victim.grace_ms, by=job.id, bill_gpu_ms=bill)
-            self.allowance.charge(
-                self.draft.snapshot.jobs[victim.allocation.job].job, victim.allocation
-            )
+            self.allowance.charge(victim.allocation)
             self._stays[self.victims.index(victim)] = False
         self.draft.nominate(job, room.seated)
         self._cleared += 1

@@ -152,6 +152,8 @@ class _Reader:
                 attempt = self.attempts[id]
                 if attempt.asked_ms < 0 and len(attempt.ends) < len(attempt.allocation.seats):
                     attempt.asked_ms, attempt.reason = at_ms, reason
+            case ev.ReleaseHeld(id) if id in self.attempts:
+                self.attempts[id].asked_ms, self.attempts[id].reason = -1, ReleaseReason.NONE
             case ev.CheckpointSaved(job) | ev.JobMeasured(job):
                 self._note(job, event, at_ms)
             case ev.JobRequeued(job, reason) if job in self.courses:
