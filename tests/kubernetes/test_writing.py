@@ -1,17 +1,21 @@
 """Pods are bound, rolled back and evicted on a real API server, also when much goes wrong."""
 
 import asyncio
+import time
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import pytest
 
+from madang.engines.kubernetes import reasons
 from madang.engines.kubernetes.binder import BindAsk, Binder, Bound, NotBound
 from madang.engines.kubernetes.client import Away, Client
 from madang.engines.kubernetes.config import Token
 from madang.engines.kubernetes.evicting import Evicted, Evictor, Held, Vanished
 from madang.engines.kubernetes.lease import Deposed
+from madang.engines.kubernetes.notes import Notes
+from madang.engines.kubernetes.values import PodFacts
 from tests.kubernetes.conftest import access_to, play
 from tests.kubernetes.faults import CALM, ROUGH, FaultyDoor
 from tests.kubernetes.kubelet import Fleet
@@ -460,6 +464,42 @@ def test_a_pod_that_waits_says_why_and_where_room_is_made(shared, namespace):
     assert pods["p"]["status"]["nominatedNodeName"] == "n-1"
     assert "nominatedNodeName" not in pods["q"]["status"]
     assert "conditions" not in pods["q"]["status"]
+
+
+def test_the_last_reason_is_written_though_it_came_too_soon(shared, namespace, monkeypatch):
+    """Nobody says it again; a pod that was bound meanwhile keeps what it says."""
+    monkeypatch.setattr(reasons, "AGAIN_S", 0.5)
+
+    async def story():
+        async with admin(shared) as client:
+            uids = await make_pods(client, namespace, ["p", "q"])
+            p, q = (PodFacts(f"{namespace}/{n}", namespace, n, uid=uids[n]) for n in "pq")
+            waiting = {p.uid, q.uid}
+            notes = Notes(Binder(client, leads), lambda pod: pod.uid in waiting, time.monotonic)
+            task = asyncio.create_task(notes.run())
+            notes.waits([p, q], "first")
+            await until(lambda: read_pods(client, namespace), says(p="first", q="first"))
+            for text in ("second", "third"):
+                notes.waits([p, q], text)
+            waiting.remove(q.uid)
+            await until(lambda: read_pods(client, namespace), says(p="third", q="first"))
+            task.cancel()
+            return notes
+
+    play(story())
+
+
+def says(**texts):
+    """Whether each pod says this of why it waits."""
+
+    def holds(pods):
+        said = {
+            name: [one["message"] for one in pod["status"].get("conditions") or []]
+            for name, pod in pods.items()
+        }
+        return all(said[name] == [text] for name, text in texts.items())
+
+    return holds
 
 
 def test_an_event_is_shown_at_its_object(shared, namespace):

@@ -76,6 +76,10 @@ class NotBound:
 Outcome = Bound | NotBound
 
 
+def _always() -> bool:
+    return True
+
+
 class Binder:
     """`held` is asked right before each write; `at_once` requests are on their way at most."""
 
@@ -226,29 +230,36 @@ class Binder:
 
     # -- words about pods ----------------------------------------------------------------------
 
-    async def mark_unschedulable(self, namespace: str, pod: str, uid: str, message: str) -> bool:
-        """PodScheduled=False, by which people and autoscalers know; False: it was not written."""
+    async def mark_unschedulable(
+        self,
+        namespace: str,
+        pod: str,
+        uid: str,
+        message: str,
+        is_true: Callable[[], bool] = _always,
+    ) -> bool:
+        """PodScheduled=False, by which people and autoscalers know; False: it was not written.
+        `is_true` is asked right before."""
         condition = {
             "type": "PodScheduled",
             "status": "False",
             "reason": "Unschedulable",
             "message": message,
         }
-        return await self._note(namespace, pod, uid, {"conditions": [condition]})
+        note = self._note(namespace, pod, uid, {"conditions": [condition]})
+        return await self._said(note, is_true=is_true)
 
     async def nominate(self, namespace: str, pod: str, uid: str, node: str) -> bool:
         """The node on which room is being made for it; "" takes it back. False: not written."""
-        status = {"nominatedNodeName": node or None}
-        return await self._note(namespace, pod, uid, status, at_once=True)
+        note = self._note(namespace, pod, uid, {"nominatedNodeName": node or None})
+        return await self._said(note, at_once=True)
 
-    async def _note(
-        self, namespace: str, pod: str, uid: str, status: Object, *, at_once: bool = False
-    ) -> bool:
+    def _note(
+        self, namespace: str, pod: str, uid: str, status: Object
+    ) -> Callable[[], Awaitable[Object]]:
         body = {"metadata": {"uid": uid}, "status": status}
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/status"
-        return await self._said(
-            lambda: self._client.patch(path, body, "strategic-merge-patch"), at_once=at_once
-        )
+        return lambda: self._client.patch(path, body, "strategic-merge-patch")
 
     async def event(
         self, namespace: str, about: Object, reason: str, message: str, kind: str = "Normal"
@@ -275,12 +286,18 @@ class Binder:
         path = f"/api/v1/namespaces/{namespace}/events"
         return await self._said(lambda: self._client.post(path, body))
 
-    async def _said(self, write: Callable[[], Awaitable[Object]], *, at_once: bool = False) -> bool:
+    async def _said(
+        self,
+        write: Callable[[], Awaitable[Object]],
+        *,
+        at_once: bool = False,
+        is_true: Callable[[], bool] = _always,
+    ) -> bool:
         async with self._notes:
             if not at_once and not self._calm.is_set():
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._calm.wait(), NOTE_WAITS_S)
-            if not self._held():
+            if not self._held() or not is_true():
                 return False
             try:
                 await write()

@@ -161,6 +161,11 @@ class Cache:
         """Look at the node again: it is known now whose pods those on it are."""
         self._nodes[node] = None
 
+    def is_unbound(self, pod: PodFacts) -> bool:
+        """It is there, and waits for a node, as far as is known now."""
+        now = self.pods.objects.get(pod.key)
+        return now is not None and now.uid == pod.uid and not now.node and not now.ended
+
     # -- told by mirrors -----------------------------------------------------------------------
 
     def _mark(self, dirty: dict[str, None], key: str) -> None:

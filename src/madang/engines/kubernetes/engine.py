@@ -29,7 +29,6 @@ from madang.engines.base import (
 from madang.engines.kubernetes import attach, foreign
 from madang.engines.kubernetes.binder import Binder
 from madang.engines.kubernetes.cache import Cache
-from madang.engines.kubernetes.carrying import Hands, Made
 from madang.engines.kubernetes.claiming import Claimer
 from madang.engines.kubernetes.client import ApiError, Client, Object
 from madang.engines.kubernetes.config import Access, ConfigError
@@ -37,6 +36,7 @@ from madang.engines.kubernetes.devices import READERS, Devices
 from madang.engines.kubernetes.discovery import discover
 from madang.engines.kubernetes.dra import GPU_DRIVER
 from madang.engines.kubernetes.evicting import Evictor
+from madang.engines.kubernetes.hands import Hands, Made
 from madang.engines.kubernetes.leading import Candidate, Leading
 from madang.engines.kubernetes.logs import part
 from madang.engines.kubernetes.notes import Notes
@@ -258,7 +258,8 @@ class KubernetesEngine:
         tops |= READERS if support.claims else {}
         cache = Cache(client, support, tops, self._changed)
         given, binder = self.settings, Binder(client, self._held)
-        evictor, notes = Evictor(client, self._held), Notes(binder)
+        evictor = Evictor(client, self._held)
+        notes = Notes(binder, cache.is_unbound, time.monotonic)
         claimer = Claimer(client, self._held, Devices(cache, given.driver))
         hands = Hands(client, binder, evictor, notes, self._held, given.made, claimer)
         ours = Ours(given.scheduler, given.jobs or given.namespace, given.has_tree)

@@ -16,7 +16,8 @@ from madang.core.model import Allocation
 from madang.engines.base import Action, Arrival, Launch, Promise, Start, Stop, Tell
 from madang.engines.kubernetes.arrivals import Gangs
 from madang.engines.kubernetes.cache import ALLOCATION, JOB, RANK, Cache, PodNews
-from madang.engines.kubernetes.carrying import Carrier, Hands
+from madang.engines.kubernetes.carrying import Carrier
+from madang.engines.kubernetes.hands import Hands
 from madang.engines.kubernetes.nodefacts import NodeTeller
 from madang.engines.kubernetes.notes import Notes
 from madang.engines.kubernetes.stays import Stay, Stays
