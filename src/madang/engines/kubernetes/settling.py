@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 
 from madang.core.events import Fact, MemberStarted
 from madang.core.model import Allocation
-from madang.engines.base import Action, Arrival, Launch, Promise, Start, Stop, Tell
+from madang.engines.base import Action, Arrival, Launch, Past, Promise, Start, Stop, Tell
 from madang.engines.kubernetes.arrivals import Gangs
 from madang.engines.kubernetes.cache import ALLOCATION, JOB, RANK, Cache, PodNews
 from madang.engines.kubernetes.carrying import Carrier
 from madang.engines.kubernetes.hands import Hands
 from madang.engines.kubernetes.nodefacts import NodeTeller
 from madang.engines.kubernetes.notes import Notes
+from madang.engines.kubernetes.shields import Shields
 from madang.engines.kubernetes.stays import Stay, Stays
 from madang.engines.kubernetes.values import PodFacts
 from madang.engines.kubernetes.viewing import Viewer
@@ -70,7 +71,8 @@ class Settler:
             cache, ours.scheduler, ours.is_own, time.monotonic, tell,
             hands.notes.waits, lambda: self.nodes.layout, self.nodes.asked_for, self.devices,
         )  # fmt: skip
-        self.carrier = Carrier(hands, cache, self.stays, self.gangs)
+        self.shields = Shields(cache, self.stays, tell, time.monotonic)
+        self.carrier = Carrier(hands, cache, self.stays, self.gangs, self.shields)
         self.viewer: Viewer | None = None
         self._adopted = False
         self._ticked_s = self._cleaned_s = 0.0
@@ -87,6 +89,7 @@ class Settler:
         self.gangs.look(pods, tops)
         for news in pods:
             self._look_at(news)
+        self.shields.look(self._cache.take_budgets(), pods)
         if time.monotonic() - self._ticked_s >= TICK_S:
             self._tick()
         self.nodes.look(self._cache.take_nodes())
@@ -105,6 +108,7 @@ class Settler:
             self.carrier.give_up(stay, why)
         self.gangs.tick(self.stays.of_key)
         self.nodes.tick()
+        self.shields.tick()
         self.carrier.take_back_devices()
         if self.viewer is not None:
             self.viewer.logs.tick()
@@ -153,6 +157,7 @@ class Settler:
         return bool(stay.key) and self.gangs.may_replace(stay.key)
 
     def _over(self, stay: Stay) -> None:
+        self.shields.forget(stay)
         for seat in stay.seats:
             self._cache.mark_node(seat.node)
         self.carrier.clear(stay)
@@ -166,6 +171,11 @@ class Settler:
                 self.carrier.remove(pod, "it ended long ago")
 
     # -- what the daemon asked -----------------------------------------------------------------
+
+    def recall(self, past: Past) -> None:
+        """What the yard has from before."""
+        self.nodes.recall(past.nodes)
+        self.shields.recall(past.shields, past.shielded)
 
     def adopt(self, allocations: Sequence[Allocation]) -> None:
         """Take over what is live; everything was listed anew right before."""
@@ -187,6 +197,8 @@ class Settler:
             if (id := pod.annotation(ALLOCATION)) and self._ours.is_own(pod):
                 self._stray(pod, id)
         self.nodes.look_at_all()
+        self._cache.take_budgets()
+        self.shields.look_at_all()
         self._adopted = True
 
     def act(self, action: Action) -> None:
