@@ -56,12 +56,13 @@ class Shields:
     _told_by: dict[str, By] = field(default_factory=dict)  # job → as told; none if it is not here
     _refusals: dict[str, _Refusal] = field(default_factory=dict)  # by job
     _late: dict[str, None] = field(default_factory=dict)  # shields to be looked at soon
-    _late_s: float = 0.0
+    _late_s: float = 0.0  # since when the first of them waits
 
     def recall(self, told: Mapping[str, Shield], jobs: Mapping[str, By]) -> None:
         """What the core has from before, and of which live jobs."""
         self._told, self._told_by = dict(told), dict(jobs)
-        self._late = dict.fromkeys(told)
+        for key in told:
+            self._is_late(key)
 
     def look(self, budgets: Iterable[str], pods: Iterable[PodNews]) -> None:
         """Take in which budgets changed, and pods; tell what follows."""
@@ -81,15 +82,18 @@ class Shields:
         for key in changed:
             budget, told = self._budgets.get(key), self._told.get(key)
             if budget is not None and told is not None and budget.allowed >= told.allowed:
-                self._late[key] = None  # one that covers many changes with each of them
+                self._is_late(key)  # one that covers many changes with each of them
             else:
                 self._look_at_shield(key)
         if self._late and self.now_s() - self._late_s >= SOON_S:
             self._tell_late()
 
     def forget(self, stay: Stay) -> None:
-        """It is over."""
+        """It is over: what it left behind counts as down from now on."""
+        keys = [key for key, _ in self._by.get(stay.id, ())]
         self._by_is(stay, ())
+        for key in keys if stay.stop is not None else ():
+            self._look_at_shield(key)
 
     def look_at_all(self) -> None:
         """Every stay anew: those that were taken over are told of, also that nothing covers them
@@ -170,32 +174,38 @@ class Shields:
         stay = self.stays.live.get(id)
         if stay is None:
             return
-        members = stay.members.values()
-        if not all(one.pod is not None or one.ended for one in members):
+        if not all(one.pod is not None or one.ended for one in stay.members.values()):
             return  # it does not run yet, or is being made whole again
+        by = self._by_of(stay)
+        is_new = self._by.get(id, ()) != by
+        if is_new:
+            self._by_is(stay, by)
+        for key, _ in by:
+            if key not in self._told or (stay.stop is not None and not is_new):
+                self._look_at_shield(key)
+            elif is_new:
+                self._is_late(key)
+        self._tell_by(stay.job, by)
+
+    def _by_of(self, stay: Stay) -> By:
         covered: dict[str, int] = {}
-        for member in members:
+        for member in stay.members.values():
             if member.pod is not None and (over := self._budgets_over(member.pod)):
                 key = "+".join(over)
                 covered[key] = covered.get(key, 0) + 1
         if (refusal := self._refusals.get(stay.job)) is not None:
             covered[refusal.shield.id] = len(stay.members)
-        by = tuple(sorted(covered.items()))
-        is_new = self._by.get(id, ()) != by
-        if is_new:
-            self._by_is(stay, by)
-        for key in covered:
-            if key not in self._told or (stay.stop is not None and not is_new):
-                self._look_at_shield(key)
-            elif is_new:
-                self._late[key] = None
-        if self._told_by.get(stay.job, ()) != by:
-            self._told_by.pop(stay.job, None)
-            if by:
-                self._told_by[stay.job] = by
-            if len(self._told_by) > TOLD_MAX:
-                del self._told_by[next(iter(self._told_by))]
-            self.tell(JobShielded(stay.job, by))
+        return tuple(sorted(covered.items()))
+
+    def _tell_by(self, job: str, by: By) -> None:
+        if self._told_by.get(job, ()) == by:
+            return
+        self._told_by.pop(job, None)
+        if by:
+            self._told_by[job] = by
+        if len(self._told_by) > TOLD_MAX:
+            del self._told_by[next(iter(self._told_by))]
+        self.tell(JobShielded(job, by))
 
     def _by_is(self, stay: Stay, by: By) -> None:
         for key, _ in self._by.pop(stay.id, ()):
@@ -203,7 +213,7 @@ class Shields:
             del under[stay.id]
             if not under:
                 del self._under[key]
-            self._late[key] = None
+            self._is_late(key)
         if by:
             self._by[stay.id] = by
         for key, members in by:
@@ -221,10 +231,14 @@ class Shields:
             self._told[key] = now
             self.tell(ShieldSet(now))
         else:
-            self._late[key] = None
+            self._is_late(key)
+
+    def _is_late(self, key: str) -> None:
+        if not self._late:
+            self._late_s = self.now_s()
+        self._late[key] = None
 
     def _tell_late(self) -> None:
-        self._late_s = self.now_s()
         late, self._late = self._late, {}
         for key in late:
             now, told = self._shield(key), self._told.get(key)
