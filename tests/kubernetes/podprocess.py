@@ -13,6 +13,7 @@ import re
 import signal
 import ssl
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,7 +26,9 @@ from aiohttp import web
 from madang.engines.kubernetes.client import ApiError, Client, Object
 
 CANNOT_START = 128  # what a runtime gives for a command that is not there
-BASE = {"PATH": os.environ.get("PATH", ""), "HOME": "/tmp", "HOSTNAME": ""}
+# The image is what these tests run in: its `python` is ours, wherever they were started from.
+PATH = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+BASE = {"PATH": PATH, "HOME": "/tmp", "HOSTNAME": ""}
 
 
 @dataclass

@@ -9,8 +9,8 @@ import pytest
 
 from madang.core.check import check
 from tests.kubernetes.faults import CALM, ROUGH, FaultyDoor
+from tests.kubernetes.pools import POOL, a_job, pool_of, submit_job
 from tests.kubernetes.test_contract import made_in
-from tests.kubernetes.test_placing import POOL, a_job, pool_of, submit_job
 from tests.kubernetes.yard import opened, pods, until
 
 pytestmark = pytest.mark.kubernetes

@@ -12,7 +12,7 @@ import pytest
 
 from madang.engines.kubernetes.engine import KubernetesEngine, Settings
 from tests.kubernetes.faults import ROUGH, FaultyDoor
-from tests.kubernetes.test_placing import a_job, pool_of, submit_job
+from tests.kubernetes.pools import a_job, pool_of, submit_job
 from tests.kubernetes.yard import Yard, pods, until
 
 pytestmark = pytest.mark.kubernetes

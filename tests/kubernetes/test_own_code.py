@@ -13,7 +13,7 @@ from madang.core.model import Phase
 from madang.engines.kubernetes import manifests
 from madang.engines.kubernetes.engine import KubernetesEngine
 from tests.api.serving import serving
-from tests.kubernetes.test_placing import POOL, pool_of
+from tests.kubernetes.pools import POOL, pool_of
 from tests.kubernetes.yard import PYTHON, opened, until
 
 pytestmark = pytest.mark.kubernetes

@@ -14,8 +14,8 @@ from madang.engines.kubernetes.leading import Candidate
 from tests.kubernetes.cluster import free_port
 from tests.kubernetes.conftest import access_to
 from tests.kubernetes.faults import Faults, FaultyDoor
+from tests.kubernetes.pools import a_job, pool_of, submit_job
 from tests.kubernetes.replica import Replica, get
-from tests.kubernetes.test_placing import a_job, pool_of, submit_job
 from tests.kubernetes.yard import pods, until
 
 pytestmark = pytest.mark.kubernetes

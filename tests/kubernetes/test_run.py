@@ -10,8 +10,8 @@ import pytest
 
 import madang
 from tests.kubernetes import podprocess
+from tests.kubernetes.pools import POOL, pool_of
 from tests.kubernetes.replica import Replica
-from tests.kubernetes.test_placing import POOL, pool_of
 from tests.kubernetes.yard import pods, until
 
 pytestmark = pytest.mark.kubernetes

@@ -27,6 +27,7 @@ from madang.core.model import Project
 from madang.core.policies import MADANG, policy_of
 from madang.core.policy import Policy
 from madang.daemon.clock import WallClock
+from madang.daemon.compiling import Compiling
 from madang.daemon.loop import TurnLoop
 from madang.daemon.measuring import Measurer
 from madang.daemon.rules import Wardens
@@ -103,6 +104,7 @@ def run_daemon(options: Options) -> int:
         signal.signal(number, _leave)
     try:
         _begin_log(os.environ.get("MADANG_LOG", ""))
+        Compiling().begin()
         return _run(options)
     except _Leave:
         return 0

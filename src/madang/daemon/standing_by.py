@@ -15,9 +15,11 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, cast
 
 from madang import __version__
+from madang.core.scoring import compiles
 from madang.engines.base import Engine
 
 log = logging.getLogger("madang.daemon")
@@ -26,6 +28,7 @@ REQUEST_BYTES_MAX = 16 * 1024
 REQUEST_S = 5.0
 CONNECTIONS_MAX = 256
 RETRY_AFTER_S = 2
+LOOK_S = 1.0
 
 
 class Leads(Protocol):
@@ -33,6 +36,7 @@ class Leads(Protocol):
 
     def warm(self) -> None: ...
     def lead(self, leaving: threading.Event, lost: Callable[[], None]) -> bool: ...
+    def nodes_known(self) -> int: ...
     def close(self) -> None: ...
 
 
@@ -46,11 +50,12 @@ def stand_by(engine: Engine, door: socket.socket) -> None:
         return
     leads = cast(Leads, engine)
     leads.warm()
-    answerer = _Answerer(door)
+    # The next leader has what takes seconds behind it: what is imported, and compiled.
+    answerer = _Answerer(door, lambda: compiles(leads.nodes_known()))
     answerer.open()
     log.info("version %s stands by, process %d", __version__, os.getpid())
     try:
-        importlib.import_module("madang.api")  # a second that the next leader has already spent
+        importlib.import_module("madang.api")
         leads.lead(threading.Event(), _step_down)
     except BaseException:
         leads.close()
@@ -66,10 +71,11 @@ def _step_down() -> None:
 
 
 class _Answerer:
-    """A thread with a loop of its own that answers the door."""
+    """A thread with a loop of its own that answers the door, and calls `beside` now and then."""
 
-    def __init__(self, door: socket.socket) -> None:
+    def __init__(self, door: socket.socket, beside: Callable[[], object]) -> None:
         self._door = door.dup()
+        self._beside = beside
         self._loop = asyncio.new_event_loop()
         self._open = 0
         self._thread = threading.Thread(target=self._run, name="standby", daemon=True)
@@ -93,7 +99,10 @@ class _Answerer:
             self._answer, sock=self._door, limit=REQUEST_BYTES_MAX, backlog=CONNECTIONS_MAX
         )
         async with server:
-            await self._leaving.wait()
+            while not self._leaving.is_set():
+                self._beside()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._leaving.wait(), LOOK_S)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1

@@ -5,7 +5,7 @@ A family: `_base` says what a policy sees and promises, one small file holds eac
 equal placements on every machine, with numba or without.
 """
 
-from madang.core.scoring._accelerate import HAVE_NUMBA
+from madang.core.scoring._accelerate import HAVE_NUMBA, compiles, defer
 from madang.core.scoring._base import (
     ANY_MODEL,
     MODELS_MAX,
@@ -55,6 +55,8 @@ __all__ = [
     "Shape",
     "Typical",
     "Unplaced",
+    "compiles",
+    "defer",
     "fgd_of",
     "fragmentation",
     "typical_of",

@@ -3,7 +3,8 @@
 Promises: `HAVE_NUMBA` says which; `jit` compiles a kernel once per machine (`cache=True`) or gives
 it back as it is. Every kernel of this family has a NumPy twin, and integers only: the two agree bit
 for bit, so a machine without numba plans the same placements, only more slowly. numba itself is
-imported when the first kernel is called: a small yard never pays for it.
+imported when the first kernel is called: a small yard never pays for it. Compiling takes seconds
+where nothing is kept yet; who must not wait so long has it done beside, by `defer`.
 
 numba keys its cache by the kernel's own file: after editing a constant or a kernel that another
 file's kernels use, delete the `__pycache__` of this folder.
@@ -20,6 +21,7 @@ NODES_COMPILED = 256  # a smaller yard is as well off without half a second and 
 HAVE_NUMBA = find_spec("numba") is not None
 _FAMILY = __name__.rpartition(".")[0]
 _kernels: list["_Uncompiled"] = []
+_asked_first: list[Callable[[], bool]] = []  # one at most
 
 
 class _Uncompiled:
@@ -39,7 +41,13 @@ class _Uncompiled:
 
 def compiles(nodes: int) -> bool:
     """True iff so many nodes are worth numba, or it is loaded: the results are the same."""
-    return HAVE_NUMBA and (nodes >= NODES_COMPILED or "numba" in sys.modules)
+    worth = HAVE_NUMBA and (nodes >= NODES_COMPILED or "numba" in sys.modules)
+    return worth and all(may() for may in _asked_first)
+
+
+def defer(may: Callable[[], bool]) -> None:
+    """Ask `may` before compiled kernels are used: while it says no, their twins are."""
+    _asked_first[:] = [may]
 
 
 def jit(kernel: Kernel) -> Kernel:

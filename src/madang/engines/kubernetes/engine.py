@@ -134,6 +134,10 @@ class KubernetesEngine:
         self._lost = lost
         return self._leading is None or self._leading.wait(leaving, lost)
 
+    def nodes_known(self) -> int:
+        """How many nodes the mirror has. Any thread."""
+        return len(self._parts.cache.nodes.objects) if self._parts is not None else 0
+
     def open(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         if self._thread is None:

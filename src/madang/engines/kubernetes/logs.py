@@ -129,10 +129,10 @@ class Logs:
                 parted.end()
         except Missing:
             spool.failure = "the pod is gone, and its log with it"
-        except Refused:
+        except Refused as failure:
             spool.failure = (
                 f"Madang's account may not read logs in the namespace {pod.namespace}; "
-                "install its chart with rbac.logsEverywhere=true to allow it"
+                f"install its chart with rbac.logsEverywhere=true to allow it ({failure})"
             )
         except ApiError as failure:
             if failure.status != BAD_REQUEST:
