@@ -36,8 +36,12 @@ class Budgets:
 
     def wait(self, healthy, name="keep"):
         """Until its controller has counted so many."""
-        status = lambda: self.cluster.ask("GET", f"{self.path}/{name}").get("status", {})  # noqa: E731
-        until(lambda: status().get("currentHealthy") == healthy, "the budget counts them")
+
+        def counted():
+            status = self.cluster.ask("GET", f"{self.path}/{name}").get("status", {})
+            return status.get("currentHealthy") == healthy
+
+        until(counted, "the budget counts them")
 
     def drop(self, name="keep"):
         self.cluster.ask("DELETE", f"{self.path}/{name}")
