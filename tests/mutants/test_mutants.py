@@ -437,7 +437,7 @@ TABLES = [
     for name in (
         *("fold", "start", "honour", "honour_stopped", "lifecycle", "admission", "placement"),
         *("explain", "stop_grace", "undisturbed", "check", "classes_profiles", "rebalance"),
-        *("preempt", "quotas", "windows", "calendar", "sparing"),
+        *("preempt", "quotas", "windows", "calendar", "sparing", "shields"),
     )
 ]
 RUN = {

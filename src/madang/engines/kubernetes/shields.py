@@ -22,6 +22,7 @@ from madang.engines.kubernetes.values import BudgetFacts, Pairs, PodFacts
 
 BY = "kubernetes"
 KIND = "shields"  # of `core.settings.KINDS`
+HELD = "held:"  # before the job that the API server held, in place of a budget's key
 SOON_S = 1.0  # what need not be told at once is told together
 FEW = 64  # a budget that allows more is not near its end
 REFUSED_S = 30.0  # whom the API server held is not asked again so soon
@@ -109,9 +110,10 @@ class Shields:
 
     def held(self, stay: Stay, text: str) -> None:
         """The API server let none of its pods go, and its stop was taken back."""
-        by = ", ".join(id for id, _ in self._by.get(stay.id, ()))
+        over = [id for id, _ in self._by.get(stay.id, ()) if not id.startswith(HELD)]
+        by = ", ".join(over)
         words = f"budget {by} holds it: {text}" if by else f"a budget holds it: {text}"
-        shield = Shield(f"held:{stay.job}", 0, words)
+        shield = Shield(f"{HELD}{stay.job}", 0, words)
         self._refusals[stay.job] = _Refusal(shield, self.now_s() + REFUSED_S)
         self._look_at(stay.id)
         self.tell(ReleaseHeld(stay.id, words))
