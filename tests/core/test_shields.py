@@ -153,6 +153,18 @@ def test_who_was_held_goes_on_and_somebody_else_leaves_at_once():
     assert yard.picture() == "n1: A\nn2: B\nwaiting: c"
 
 
+def test_a_promise_is_void_though_another_victim_leaves_there():
+    """a was held, c goes: b must look again, and not wait for what a keeps."""
+    yard = yard_of("n1: AC").submit("b: 2 priority=9").turn()
+    assert leavers(yard) == "a c > b"
+    yard.fact(ev.ShieldSet(Shield("held:a", 0))).fact(ev.JobShielded("a", (("held:a", 1),)))
+    yard.fact(ev.ReleaseHeld("a.1", "budget web/keep holds it")).turn()
+
+    assert not yard.state.nominations
+    yard.submit("d: 1").ended("c.1", code=143).turn()
+    assert yard.picture().startswith("n1: A")
+
+
 def test_where_nobody_else_can_leave_all_is_as_before():
     yard = held_once("n1: A").turn()
 

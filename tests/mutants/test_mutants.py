@@ -288,8 +288,8 @@ MUTANTS = [
     Mutant(
         "a disruption budget that is overdrawn protects everybody",
         "impact.py",
-        "max(0, left[id])) for id in sorted(self._counts)]",
-        "left[id]) for id in sorted(self._counts)]",
+        "[max(0, left[key]) for key in self._keys]",
+        "[left[key] for key in self._keys]",
         by="tables",
     ),
     Mutant(
@@ -386,14 +386,14 @@ MUTANTS = [
         "budgets.py",
         "            self.left[SHIELDS, id] = shield.allowed - leaving[id]\n",
         "            self.left[SHIELDS, id] = shield.allowed\n",
-        by="plays",
+        by="tables",
     ),
     Mutant(
         "a promise outlives that nobody was let end for it",
         "passes/honour.py",
         "    return not draft.is_taken(places, shape) and any(\n",
         "    return any(\n",
-        by="plays",
+        by="tables",
     ),
     Mutant(
         "who was not let end runs without its time limit",
