@@ -305,9 +305,12 @@ class Draft:
     def is_taken(self, places: Sequence[Place], shape: Shape) -> bool:
         """True iff somebody who stays holds a device of these, beside whom there is no room."""
         wanted = {(row, gpu) for row, gpus in places for gpu in gpus}
+        nodes = {self.snapshot.node_ids[row] for row, _ in places}
         held: dict[tuple[int, int], int] = {}
         for id, allocation in self.snapshot.allocations.items():
-            if allocation.state in LIVELY and id not in self.releasing:
+            if allocation.state not in LIVELY or id in self.releasing:
+                continue
+            if any(seat.node in nodes for seat in allocation.seats):
                 for row, gpus in self.held_places(allocation):
                     for gpu in gpus:
                         if (row, gpu) in wanted:
