@@ -28,7 +28,15 @@ from madang.core.model import (
 )
 from madang.core.policy import DEFAULT
 from madang.core.rules import Rule
-from madang.core.settings import DisruptionBudget, Hole, Quota, Reservation, Workspace, Zone
+from madang.core.settings import (
+    DisruptionBudget,
+    Hole,
+    Quota,
+    Reservation,
+    Shield,
+    Workspace,
+    Zone,
+)
 from tests.api.serving import TOKEN, serving
 
 Event = tuple[int, str, dict[str, typing.Any]]
@@ -294,6 +302,15 @@ SENTENCES: list[tuple[ev.Event, str]] = [
     (
         ev.RuleKept("low", "digits-42.1", 6, "40"),
         "digits-42 keeps the rule low again: what it measures is 40",
+    ),
+    (ev.ShieldSet(Shield("web/front", 0)), "budget web/front allows no more disruptions"),
+    (ev.ShieldSet(Shield("web/front", 1)), "budget web/front allows 1 more disruption"),
+    (ev.ShieldSet(Shield("a+b", 0, "a and b cover one pod")), "a and b cover one pod"),
+    (ev.JobShielded("digits-42", (("web/front", 4),)), "digits-42 is under web/front"),
+    (ev.JobShielded("digits-42", ()), "no budget covers digits-42"),
+    (
+        ev.ReleaseHeld("digits-42.1", "budget web/front holds it"),
+        "digits-42.1 goes on: budget web/front holds it",
     ),
     (
         ev.JobRejected("digits-42", "vision", "too_large", ()),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madang.core.clearing import Field, Gang, Limit, cheapest_on_one
+from madang.core.clearing import NO_LIMITS, Field, Gang, Limits, cheapest_on_one
 from madang.core.model import Shape
 from madang.core.placement import members_room
 from madang.core.pool import Place, Pool, empty_pool, widened
@@ -79,14 +79,14 @@ def price(holders, who) -> int:
     return sum(holders[number].cost for number in who)
 
 
-def cheapest_by_trying(field, pool, holders, active, shape, members, limit=None):
+def cheapest_by_trying(field, pool, holders, active, shape, members, limits=NO_LIMITS):
     """The least cost of any set of active holders that makes room, None if none does."""
     numbers = np.flatnonzero(active).tolist()
     found = [
         price(holders, who)
         for size in range(len(numbers) + 1)
         for who in combinations(numbers, size)
-        if (limit is None or limit.allows(who)) and has_room(field, pool, who, shape, members)
+        if limits.allows(who) and has_room(field, pool, who, shape, members)
     ]
     return min(found) if found else None
 
@@ -100,17 +100,20 @@ def all_rows(pool: Pool):
 def test_for_one_member_the_cheapest_leave_and_nobody_breaks_a_limit(yard, shape, most):
     pool, holders, active = yard
     field = Field(holders)
-    counts = np.array([1 + number % 2 for number in range(len(holders))], np.int64)
-    limit = Limit(counts, most)
+    # All are under one limit; each third is under another one, which allows one less, too.
+    counts = {
+        number: [(0, 1 + number % 2), *([(1, 1)] if number % 3 == 0 else [])]
+        for number in range(len(holders))
+    }
     if not holders or has_room(field, pool, (), shape, 1):
         return
-    for limits in ((), (limit,)):
+    for limits in (NO_LIMITS, Limits(counts, (most, max(0, most - 1)))):
         who = cheapest_on_one(field, pool, active, shape, all_rows(pool), limits)
-        best = cheapest_by_trying(field, pool, holders, active, shape, 1, *limits)
+        best = cheapest_by_trying(field, pool, holders, active, shape, 1, limits)
 
         assert (price(holders, who) if who else None) == best
         assert all(active[number] for number in who)
-        assert not limits or limit.allows(who)
+        assert limits.allows(who)
         assert not who or has_room(field, pool, who, shape, 1)
 
 

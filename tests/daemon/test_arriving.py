@@ -38,8 +38,8 @@ class Receiver(VirtualEngine):
         self.launched += [one.launch for one in actions if isinstance(one, Start)]
         super().act(actions)
 
-    def recall(self, nodes):
-        self.told.append(("recall", *nodes))
+    def recall(self, past):
+        self.told.append(("recall", *past.nodes))
 
     def known(self, key, job):
         self.jobs[key] = job

@@ -78,3 +78,8 @@ def submit_pod(cluster, namespace, body):
 
 def submit_job(cluster, namespace, body):
     return create(cluster, f"/apis/batch/v1/namespaces/{namespace}/jobs", body)
+
+
+def condition(pod, kind):
+    found = pod["status"].get("conditions") or []
+    return next((one for one in found if one["type"] == kind), {})

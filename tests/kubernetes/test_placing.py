@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from madang.core.model import AllocationState, Phase
-from tests.kubernetes.pools import POOL, a_job, a_pod, pool_of, submit_job, submit_pod
+from madang.core.model import Phase
+from tests.kubernetes.pools import POOL, a_job, a_pod, condition, pool_of, submit_job, submit_pod
 from tests.kubernetes.test_contract import made_in
 from tests.kubernetes.yard import opened, pods, until
 
@@ -15,11 +15,6 @@ pytestmark = pytest.mark.kubernetes
 
 def nodes_of(cluster, namespace, **labels):
     return [one["spec"].get("nodeName", "") for one in pods(cluster, namespace, **labels)]
-
-
-def condition(pod, kind):
-    found = pod["status"].get("conditions") or []
-    return next((one for one in found if one["type"] == kind), {})
 
 
 def test_a_gang_of_our_own_runs_and_ends(shared, namespace, tmp_path):
@@ -123,65 +118,6 @@ def test_pods_of_other_schedulers_count(shared, namespace, tmp_path):
         refused = fleet.refused
 
     assert refused == []
-
-
-def priority_class(cluster, name, value):
-    body = {"metadata": {"name": name}, "value": value}
-    cluster.ask("POST", "/apis/scheduling.k8s.io/v1/priorityclasses", body)
-    return name
-
-
-def budget(name, app, least):
-    return {
-        "metadata": {"name": name},
-        "spec": {"minAvailable": least, "selector": {"matchLabels": {"app": app}}},
-    }
-
-
-def test_a_budget_holds_a_victim_until_it_lets_go(shared, namespace, tmp_path):
-    """A pod of a higher class waits, nominated, while the budget holds; then the victim goes."""
-    high = priority_class(shared, f"high-{namespace}"[:60], 1000)
-    budgets = f"/apis/policy/v1beta1/namespaces/{namespace}/poddisruptionbudgets"
-    with (
-        pool_of(shared, {}, gpus=2) as (_, pool),
-        opened(shared, tmp_path) as yard,
-    ):
-        shared.ask("POST", budgets, budget("keep", "low", 1))
-        submit_pod(shared, namespace, a_pod("low", pool, gpus=2))
-        low = until(lambda: yard.job_named("low"), "the low job")
-        yard.wait_phase(low, Phase.RUNNING)
-        until(
-            lambda: shared.ask("GET", f"{budgets}/keep")["status"].get("currentHealthy") == 1,
-            "the budget counts it",
-        )
-        submit_pod(
-            shared, namespace, a_pod("high", pool, gpus=2, runs_s="0.3", priorityClassName=high)
-        )
-        job = until(lambda: yard.job_named("high"), "the high job")
-        until(lambda: yard.newest(low).state is AllocationState.RELEASING, "the victim is asked")
-        held = until(
-            lambda: [
-                one["message"]
-                for one in shared.ask("GET", f"/api/v1/namespaces/{namespace}/events")["items"]
-                if one["reason"] == "EvictionHeld"
-            ],
-            "the budget holds",
-        )
-        nominated = until(
-            lambda: pods(shared, namespace, app="high")[0]["status"].get("nominatedNodeName"),
-            "where it will go",
-        )
-        still_there = pods(shared, namespace, app="low")[0]
-        waits = yard.phase(job)
-        shared.ask("DELETE", f"{budgets}/keep")
-        yard.wait_phase(job, Phase.SUCCEEDED)
-        gone = pods(shared, namespace, app="low")
-
-    assert "disruption budget" in held[0]
-    assert nominated == f"{pool}-0"
-    assert not still_there["metadata"].get("deletionTimestamp")
-    assert waits is Phase.WAITING
-    assert gone == []
 
 
 def test_a_gang_with_a_hard_topology_lies_in_one_domain(shared, namespace, tmp_path):

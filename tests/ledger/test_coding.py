@@ -27,7 +27,15 @@ from madang.core.model import (
 from madang.core.policy import DEFAULT, Policy
 from madang.core.rules import Rule
 from madang.core.settings import KINDS as SETTING_KINDS
-from madang.core.settings import DisruptionBudget, Hole, Quota, Reservation, Workspace, Zone
+from madang.core.settings import (
+    DisruptionBudget,
+    Hole,
+    Quota,
+    Reservation,
+    Shield,
+    Workspace,
+    Zone,
+)
 from madang.ledger.coding import (
     allocation_of,
     body,
@@ -112,6 +120,9 @@ EVENTS = [
     (ev.RuleSet(RULE), None, None),
     (ev.RuleBroken("low", "digits-42.1", 5, "3.5", "info", "p25 is 3.5"), "digits-42", None),
     (ev.RuleKept("low", "digits-42.1", 6, "40"), "digits-42", None),
+    (ev.ShieldSet(Shield("web/front", 1)), None, None),
+    (ev.JobShielded("digits-42", (("web/front", 4),)), "digits-42", None),
+    (ev.ReleaseHeld("digits-42.1", "budget web/front holds"), "digits-42", None),
     (ev.JobRejected("digits-42", "vision", "too_large", (("gpus", 9),)), "digits-42", None),
     (ev.AllocationBound(GANG), "big-7", None),
     (ev.JobNominated("digits-42", (Seat("n1", (1,)),)), "digits-42", None),

@@ -288,8 +288,8 @@ MUTANTS = [
     Mutant(
         "a disruption budget that is overdrawn protects everybody",
         "impact.py",
-        "max(0, left[id])) for id in sorted(self._counts)]",
-        "left[id]) for id in sorted(self._counts)]",
+        "[max(0, left[key]) for key in self._keys]",
+        "[left[key] for key in self._keys]",
         by="tables",
     ),
     Mutant(
@@ -377,9 +377,37 @@ MUTANTS = [
     Mutant(
         "disruption budgets bind nobody",
         "budgets.py",
-        "        return not id or up_of(allocation) <= self.left[id]\n",
-        "        return True\n",
+        "        return tuple(key for key, up in self.counts(allocation) if up > self.left[key])\n",
+        "        return ()\n",
         by="plays",
+    ),
+    Mutant(
+        "what others allow is taken by each turn anew while victims leave",
+        "budgets.py",
+        "            self.left[SHIELDS, id] = shield.allowed - leaving[id]\n",
+        "            self.left[SHIELDS, id] = shield.allowed\n",
+        by="tables",
+    ),
+    Mutant(
+        "a promise outlives that nobody was let end for it",
+        "passes/honour.py",
+        "    return not draft.is_taken(places, shape) and any(\n",
+        "    return any(\n",
+        by="tables",
+    ),
+    Mutant(
+        "who was not let end runs without its time limit",
+        "state_shields.py",
+        "            self.begin_running(allocation)\n",
+        "            pass\n",
+        by="tables",
+    ),
+    Mutant(
+        "who makes nobody leave keeps others like it from doing so",
+        "passes/rebalance.py",
+        "        if job.preempts and draft.may_start(job_id)",
+        "        if draft.may_start(job_id)",
+        by="tables",
     ),
     Mutant(
         "who is within a guarantee takes nothing back",
@@ -409,7 +437,7 @@ TABLES = [
     for name in (
         *("fold", "start", "honour", "honour_stopped", "lifecycle", "admission", "placement"),
         *("explain", "stop_grace", "undisturbed", "check", "classes_profiles", "rebalance"),
-        *("preempt", "quotas", "windows", "calendar", "sparing"),
+        *("preempt", "quotas", "windows", "calendar", "sparing", "shields"),
     )
 ]
 RUN = {

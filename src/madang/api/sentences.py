@@ -147,6 +147,15 @@ _DROPPED_WORDS = {
 }
 
 
+def _shielded(event: ev.ShieldSet) -> str:
+    """A PodDisruptionBudget, as the engine sees it."""
+    one = event.shield
+    if one.why:
+        return one.why
+    allowed = one.allowed or "no"
+    return f"budget {one.id} allows {allowed} more disruption{'s' * (one.allowed != 1)}"
+
+
 def _hole_dropped(event: ev.HoleDropped) -> str:
     if event.job:
         return f"{event.hole} is given to {event.job}"
@@ -212,6 +221,13 @@ WORDS: dict[type, Callable[[Any], str]] = {
     ev.RuleKept: lambda e: (
         f"{job_of(e.allocation)} keeps the rule {e.rule} again: what it measures is {e.value}"
     ),
+    ev.ShieldSet: _shielded,
+    ev.JobShielded: lambda e: (
+        f"{e.job} is under {_names([id for id, _ in e.by])}"
+        if e.by
+        else f"no budget covers {e.job}"
+    ),
+    ev.ReleaseHeld: lambda e: f"{e.allocation} goes on: {e.text}",
     ev.HoleMade: lambda e: f"{e.hole} is {_seats(e.seats)} once free",
     ev.HoleDropped: _hole_dropped,
     ev.JobRequeued: _requeued,

@@ -2,7 +2,8 @@
 
 A member that should run and does not is down, whoever's doing it was: waiting, starting, being
 asked to leave, ended before its gang. So what is broken already counts before anybody is stopped
-on purpose, as in Kubernetes' PodDisruptionBudget. A gang is down as a whole. Whoever stops
+on purpose, as in Kubernetes' PodDisruptionBudget. A gang is down as a whole. *Shields* are such
+budgets of others: their keeper counts who is down and tells how many may still go. Whoever stops
 somebody of his own accord (moved aside, moved, reclaimed) asks here first; users, time limits and
 faults ask nobody.
 """
@@ -12,11 +13,14 @@ from copy import copy
 
 from madang.core.live import LiveJob
 from madang.core.model import Allocation, AllocationState, Job, ReleaseReason
-from madang.core.settings import DisruptionBudget
+from madang.core.settings import DisruptionBudget, Settings
 from madang.core.snapshot import Snapshot
 
 # What the scheduler does of its own accord, and may leave undone.
 BY_CHOICE = frozenset({ReleaseReason.PREEMPTED, ReleaseReason.RECLAIMED, ReleaseReason.MOVED})
+
+Key = tuple[str, str]  # the kind of setting, and its key
+BUDGETS, SHIELDS = "budgets", "shields"
 
 
 def budget_of(budgets: Mapping[str, DisruptionBudget], job: Job) -> str:
@@ -62,14 +66,57 @@ def down_by_budget(
     return down
 
 
+def counts_of(settings: Settings, live: LiveJob, members: int) -> tuple[tuple[Key, int], ...]:
+    """The budget and the shields that the job is under, and how many of so many of its members each
+    of them counts."""
+    found: list[tuple[Key, int]] = []
+    if id := budget_of(settings.budgets, live.job):
+        found.append(((BUDGETS, id), members))
+    for id, covered in live.standing.shields:
+        if id in settings.shields:
+            found.append(((SHIELDS, id), min(covered, members)))
+    return tuple(found)
+
+
+def is_protected(settings: Settings, live: LiveJob) -> bool:
+    """True iff a budget or a shield may stand against its end."""
+    return bool(live.job.budget or live.standing.shields) and bool(counts_of(settings, live, 0))
+
+
+def leaving_by_shield(
+    shields: Collection[str],
+    jobs: Collection[LiveJob],
+    allocations: Mapping[str, Allocation],
+    releasing: Collection[str] = (),
+) -> dict[str, int]:
+    """Members under each shield that have been asked to end and have not yet."""
+    leaving = dict.fromkeys(shields, 0)
+    for live in jobs if shields else ():
+        allocation = allocations.get(live.allocation) if live.allocation else None
+        if not live.standing.shields or allocation is None:
+            continue
+        if allocation.state is AllocationState.RELEASING or allocation.id in releasing:
+            held = len(allocation.seats) - allocation.ended.bit_count()
+            for id, covered in live.standing.shields:
+                if id in leaving:
+                    leaving[id] += min(covered, held)
+    return leaving
+
+
 class Allowance:
-    """How many members of each budget may still be taken down, as a plan goes on."""
+    """How many members of each budget and shield may still be taken down, as a plan goes on."""
 
     def __init__(self, snapshot: Snapshot, releasing: Collection[str]) -> None:
-        self._budgets = snapshot.settings.budgets
+        self._settings, self._jobs = snapshot.settings, snapshot.jobs
+        budgets, shields = snapshot.settings.budgets, snapshot.settings.shields
         jobs = snapshot.jobs.values()
-        down = down_by_budget(self._budgets, jobs, snapshot.allocations, releasing)
-        self.left = {id: budget.down_max - down[id] for id, budget in self._budgets.items()}
+        down = down_by_budget(budgets, jobs, snapshot.allocations, releasing)
+        leaving = leaving_by_shield(shields, jobs, snapshot.allocations, releasing)
+        self.left: dict[Key, int] = {
+            (BUDGETS, id): budget.down_max - down[id] for id, budget in budgets.items()
+        }
+        for id, shield in shields.items():
+            self.left[SHIELDS, id] = shield.allowed - leaving[id]
 
     def copy(self) -> "Allowance":
         """One for a what-if."""
@@ -77,16 +124,22 @@ class Allowance:
         other.left = dict(self.left)
         return other
 
-    def budget(self, job: Job) -> str:
-        """The budget the job counts under, "" for none."""
-        return budget_of(self._budgets, job)
+    def counts(self, allocation: Allocation) -> tuple[tuple[Key, int], ...]:
+        """What counts how many of its members that are up."""
+        live = self._jobs.get(allocation.job)
+        if not self.left or live is None:
+            return ()
+        return counts_of(self._settings, live, up_of(allocation))
 
-    def allows(self, job: Job, allocation: Allocation) -> bool:
+    def held_by(self, allocation: Allocation) -> tuple[Key, ...]:
+        """What does not allow its end now."""
+        return tuple(key for key, up in self.counts(allocation) if up > self.left[key])
+
+    def allows(self, allocation: Allocation) -> bool:
         """True iff the allocation may be ended by choice now."""
-        id = self.budget(job)
-        return not id or up_of(allocation) <= self.left[id]
+        return not self.held_by(allocation)
 
-    def charge(self, job: Job, allocation: Allocation) -> None:
+    def charge(self, allocation: Allocation) -> None:
         """It is being ended."""
-        if id := self.budget(job):
-            self.left[id] -= up_of(allocation)
+        for key, up in self.counts(allocation):
+            self.left[key] -= up

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from madang.core.budgets import BY_CHOICE, budget_of, down_by_budget
+from madang.core.budgets import BY_CHOICE, budget_of, down_by_budget, leaving_by_shield
 from madang.core.cells.promises import book_of
 from madang.core.events import Decision, ReleaseAsked
 from madang.core.gangs import keeps_terms, least_members
@@ -359,6 +359,22 @@ def check_budgets(state: State, decisions: Iterable[Decision]) -> None:
         if down is None:
             down = down_by_budget(budgets, state.jobs.values(), state.allocations)
         require(down[id] <= budgets[id].down_max, "budget", budgets[id], down[id], one)
+
+
+def check_shields(state: State, decisions: Iterable[Decision]) -> None:
+    """Whoever was ended by choice in this turn, no more leave under a shield than it allows."""
+    shields, allocations = state.settings.shields, state.allocations
+    if not shields:
+        return
+    leaving = leaving_by_shield(shields, state.jobs.values(), allocations)
+    for one in decisions:
+        if not isinstance(one, ReleaseAsked) or one.reason not in BY_CHOICE:
+            continue
+        allocation = allocations.get(one.allocation)
+        live = state.jobs.get(allocation.job) if allocation is not None else None
+        for id, covered in live.standing.shields if live is not None else ():
+            if covered and id in shields:
+                require(leaving[id] <= shields[id].allowed, "shield", shields[id], leaving[id], one)
 
 
 def _promise(

@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from madang.core.budgets import BY_CHOICE, budget_of, up_of
+from madang.core.budgets import BY_CHOICE, counts_of, is_protected, up_of
 from madang.core.cells.claims import may_claim
 from madang.core.cells.promises import unseat
 from madang.core.cells.room import is_firm, without_loose
-from madang.core.check import check_budgets, require
+from madang.core.check import check_budgets, check_shields, require
 from madang.core.check_windows import (
     WINDOW,
     Before,
@@ -116,15 +116,16 @@ def budgets_held(state: State, decisions: Sequence[Decision]) -> bool:
 
     True iff somebody was ended by choice while members ran under a budget.
     """
-    budgets = state.settings.budgets
-    if not budgets or not any(
+    settings = state.settings
+    if not (settings.budgets or settings.shields) or not any(
         isinstance(one, ReleaseAsked) and one.reason in BY_CHOICE for one in decisions
     ):
         return False
     check_budgets(state, decisions)
+    check_shields(state, decisions)
     allocations = state.allocations
     return any(
-        budget_of(budgets, live.job) and up_of(allocations[live.allocation])
+        any(up for _, up in counts_of(settings, live, up_of(allocations[live.allocation])))
         for live in state.jobs.values()
         if live.allocation is not None
     )
@@ -397,7 +398,7 @@ def owed(state: State, now_ms: int, promised: Collection[str] = ()) -> tuple[int
             one
             for one in snapshot.allocations.values()
             if may_be_stopped(draft, one)
-            and not budget_of(snapshot.settings.budgets, snapshot.jobs[one.job].job)
+            and not is_protected(snapshot.settings, snapshot.jobs[one.job])
             and claim.over(one)
         ]
         pool = _without(draft, draft.view, victims)

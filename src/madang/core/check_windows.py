@@ -8,7 +8,7 @@ calendar noted, kept or chose is looked at.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from madang.core.budgets import budget_of
+from madang.core.budgets import is_protected
 from madang.core.check import require
 from madang.core.draft import Draft
 from madang.core.estimates import NEVER_MS
@@ -62,7 +62,7 @@ class Before:
             return NEVER_MS
         end_ms = left_of(snapshot, one).end_ms(snapshot.now_ms)
         asks = counted_on == ASKED or (counted_on == ASIDE and live.job.checkpoints)
-        if not asks or budget_of(snapshot.settings.budgets, live.job):
+        if not asks or is_protected(snapshot.settings, live):
             return end_ms
         return min(end_ms, may_be_asked_ms(snapshot, one))
 

@@ -9,7 +9,7 @@ Promises: `cheapest_on_one` is optimal where at most SUBSETS_OF_MAX holders shar
 named without whom there is room as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,16 +37,47 @@ class Holder(Protocol):
     def places(self) -> Sequence[Place]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """Of the holders only so many may leave: `counts` (V,) is what each counts for."""
+class Limits:
+    """Of the holders under a limit only so many may leave. There may be thousands of limits, and
+    most holders are under none or one: only those that bear on who is asked about are looked at.
 
-    counts: Ints
-    most: int
+    `of`: holder → (limit, what he counts for there), of those who are under any; `most`: by limit.
+    """
 
-    def allows(self, who: Sequence[int]) -> bool:
+    def __init__(self, of: Mapping[int, Sequence[tuple[int, int]]], most: Sequence[int]) -> None:
+        self.of, self.most = of, most
+
+    def broken(self, who: Iterable[int]) -> int:
+        """The first limit that does not allow all of these to leave together; -1 if all do."""
+        sums: dict[int, int] = {}
+        for number in who:
+            for limit, count in self.of.get(number, ()):
+                sums[limit] = sums.get(limit, 0) + count
+        return min((one for one, total in sums.items() if total > self.most[one]), default=-1)
+
+    def allows(self, who: Iterable[int]) -> bool:
         """True iff all of these may leave together."""
-        return sum(self.counts.item(number) for number in who) <= self.most
+        return self.broken(who) < 0
+
+    def never(self) -> list[int]:
+        """Whoever alone is too many."""
+        return [number for number in self.of if not self.allows((number,))]
+
+    def under(self, limit: int) -> list[int]:
+        """Who counts for something there."""
+        return [
+            number
+            for number, counts in self.of.items()
+            if any(one == limit and count for one, count in counts)
+        ]
+
+    def only(self, limit: int) -> "Limits":
+        """That limit alone."""
+        of = {n: [c for c in self.of[n] if c[0] == limit] for n in self.under(limit)}
+        return Limits(of, self.most)
+
+
+NO_LIMITS = Limits({}, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +281,16 @@ class OneNode:
         self.room = _room(after[:, :-2], after[:, -2], after[:, -1], shape)
         self.cost = self._choice @ cost
 
-    def forbid(self, limits: Sequence[Limit]) -> None:
+    def forbid(self, limits: Limits) -> None:
         """Leave out the choices that a limit does not allow."""
-        for limit in limits:
-            counts = [sum(limit.counts.item(n) for n in numbers) for numbers in self.units]
-            self.room[self._choice @ np.array(counts, np.int64) > limit.most] = -1
+        found: dict[int, list[int]] = {}
+        for at, numbers in enumerate(self.units):
+            for number in numbers:
+                for limit, count in limits.of.get(number, ()):
+                    found.setdefault(limit, [0] * len(self.units))[at] += count
+        for limit, counts in found.items():
+            if sum(counts) > limits.most[limit]:
+                self.room[self._choice @ np.array(counts, np.int64) > limits.most[limit]] = -1
 
     def cheapest(self, members: int) -> tuple[int, list[int]]:
         """The cost of room for so many members, and who leaves; FAR if there is none."""
@@ -315,7 +351,7 @@ def cheapest_on_one(
     active: Bools,
     shape: Shape,
     rows: Bools,
-    limits: Sequence[Limit] = (),
+    limits: Limits = NO_LIMITS,
 ) -> list[int]:
     """Who must leave so that one member fits on one of these rows (N,); empty if nothing helps.
 

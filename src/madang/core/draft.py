@@ -15,8 +15,10 @@ from madang.core.events import (
 )
 from madang.core.gangs import at_size, least_members
 from madang.core.lanes import Lanes
+from madang.core.lifecycle import LIVELY
 from madang.core.model import (
     UNLIMITED,
+    WHOLE_GPU_MILLI,
     Allocation,
     AllocationState,
     Job,
@@ -299,6 +301,21 @@ class Draft:
         """The promise cannot be kept."""
         self.promised.discard(job)
         self.decisions.append(NominationDropped(job))
+
+    def is_taken(self, places: Sequence[Place], shape: Shape) -> bool:
+        """True iff somebody who stays holds a device of these, beside whom there is no room."""
+        wanted = {(row, gpu) for row, gpus in places for gpu in gpus}
+        nodes = {self.snapshot.node_ids[row] for row, _ in places}
+        held: dict[tuple[int, int], int] = {}
+        for id, allocation in self.snapshot.allocations.items():
+            if allocation.state not in LIVELY or id in self.releasing:
+                continue
+            if any(seat.node in nodes for seat in allocation.seats):
+                for row, gpus in self.held_places(allocation):
+                    for gpu in gpus:
+                        if (row, gpu) in wanted:
+                            held[row, gpu] = held.get((row, gpu), 0) + allocation.shape.gpu_milli
+        return any(milli + shape.gpu_milli > WHOLE_GPU_MILLI for milli in held.values())
 
     def is_due(self, job_id: str) -> bool:
         """True iff the job waits for devices or a quota alone, and has no devices promised."""

@@ -19,7 +19,15 @@ from madang.core.model import (
 )
 from madang.core.policy import Policy
 from madang.core.rules import Rule
-from madang.core.settings import DisruptionBudget, Hole, Quota, Reservation, Workspace, Zone
+from madang.core.settings import (
+    DisruptionBudget,
+    Hole,
+    Quota,
+    Reservation,
+    Shield,
+    Workspace,
+    Zone,
+)
 
 # -- facts: what users asked and engines saw ---------------------------------------------------
 
@@ -119,6 +127,33 @@ class ReservationSet:
 @dataclass(frozen=True, slots=True)
 class BudgetSet:
     budget: DisruptionBudget
+
+
+@dataclass(frozen=True, slots=True)
+class ShieldSet:
+    """How many members others let us take down now; see `settings.Shield`."""
+
+    shield: Shield
+
+
+@dataclass(frozen=True, slots=True)
+class JobShielded:
+    """`by`: the shields over the job's members, and how many of them each covers; none: no more.
+
+    Told of a job before it is known to run, and again when it changes.
+    """
+
+    job: str
+    by: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseHeld:
+    """The engine was not let end any member of an allocation that the scheduler ended by choice:
+    all of them go on as if it had not been asked. `text` is whose word that was."""
+
+    allocation: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +379,9 @@ Fact = (
     | RuleSet
     | RuleBroken
     | RuleKept
+    | ShieldSet
+    | JobShielded
+    | ReleaseHeld
 )
 Decision = (
     JobRejected
@@ -386,6 +424,9 @@ FACTS: tuple[type, ...] = (
     RuleSet,
     RuleBroken,
     RuleKept,
+    ShieldSet,
+    JobShielded,
+    ReleaseHeld,
 )
 DECISIONS: tuple[type, ...] = (
     JobRejected,

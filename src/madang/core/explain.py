@@ -359,6 +359,8 @@ def _no_room(
         text += f"; {kept}"
     if stays := explain_preempt.kept_by_budgets(snapshot, job):
         text += f"; {stays}"
+    if never := explain_preempt.never_preempts(snapshot, job):
+        text += f"; {never}"
     numbers: Numbers = (
         ("free", free),
         ("most_on_one_node", most),

@@ -1,9 +1,11 @@
 """The words about being moved aside, for both sides; see explain.py."""
 
-from madang.core.budgets import Allowance
+from dataclasses import replace
+
+from madang.core.budgets import BUDGETS, Allowance, Key
 from madang.core.model import AllocationState, Job, ReleaseReason
 from madang.core.rights import Cause, Rights
-from madang.core.settings import DisruptionBudget
+from madang.core.settings import DisruptionBudget, Settings
 from madang.core.snapshot import Snapshot
 
 NAMES_SHOWN_MAX = 3
@@ -59,28 +61,49 @@ def moved(snapshot: Snapshot, job_id: str) -> str:
 
 def kept_by_budgets(snapshot: Snapshot, job: Job) -> str:
     """Whom the job might displace, were it not for their disruption budgets; "" if nobody."""
-    budgets = snapshot.settings.budgets
-    if not budgets:
+    if not snapshot.settings.budgets and not snapshot.settings.shields:
         return ""
     allowance, claim = Allowance(snapshot, ()), Rights(snapshot).claim(job)
-    kept: dict[str, list[str]] = {}
+    kept: dict[Key, list[str]] = {}
     for allocation in snapshot.allocations.values():
-        live = snapshot.jobs.get(allocation.job)
-        if live is None or allowance.allows(live.job, allocation):
-            continue
-        if claim.over(allocation) is not Cause.NONE:
-            kept.setdefault(allowance.budget(live.job), []).append(live.job.id)
+        keys = allowance.held_by(allocation)
+        if keys and claim.over(allocation) is not Cause.NONE:
+            kept.setdefault(keys[0], []).append(allocation.job)
     words = [
-        f"{_names(jobs)} {'stays' if len(jobs) == 1 else 'stay'}: budget {id} lets "
-        f"{budgets[id].down_max} of its members be down at once, {_down(budgets[id], allowance)}"
-        for id, jobs in sorted(kept.items())
+        f"{_names(jobs)} {'stays' if len(jobs) == 1 else 'stay'}: "
+        f"{_why_not(snapshot.settings, allowance, key)}"
+        for key, jobs in sorted(kept.items())
     ]
     more = len(words) - NAMES_SHOWN_MAX
     return "; ".join(words[:NAMES_SHOWN_MAX]) + (f"; and {more} more budgets" if more > 0 else "")
 
 
+def never_preempts(snapshot: Snapshot, job: Job) -> str:
+    """That nobody leaves for it, if somebody would have to were it another one."""
+    if job.preempts:
+        return ""
+    claim = Rights(snapshot).claim(replace(job, preempts=True))
+    if not any(claim.over(one) is not Cause.NONE for one in snapshot.allocations.values()):
+        return ""
+    return "nobody leaves for it: its priority class may not preempt (preemptionPolicy: Never)"
+
+
+def _why_not(settings: Settings, allowance: Allowance, key: Key) -> str:
+    kind, id = key
+    if kind == BUDGETS:
+        budget = settings.budgets[id]
+        most = f"budget {id} lets {budget.down_max} of its members be down at once"
+        return f"{most}, {_down(budget, allowance)}"
+    if why := settings.shields[id].why:
+        return why
+    left = max(0, allowance.left[key])
+    if not left:
+        return f"budget {id} allows no more disruptions"
+    return f"budget {id} allows {left} more {'disruption' if left == 1 else 'disruptions'}, not all"
+
+
 def _down(budget: DisruptionBudget, allowance: Allowance) -> str:
-    down = budget.down_max - allowance.left[budget.id]
+    down = budget.down_max - allowance.left[BUDGETS, budget.id]
     return "none is" if not down else f"{down} {'is' if down == 1 else 'are'}"
 
 

@@ -19,13 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from madang.core.budgets import Allowance, up_of
+from madang.core.budgets import Allowance, Key
 from madang.core.clearing import (
     COST_MAX,
     FAR,
     Field,
     Gang,
-    Limit,
+    Limits,
     cheapest_on_one,
     wants_whole,
 )
@@ -44,7 +44,7 @@ from madang.core.model import (
 )
 from madang.core.placement import Unplaced
 from madang.core.policy import Policy
-from madang.core.pool import Bools, Ints, Place, Pool
+from madang.core.pool import Bools, Place, Pool
 from madang.core.seating import Seated, rows_for, seat
 from madang.core.snapshot import Snapshot
 from madang.core.topology import ROOT, depth_of, tree_of
@@ -100,7 +100,8 @@ def cost_of(policy: Policy, live: LiveJob, bill_gpu_ms: int) -> int:
 
 
 class Victim(NamedTuple):
-    """A running allocation that may be asked to leave. `members` are those up under `budget`.
+    """A running allocation that may be asked to leave. `counts`: what counts how many of its
+    members.
 
     A tuple: thousands are made in a turn.
     """
@@ -111,8 +112,7 @@ class Victim(NamedTuple):
     cost: int
     bill_gpu_ms: int
     grace_ms: int
-    budget: str = ""
-    members: int = 0
+    counts: tuple[tuple[Key, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,17 +172,20 @@ class Clearing:
         self._milli = np.array(held, np.int64)
         self._cleared = 0
         self._stays = np.ones(len(self.victims), np.bool_)
-        self._counts: dict[str, Ints] = {}
-        for number, victim in enumerate(self.victims):
-            if victim.budget:
-                none = np.zeros(len(self.victims), np.int64)
-                self._counts.setdefault(victim.budget, none)[number] = victim.members
+        keys = sorted({key for victim in self.victims for key, _ in victim.counts})
+        at = {key: number for number, key in enumerate(keys)}
+        self._keys: list[Key] = keys
+        self._counted = {
+            number: [(at[key], members) for key, members in victim.counts]
+            for number, victim in enumerate(self.victims)
+            if victim.counts
+        }
+        self._free: Bools | None = None
 
     def _victim(self, allocation: Allocation) -> Victim:
         snapshot = self.draft.snapshot
         live = snapshot.jobs[allocation.job]
         bill = impact_gpu_ms(snapshot, allocation)
-        budget = self.allowance.budget(live.job)
         return Victim(
             allocation,
             allocation.shape,
@@ -190,8 +193,7 @@ class Clearing:
             cost_of(snapshot.policy, live, bill),
             bill,
             live.job.grace_ms,
-            budget,
-            up_of(allocation) if budget else 0,
+            self.allowance.counts(allocation),
         )
 
     def room_for(self, job: Job, displaceable: Bools | None, pool: Pool) -> Room | None:
@@ -228,10 +230,9 @@ class Clearing:
             id = victim.allocation.id
             bill = victim.bill_gpu_ms
             self.draft.release(id, reason, victim.grace_ms, by=job.id, bill_gpu_ms=bill)
-            self.allowance.charge(
-                self.draft.snapshot.jobs[victim.allocation.job].job, victim.allocation
-            )
+            self.allowance.charge(victim.allocation)
             self._stays[self.victims.index(victim)] = False
+        self._free = None
         self.draft.nominate(job, room.seated)
         self._cleared += 1
 
@@ -241,11 +242,19 @@ class Clearing:
         return self._cleared >= CLEARED_PER_TURN_MAX or not self._stays.any()
 
     @property
-    def limits(self) -> list[Limit]:
+    def limits(self) -> Limits:
         """What the budgets still allow. One that is overdrawn (more are down than it allows, by
         whatever cause) binds nobody but those who count under it."""
         left = self.allowance.left
-        return [Limit(self._counts[id], max(0, left[id])) for id in sorted(self._counts)]
+        return Limits(self._counted, [max(0, left[key]) for key in self._keys])
+
+    @property
+    def free(self) -> Bools:
+        """(V,) those of `victims` whom no budget keeps, as far as it is about them alone."""
+        if self._free is None:
+            self._free = np.ones(len(self.victims), np.bool_)
+            self._free[self.limits.never()] = False
+        return self._free
 
 
 class _Search:
@@ -256,9 +265,7 @@ class _Search:
         self.field, self.pool = clearing.field, pool
         self.snapshot = clearing.draft.snapshot
         self.limits = clearing.limits
-        self.active = active.copy()
-        for limit in self.limits:
-            self.active &= limit.counts <= max(0, limit.most)  # alone too many: never a victim
+        self.active = active & clearing.free
         self.terms = terms_of(
             job, self.snapshot.policy, depth_of(self.pool.domains), self.snapshot.now_ms
         )
@@ -324,21 +331,22 @@ class _Search:
         """The cheapest victims in a domain that break no budget; of a budget that would be, only
         the cheapest of those first chosen are looked at again."""
         who = gang.cheapest(rows)
-        for _ in self.limits:
-            broken = next((limit for limit in self.limits if not limit.allows(who)), None)
-            if broken is None:
+        for _ in self.limits.most:
+            broken = self.limits.broken(who)
+            if broken < 0:
                 return who
             gang = gang.without(self._beyond(broken, who))
             who = gang.cheapest(rows)
-        return who if all(limit.allows(who) for limit in self.limits) else []
+        return who if self.limits.allows(who) else []
 
-    def _beyond(self, limit: Limit, who: Sequence[int]) -> Bools:
+    def _beyond(self, broken: int, who: Sequence[int]) -> Bools:
         """(V,) all under this limit but the cheapest of these that it allows together."""
-        kept: list[int] = []
+        limit, kept = self.limits.only(broken), list[int]()
         for number in sorted(who, key=lambda n: (self.field.cost.item(n), n)):
-            if limit.counts.item(number) and limit.allows([*kept, number]):
+            if number in limit.of and limit.allows([*kept, number]):
                 kept.append(number)
-        beyond = limit.counts > 0
+        beyond = np.zeros(len(self.active), np.bool_)
+        beyond[list(limit.of)] = True
         beyond[kept] = False
         return beyond
 
@@ -404,7 +412,7 @@ class _Search:
         numbers = numbers[self.active[numbers]]
         chosen: list[int] = []
         for number in sorted(numbers.tolist(), key=lambda n: (_per_device(of[n]), n)):
-            if all(limit.allows([*chosen, number]) for limit in self.limits):
+            if number not in self.limits.of or self.limits.allows([*chosen, number]):
                 chosen.append(number)
         return chosen
 

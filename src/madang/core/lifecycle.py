@@ -4,7 +4,8 @@
         │           │          │            ▲
         └───────────┴──────────┴─▶ RELEASING┘
 
-RELEASING lies between a release that was asked and its observed end: devices are held there.
+RELEASING lies between a release that was asked and its observed end: devices are held there. One
+that nobody was let carry out is taken back: `goes_on`.
 An absent key is a bug of ours, and raises with the object in the message.
 """
 
@@ -18,7 +19,7 @@ _MOVES: dict[AllocationState, frozenset[AllocationState]] = {
         {AllocationState.RUNNING, AllocationState.RELEASING, AllocationState.RELEASED}
     ),
     AllocationState.RUNNING: frozenset({AllocationState.RELEASING, AllocationState.RELEASED}),
-    AllocationState.RELEASING: frozenset({AllocationState.RELEASED}),
+    AllocationState.RELEASING: frozenset({AllocationState.RELEASED}),  # and see `goes_on`
     AllocationState.RELEASED: frozenset(),
 }
 
@@ -52,6 +53,24 @@ def moved(allocation: Allocation, to: AllocationState, now_ms: int) -> Allocatio
             return replace(allocation, state=to, released_ms=now_ms)
         case _:
             return replace(allocation, state=to)
+
+
+def goes_on(allocation: Allocation) -> Allocation:
+    """One that was asked to end, and that nobody was let end: as if it had not been asked.
+
+    Raises:
+        InvalidMove: nobody asked.
+    """
+    if allocation.state is not AllocationState.RELEASING:
+        raise InvalidMove(f"was not asked to end: {allocation}")
+    return replace(
+        allocation,
+        state=AllocationState.RUNNING if allocation.running_ms else AllocationState.BOUND,
+        releasing_ms=0,
+        release_reason=ReleaseReason.NONE,
+        released_for="",
+        bill_gpu_ms=0,
+    )
 
 
 def phase_of(standing: Standing, allocation: Allocation | None) -> Phase:

@@ -160,7 +160,8 @@ class Job:
     OR of ANDs over labels of nodes, `tolerates` the taints of nodes that do not keep it off.
     Right: `preemptible`, `head_start_ms`, `run_ms_min` are of its class's row; `nice` orders within
     a project; `restart_ms` is what a stop and a new start cost (0: guessed by size); `budget` and
-    `reservation` name settings it counts under; `idle_ok`: it is never reclaimed for idleness.
+    `reservation` name settings it counts under; `idle_ok`: it is never reclaimed for idleness;
+    unless it `preempts`, nobody is ever asked to leave for it.
     """
 
     id: str
@@ -201,6 +202,7 @@ class Job:
     idle_ok: bool = False
     needs: tuple[tuple[Need, ...], ...] = ()
     tolerates: tuple[Toleration, ...] = ()
+    preempts: bool = True
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -231,7 +233,8 @@ class Standing:
     `preemptions` counts how often it was moved aside; `checkpoint_ms` is when it was last seen to
     have saved a checkpoint, `warned_ms` when it was last told that it holds idle GPUs. `moved_ms`
     is when it was last moved to make room; from `idle_since_ms` until `idle_until_ms` its GPUs were
-    measured idle without a gap (0: they are not).
+    measured idle without a gap (0: they are not). `shields` names what keeps how many of its
+    members from being taken down, by others' word; see `settings.Shield`.
     """
 
     attempt: int = 0
@@ -251,6 +254,7 @@ class Standing:
     moved_ms: int = 0
     idle_since_ms: int = 0
     idle_until_ms: int = 0
+    shields: tuple[tuple[str, int], ...] = ()
 
 
 def grace_ms_of(job: Job, standing: Standing) -> int:

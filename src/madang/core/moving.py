@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from madang.core.budgets import Allowance
+from madang.core.budgets import Allowance, Key
 from madang.core.draft import Draft
 from madang.core.impact import impact_gpu_ms, may_be_stopped
 from madang.core.model import Allocation, Job, ReleaseReason, Seat
@@ -52,21 +52,22 @@ class Move:
 
 
 def movers(draft: Draft) -> dict[str, Mover]:
-    """Every job that may be moved now, by allocation; of a disruption budget one at a time."""
+    """Every job that may be moved now, by allocation; of a disruption budget or shield one at a
+    time."""
     snapshot = draft.snapshot
     allowance = Allowance(snapshot, draft.releasing)
     found: dict[str, Mover] = {}
-    seen: set[str] = set()
+    seen: set[Key] = set()
     for id, allocation in snapshot.allocations.items():
         if not may_be_stopped(draft, allocation) or not _may_move(snapshot, allocation):
             continue
         job, places = snapshot.jobs[allocation.job].job, tuple(draft.places_of(allocation.seats))
         if any(len(gpus) != allocation.shape.gpus for _, gpus in places):
             continue  # a device fell ill: it will not run much longer
-        budget = allowance.budget(job)
-        if budget and (budget in seen or not allowance.allows(job, allocation)):
+        keys = {key for key, _ in allowance.counts(allocation)}
+        if keys & seen or not allowance.allows(allocation):
             continue
-        seen |= {budget}
+        seen |= keys
         bill = impact_gpu_ms(snapshot, allocation)
         found[id] = Mover(allocation, job, bill, _left_ms(job, allocation, snapshot.now_ms), places)
     return found

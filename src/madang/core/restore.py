@@ -4,7 +4,6 @@ It is the state that wrote the rows, down to the order of its lists, and decides
 on. What no row says (what needs attention, deadlines, usage, free arrays) is derived here.
 """
 
-from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -14,9 +13,7 @@ from madang.core.model import (
     Allocation,
     AllocationState,
     Job,
-    NodeState,
     Project,
-    ReleaseReason,
     Seat,
 )
 from madang.core.policy import Policy
@@ -129,19 +126,7 @@ def _restore_attention(state: State, allocation: Allocation) -> None:
     state.look_for_settling(allocation.id)
     if allocation.state not in LIVELY:
         return
-    live = state.jobs[allocation.job]
     if allocation.state is AllocationState.RUNNING:
-        state.begin_sinking(allocation)
-        state.note_short(allocation)
-    if allocation.state is AllocationState.RUNNING and live.job.time_limit_ms:
-        insort(state.deadlines, (allocation.running_ms + live.job.time_limit_ms, allocation.id))
-    out_of_sight = any(
-        allocation.holds(rank) and state.nodes[seat.node].state is NodeState.LOST
-        for rank, seat in enumerate(allocation.seats)
-    )
-    if live.standing.stop_asked:
-        state.troubled[allocation.id] = ReleaseReason.STOP
-    elif out_of_sight:
-        state.troubled[allocation.id] = ReleaseReason.NODE_LOST
-    elif not all(end.ok for _, end in allocation.exits):
-        state.troubled[allocation.id] = ReleaseReason.MEMBER_FAILED
+        state.begin_running(allocation)
+    if (reason := state.trouble_of(allocation)) is not None:
+        state.troubled[allocation.id] = reason

@@ -9,6 +9,7 @@ disruption budgets bind on top of any right and are looked at there.
 - What a guarantee covers, or stands in promised cells, is taken by nobody of another project; what
   stands in cells by nobody for his turn alone: it would claim them again, whoever stands there. Nor
   does spot take from its own project what a guarantee covers: that would take it back at once.
+- A job that does not preempt (`Job.preempts`) takes from nobody.
 - A job of a higher priority may take from a lower one that its class lets be preempted.
 - A job whose turn comes first may take from one of no higher priority that checkpoints, and that
   has run undisturbed for the least run time, which doubles for those moved aside again and again:
@@ -97,6 +98,8 @@ class Claim:
         if live is None or live.allocation != victim.id or victim.job == self.waiting.id:
             return Cause.NONE
         theirs, policy = live.job, self.snapshot.policy
+        if not self.waiting.preempts:
+            return Cause.NONE
         same_project = theirs.project == self.waiting.project
         if (victim.id in self._rights.covered or victim.cells) and not same_project:
             return Cause.NONE

@@ -94,6 +94,24 @@ class DisruptionBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class Shield:
+    """Somebody else's disruption budget: of the members that it covers (`Standing.shields`), only
+    so many may be taken down now as it says, those counted that are leaving. Its keeper alone knows
+    who counts as down; a Kubernetes cluster's are its PodDisruptionBudgets.
+
+    `why` says in words why none may, where that is not a matter of numbers.
+    """
+
+    id: str
+    allowed: int
+    why: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
 class Factors:
     """What a project consumed this month, and the GPU utilisation of its past jobs (-1: unknown).
 
@@ -198,6 +216,7 @@ Setting = (
     | Learned
     | Rule
     | Violations
+    | Shield
 )
 
 
@@ -219,6 +238,7 @@ class Settings:
     learned: dict[str, Learned] = field(default_factory=dict)
     rules: dict[str, Rule] = field(default_factory=dict)
     violations: dict[str, Violations] = field(default_factory=dict)
+    shields: dict[str, Shield] = field(default_factory=dict)
 
     def put(self, setting: Setting) -> bool:
         """True iff it was news."""
@@ -265,6 +285,7 @@ KINDS: dict[str, type] = {
     "learned": Learned,
     "rules": Rule,
     "violations": Violations,
+    "shields": Shield,
 }
 KIND_OF: dict[type, str] = {type_: kind for kind, type_ in KINDS.items()}
 assert tuple(KINDS) == tuple(one.name for one in fields(Settings)), "a mapping for each kind"

@@ -15,7 +15,7 @@ from madang.core.cells.promises import leave_behind, seat_in, unseat
 from madang.core.cells.room import is_firm
 from madang.core.history import Runs, forgotten, learn
 from madang.core.hypernodes import TREE, Topology
-from madang.core.lifecycle import LIVELY, moved, phase_of
+from madang.core.lifecycle import LIVELY, moved
 from madang.core.line import drop
 from madang.core.live import Changed, LiveJob
 from madang.core.model import (
@@ -35,6 +35,7 @@ from madang.core.settings import KIND_OF, KINDS, Factors, Setting
 from madang.core.snapshot import Snapshot
 from madang.core.state_nodes import NodeFold
 from madang.core.state_rules import RulesFold
+from madang.core.state_shields import ShieldsFold
 from madang.core.state_upkeep import UpkeepFold
 
 
@@ -42,7 +43,7 @@ def _sits_on(allocation: Allocation, node: str) -> bool:
     return any(allocation.holds(rank) for rank, s in enumerate(allocation.seats) if s.node == node)
 
 
-class State(NodeFold, UpkeepFold, RulesFold):
+class State(NodeFold, UpkeepFold, RulesFold, ShieldsFold):
     """See the module's docstring. One verb changes it: `apply`."""
 
     # -- the fold ------------------------------------------------------------------------------
@@ -169,13 +170,6 @@ class State(NodeFold, UpkeepFold, RulesFold):
         else:
             # Already on its way out, maybe from a lost node.
             self.look_for_settling(live.allocation)
-
-    def _show(self, live: LiveJob) -> None:
-        allocation = self.allocations[live.allocation] if live.allocation else None
-        phase = phase_of(live.standing, allocation)
-        if phase is not live.standing.phase:
-            live.standing = replace(live.standing, phase=phase)
-        self.changed.jobs[live.job.id] = None
 
     def _job_rejected(self, event: ev.JobRejected, now_ms: int) -> bool:
         return True
@@ -353,13 +347,6 @@ class State(NodeFold, UpkeepFold, RulesFold):
         self.look_for_settling(allocation.id)
         return True
 
-    def _put(self, allocation: Allocation) -> None:
-        self.allocations[allocation.id] = allocation
-        self.changed.allocations[allocation.id] = None
-        live = self.jobs.get(allocation.job)
-        if live is not None and live.allocation == allocation.id:
-            self._show(live)
-
     def _member_started(self, event: ev.MemberStarted, now_ms: int) -> bool:
         allocation = self.allocations.get(event.allocation)
         if allocation is None:
@@ -388,10 +375,7 @@ class State(NodeFold, UpkeepFold, RulesFold):
         allocation = moved(allocation, AllocationState.RUNNING, at_ms)
         live = self.jobs[allocation.job]
         live.standing = replace(live.standing, running_ms=at_ms)
-        self.begin_sinking(allocation)
-        self.note_short(allocation)
-        if live.job.time_limit_ms:
-            insort(self.deadlines, (at_ms + live.job.time_limit_ms, allocation.id))
+        self.begin_running(allocation)
         return allocation
 
     def _member_ended(self, event: ev.MemberEnded, now_ms: int) -> bool:
@@ -582,6 +566,9 @@ _FOLD: dict[type, Callable[[State, Any, int], bool]] = {
     ev.RuleSet: State._rule_set,
     ev.RuleBroken: State._rule_broken,
     ev.RuleKept: State._rule_kept,
+    ev.ShieldSet: State._shield_set,
+    ev.JobShielded: State._job_shielded,
+    ev.ReleaseHeld: State._release_held,
     ev.JobRejected: State._job_rejected,
     ev.AllocationBound: State._allocation_bound,
     ev.JobNominated: State._job_nominated,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from madang.core.budgets import budget_of
+from madang.core.budgets import is_protected
 from madang.core.estimates import NEVER_MS, Estimate, left
 from madang.core.events import AllocationBound
 from madang.core.gangs import least_members
@@ -77,7 +77,9 @@ def steps_aside(snapshot: Snapshot, job: Job, begin_ms: int) -> bool:
     Also by its least run time; and no disruption budget may stand against it, which nobody can
     foresee.
     """
-    if not (job.preemptible and job.checkpoints) or budget_of(snapshot.settings.budgets, job):
+    if not (job.preemptible and job.checkpoints):
+        return False
+    if is_protected(snapshot.settings, snapshot.jobs[job.id]):
         return False
     least_ms = max(KEEP_CLEAR_MS, snapshot.policy.run_ms_min, job.run_ms_min)
     return begin_ms - snapshot.now_ms >= least_ms

@@ -13,11 +13,11 @@ from madang.api.yard import Accepted, Refused
 from madang.core.codec import decode_event
 from madang.core.events import JobEnded, JobNominated, JobStopAsked, NominationDropped, ProjectSet
 from madang.core.explain import Guide
-from madang.core.model import Project
+from madang.core.model import NodeState, Project
 from madang.core.state import State
 from madang.daemon.inbox import Request, Submit
 from madang.daemon.intake import request_of
-from madang.engines.base import Action, Arrival, Promise, Receives
+from madang.engines.base import Action, Arrival, Past, Promise, Receives
 from madang.ledger import Ledger
 
 OWNER = "system:kubernetes"  # no name that a token can have: nobody else can use its keys
@@ -41,8 +41,8 @@ class Arriving:
         self._first: dict[str, str] = {}  # of what arrived this turn: key in the ledger → job
         self._asked: frozenset[str] = frozenset()
 
-    def restore(self, nodes: Sequence[str]) -> None:
-        """Read who is who from the rows, and tell the engine; also which `nodes` there were.
+    def restore(self, state: State) -> None:
+        """Read who is who from the rows, and tell the engine; also what there was of `state`.
 
         Raises:
             LedgerError: they cannot be read.
@@ -50,7 +50,13 @@ class Arriving:
         if self._engine is None:
             return
         self._job_of, self._key_of = {}, {}
-        self._engine.recall(nodes)
+        nodes = state.nodes.items()
+        past = Past(
+            tuple(id for id, live in nodes if live.state is not NodeState.REMOVED),
+            dict(state.settings.shields),
+            {id: one.standing.shields for id, one in state.jobs.items() if one.standing.shields},
+        )
+        self._engine.recall(past)
         for kept, job in self._ledger.live_keys(OWNER).items():
             self._remember(arrival_of(kept), job)
 

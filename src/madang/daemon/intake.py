@@ -170,6 +170,7 @@ def job_of(
         purpose=purpose,
         priority=of_class.priority + arrival.priority,
         preemptible=arrival.preemptible,
+        preempts=arrival.preempts,
         submitted_ms=now_ms,
         grace_ms=arrival.grace_ms,
         retries_max=ARRIVED_RETRIES,

@@ -29,7 +29,7 @@ from madang.core.events import (
 )
 from madang.core.explain import guide
 from madang.core.explain_upkeep import idle_why
-from madang.core.model import Allocation, AllocationState, Job, NodeState, grace_ms_of
+from madang.core.model import Allocation, AllocationState, Job, grace_ms_of
 from madang.core.policy import Policy
 from madang.core.restore import restored, with_recent
 from madang.core.snapshot import Snapshot
@@ -118,7 +118,7 @@ class TurnLoop:
         self._epoch = self.ledger.take_lead(self.holder)
         self._restore()
         self.engine.open(self.wake)
-        self.arriving.restore(self._nodes_there())
+        self.arriving.restore(self._controller.state)
         self.engine.adopt(list(self._controller.state.allocations.values()))
         self._unfolded = list(first_facts)
         self._act(self._owed_actions())
@@ -342,10 +342,6 @@ class TurnLoop:
         self.clock.not_before(loaded.last_ms)
         self._version += 1
         self._refresh_profiles()
-
-    def _nodes_there(self) -> list[str]:
-        nodes = self._controller.state.nodes.items()
-        return [id for id, live in nodes if live.state is not NodeState.REMOVED]
 
     def _refresh_profiles(self) -> None:
         self._profiles.refresh(live.node for live in self._controller.state.nodes.values())

@@ -16,8 +16,8 @@
 Every engine passes `madang.testing.engine.EngineContract`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from madang.core.events import Fact
 from madang.core.model import Allocation, Need, Seat, Shape, Toleration
+from madang.core.settings import Shield
 
 
 class EngineError(Exception):
@@ -118,6 +119,17 @@ class Arrival:
     grace_ms: int = 30_000
     needs: tuple[tuple[Need, ...], ...] = ()
     tolerates: tuple[Toleration, ...] = ()
+    preempts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the yard knows of what an engine has told: its nodes, the shields, and by which of them
+    how many members of which jobs are covered."""
+
+    nodes: tuple[str, ...] = ()
+    shields: Mapping[str, Shield] = field(default_factory=dict)
+    shielded: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
 
 
 class Receives(Protocol):
@@ -127,8 +139,8 @@ class Receives(Protocol):
     def arrivals(self, arrivals_max: int) -> list[Arrival]:
         """What has come, oldest first. Never waits."""
 
-    def recall(self, nodes: Sequence[str]) -> None:
-        """The yard has these nodes from before; told before `adopt`."""
+    def recall(self, past: Past) -> None:
+        """What the yard has from before; told before `adopt`."""
 
     def known(self, key: str, job: str) -> None:
         """The arrival is this job, which is committed; its Start comes later than this."""

@@ -95,6 +95,7 @@ def subject_of(event: ev.Event) -> tuple[str | None, str | None]:
             ev.MemberStarted()
             | ev.MemberEnded()
             | ev.ReleaseAsked()
+            | ev.ReleaseHeld()
             | ev.RuleBroken()
             | ev.RuleKept()
         ):

@@ -148,10 +148,8 @@ class _Reader:
                     course = self.courses[attempt.allocation.job]
                     course.stop_ms = at_ms - attempt.asked_ms
                     self.stops.append(course.stop_ms)
-            case ev.ReleaseAsked(id, reason) if id in self.attempts:
-                attempt = self.attempts[id]
-                if attempt.asked_ms < 0 and len(attempt.ends) < len(attempt.allocation.seats):
-                    attempt.asked_ms, attempt.reason = at_ms, reason
+            case ev.ReleaseAsked(id) | ev.ReleaseHeld(id) if id in self.attempts:
+                self._ask(self.attempts[id], event, at_ms)
             case ev.CheckpointSaved(job) | ev.JobMeasured(job):
                 self._note(job, event, at_ms)
             case ev.JobRequeued(job, reason) if job in self.courses:
@@ -162,6 +160,13 @@ class _Reader:
                 self.ended_ms[job] = at_ms
                 if at_ms < self.since_ms:
                     self._forget(job)
+
+    def _ask(self, attempt: _Attempt, event: ev.ReleaseAsked | ev.ReleaseHeld, at_ms: int) -> None:
+        """It was asked to end, or was not after all."""
+        if isinstance(event, ev.ReleaseHeld):
+            attempt.asked_ms, attempt.reason = -1, ReleaseReason.NONE
+        elif attempt.asked_ms < 0 and len(attempt.ends) < len(attempt.allocation.seats):
+            attempt.asked_ms, attempt.reason = at_ms, event.reason
 
     def _forget(self, job: str) -> None:
         del self.courses[job]

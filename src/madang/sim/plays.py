@@ -20,6 +20,7 @@ from heapq import heappop, heappush
 from random import Random
 
 from madang.core import events as ev
+from madang.core.budgets import BY_CHOICE
 from madang.core.cells.room import is_firm
 from madang.core.check import check, check_quota, require
 from madang.core.check_turns import PROPERTIES, QUEUE, STARVATION, Watch, earliest_ms
@@ -27,6 +28,7 @@ from madang.core.codec import encode_event
 from madang.core.controller import Controller
 from madang.core.estimates import NEVER_MS
 from madang.core.model import (
+    Allocation,
     Category,
     Exit,
     Job,
@@ -42,13 +44,14 @@ from madang.core.placement import Unplaced
 from madang.core.policies import MADANG, POLICIES
 from madang.core.policy import DEFAULT
 from madang.core.seating import seat
-from madang.core.settings import DisruptionBudget, Quota, Reservation, Workspace
+from madang.core.settings import DisruptionBudget, Quota, Reservation, Shield, Workspace
 from madang.core.state import State
 
 KINDS = ("tenants", "windows", "tenants", "heads", "tenants", "streams")
 PROJECTS = ("vision", "speech", "web")
 TURNS_MAX = 4_000  # a play that takes more does not come to rest
 CHECK_EVERY = 8  # turns: the state is looked at whole then, and at the end
+HELD, HELD_MS = "held", 30_000  # who was not let end is not asked again for so long
 LEAVE_MS_MAX = 2_000  # how long members take to leave
 RUN_MS_MAX = 120_000  # of a job of a stream
 HASTY = replace(
@@ -76,6 +79,7 @@ class Script:
     facts: tuple[tuple[int, ev.Fact], ...]
     runs_ms: dict[str, int]
     leave_ms: int
+    holds: int = 0  # each so manieth release by choice is held, and taken back; 0: none
 
 
 def script(number: int) -> Script:
@@ -88,7 +92,42 @@ def script(number: int) -> Script:
     make = {"tenants": _tenants, "windows": _windows, "heads": _heads, "streams": _stream}[kind]
     added, runs_ms = make(random, nodes)
     leave_ms = random.choice((0, 500, LEAVE_MS_MAX))
-    return Script(kind, tuple(sorted([*facts, *added], key=_at)), runs_ms, leave_ms)
+    others = Random(f"madang/play/{number}/others")  # the rest of a play stays what it was
+    shields = _shields(others, added) if kind == "tenants" and others.random() < 0.5 else []
+    holds = others.choice((2, 3, 5)) if shields else 0
+    if shields:
+        added = [(at_ms, _meek(others, fact)) for at_ms, fact in added]
+    told = tuple(sorted([*facts, *added, *shields], key=_at))
+    return Script(kind, told, runs_ms, leave_ms, holds)
+
+
+def _meek(random: Random, fact: ev.Fact) -> ev.Fact:
+    """Some of the jobs make nobody leave."""
+    if isinstance(fact, ev.JobSubmitted):
+        return ev.JobSubmitted(replace(fact.job, preempts=random.random() < 0.8))
+    return fact
+
+
+def _shields(random: Random, added: Iterable[tuple[int, ev.Fact]]) -> list[tuple[int, ev.Fact]]:
+    """Budgets that others keep: what they allow changes, some cover members of several jobs, and
+    one is dropped."""
+    found: list[tuple[int, ev.Fact]] = []
+    names = [f"web/s{at}" for at in range(random.randint(1, 3))]
+    for name in names:
+        found.append((0, ev.ShieldSet(Shield(name, random.randint(0, 2)))))
+        for _ in range(random.randint(0, 4)):
+            shield = Shield(name, random.randint(0, 3))
+            found.append((random.randint(1, 300_000), ev.ShieldSet(shield)))
+    for at_ms, fact in added:
+        if isinstance(fact, ev.JobSubmitted) and random.random() < 0.5:
+            over = random.sample(names, random.randint(1, len(names)))
+            by = tuple((name, random.randint(1, fact.job.members)) for name in sorted(over))
+            found.append((at_ms, ev.JobShielded(fact.job.id, by)))
+            if random.random() < 0.3:
+                found.append((at_ms + 60_000, ev.JobShielded(fact.job.id, ())))
+    if random.random() < 0.3:
+        found.append((200_000, ev.SettingDropped("shields", names[0], "kubernetes")))
+    return found
 
 
 def _at(one: tuple[int, ev.Fact]) -> int:
@@ -334,7 +373,7 @@ class _Stage:
         self.left_ms = dict(script.runs_ms)
         self._order = 0
         self._promised_ms: dict[str, int] = {}  # heads: when each would have started at the latest
-        self._gang_by_ms = 0
+        self._gang_by_ms = self._by_choice = 0
         for at_ms, fact in script.facts:
             self._later(at_ms, fact)
 
@@ -407,9 +446,29 @@ class _Stage:
         allocation = self.controller.state.allocations.get(fact.allocation)
         return allocation is not None and allocation.holds(fact.rank)
 
+    def _is_held(self, asked: ev.ReleaseAsked) -> bool:
+        """True iff nobody lets it end."""
+        if not self.script.holds or asked.reason not in BY_CHOICE:
+            return False
+        self._by_choice += 1
+        return self._by_choice % self.script.holds == 0
+
+    def _hold(self, allocation: Allocation) -> None:
+        """As an engine does: it goes on, and for a while nobody may ask it again."""
+        held_ms = self.now_ms + self.script.leave_ms
+        before = self.controller.state.jobs[allocation.job].standing.shields
+        by = (*before, (HELD, len(allocation.seats)))
+        self._later(held_ms, ev.ShieldSet(Shield(HELD, 0)))
+        self._later(held_ms, ev.JobShielded(allocation.job, by))
+        self._later(held_ms, ev.ReleaseHeld(allocation.id, "as the play says"))
+        self._later(held_ms + HELD_MS, ev.JobShielded(allocation.job, before))
+
     def _leave(self, asked: ev.ReleaseAsked) -> None:
-        """It ends soon, and goes on from its checkpoint, if it saves any."""
+        """It ends soon, and goes on from its checkpoint, if it saves any; or is held."""
         state = self.controller.state
+        if self._is_held(asked):
+            self._hold(state.allocations[asked.allocation])
+            return
         allocation = state.allocations[asked.allocation]
         self.moved_aside += asked.reason is ReleaseReason.PREEMPTED
         if state.jobs[allocation.job].job.checkpoints and allocation.running_ms:

@@ -20,7 +20,7 @@ they sit is nobody's fault but the calendar's.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from madang.core.budgets import Allowance, budget_of
+from madang.core.budgets import Allowance, is_protected
 from madang.core.draft import Draft
 from madang.core.estimates import NEVER_MS
 from madang.core.events import AllocationBound, HoleDropped, HoleMade, JobNominated
@@ -120,8 +120,9 @@ def gone_ms(snapshot: Snapshot, allocation: Allocation) -> tuple[int, int]:
     Who counts under a disruption budget is not counted on: nobody can foresee what that allows.
     """
     end_ms = left_of(snapshot, allocation).end_ms(snapshot.now_ms)
-    job = snapshot.jobs[allocation.job].job
-    if budget_of(snapshot.settings.budgets, job):
+    live = snapshot.jobs[allocation.job]
+    job = live.job
+    if is_protected(snapshot.settings, live):
         return end_ms, end_ms
     asked_ms = min(end_ms, may_be_asked_ms(snapshot, allocation))
     return asked_ms if job.checkpoints else end_ms, asked_ms
@@ -228,16 +229,15 @@ class _Now:
             if may_be_asked_ms(snapshot, one.allocation) <= snapshot.now_ms
         ]
         staying.sort(key=lambda one: (-one.allocation.running_ms, one.allocation.id))
-        budgets, jobs = snapshot.settings.budgets, snapshot.jobs
-        free = [one for one in staying if not budget_of(budgets, jobs[one.allocation.job].job)]
+        settings, jobs = snapshot.settings, snapshot.jobs
+        free = [one for one in staying if not is_protected(settings, jobs[one.allocation.job])]
         yield [one for one in free if jobs[one.allocation.job].job.checkpoints]
         yield free
         if len(free) < len(staying):
             allowance, allowed = Allowance(snapshot, self.draft.releasing), []
             for one in staying:
-                job = jobs[one.allocation.job].job
-                if allowance.allows(job, one.allocation):
-                    allowance.charge(job, one.allocation)
+                if allowance.allows(one.allocation):
+                    allowance.charge(one.allocation)
                     allowed.append(one)
             yield allowed
 

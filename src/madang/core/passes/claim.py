@@ -42,14 +42,14 @@ def _heard(draft: Draft) -> bool:
     for _, job_id in ordered(snapshot):
         job = snapshot.jobs[job_id].job
         owners = may_claim(snapshot.cells, snapshot.projects[job.project], job)
-        alike = (owners, likeness_in(snapshot, job))
+        alike = (owners, likeness_in(snapshot, job), job.preempts)
         if not owners or alike in failed or not draft.may_start(job_id):
             continue
         seated = draft.seated(job, claimed)
         if not isinstance(seated, Unplaced):
             draft.bind(job, seated)
             again |= bool(failed)
-        elif _displace(draft, job):
+        elif job.preempts and _displace(draft, job):
             again |= bool(failed)
         else:
             failed.add(alike)
@@ -92,11 +92,10 @@ def _may_all_leave(draft: Draft, victims: list[Allocation]) -> bool:
     """True iff no disruption budget stands against it."""
     allowance = Allowance(draft.snapshot, draft.releasing)
     for victim in victims:
-        owner = draft.snapshot.jobs[victim.job].job
         if victim.state in LIVELY and victim.id not in draft.releasing:
-            if not allowance.allows(owner, victim):
+            if not allowance.allows(victim):
                 return False
-            allowance.charge(owner, victim)
+            allowance.charge(victim)
     return True
 
 

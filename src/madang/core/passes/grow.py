@@ -28,7 +28,7 @@ def grow(draft: Draft) -> None:
     live_of = {id: snapshot.jobs[snapshot.allocations[id].job] for id in snapshot.short}
     for id in sorted(live_of, key=lambda id: live_of[id].job.seq):
         live, allocation = live_of[id], snapshot.allocations[id]
-        if id in draft.releasing or not allowance.allows(live.job, allocation):
+        if id in draft.releasing or not allowance.allows(allocation):
             continue
         if allocation.ended:
             continue  # a gang whose members come to their end does not begin anew

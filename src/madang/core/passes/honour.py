@@ -3,16 +3,17 @@
 A running job that moves has its promise kept until it has left the place it moves from.
 A promise is void when its node or a device of it is not there any more, when its project may not
 hold that much any more, when a zone is shut to it by now, when a node got a taint or lost a label,
-when its nodes are no longer as near as its job demands, when it would break a promise of cells, or
-when nobody is left whose leaving it could wait for.
+when its nodes are no longer as near as its job demands, when it would break a promise of cells,
+when somebody was not let end after all, or when nobody is left whose leaving it could wait for.
 """
 
 from collections.abc import Sequence
 
 from madang.core.draft import Draft
 from madang.core.gangs import keeps_terms
+from madang.core.lifecycle import LIVELY
 from madang.core.live import LiveJob
-from madang.core.model import AllocationState, Job
+from madang.core.model import AllocationState, Job, Shape
 from madang.core.needs import demands_of
 from madang.core.pool import Place
 from madang.core.seating import Seated, shape_at, with_cells
@@ -51,7 +52,7 @@ def honour(draft: Draft) -> None:
             draft.drop_nomination(job_id)
         elif draft.view.has_free(places, promised.shape) and not still_runs:
             draft.bind(job, kept)
-        elif still_runs or _somebody_leaves(draft, places):
+        elif still_runs or _somebody_leaves(draft, places, promised.shape):
             draft.keep_promise(job, kept)
         else:
             draft.drop_nomination(job_id)
@@ -66,7 +67,9 @@ def _keep_for_the_move(draft: Draft, live: LiveJob, promised: Seated) -> None:
     """The job has not left yet, or was seen to leave only now: it waits from the next turn on."""
     pool, is_leaving = draft.snapshot.pool, live.job.id not in draft.snapshot.unsettled
     is_void = not pool.could_ever_hold(promised.places, promised.shape)
-    if is_leaving and (live.standing.stop_asked or is_void):
+    held = draft.snapshot.allocations[live.allocation] if live.allocation is not None else None
+    goes_on = held is not None and held.state in LIVELY and held.id not in draft.releasing
+    if is_leaving and (live.standing.stop_asked or is_void or goes_on):
         draft.drop_nomination(live.job.id)
     elif not live.standing.stop_asked:
         draft.keep_promise(live.job, promised)
@@ -81,10 +84,11 @@ def _within_groups(draft: Draft, job: Job, promised: Seated) -> bool:
     return all(group not in draft.book.full_groups(job, milli) for group, milli in parts.items())
 
 
-def _somebody_leaves(draft: Draft, places: Sequence[Place]) -> bool:
-    """True iff an allocation on one of these nodes has been asked to end."""
+def _somebody_leaves(draft: Draft, places: Sequence[Place], shape: Shape) -> bool:
+    """True iff an allocation on one of these nodes has been asked to end, and nobody goes on there
+    who was not let end after all."""
     rows = {row for row, _ in places}
-    return any(
+    return not draft.is_taken(places, shape) and any(
         row in rows
         for id, allocation in draft.snapshot.allocations.items()
         if allocation.state is AllocationState.RELEASING or id in draft.releasing

@@ -85,7 +85,7 @@ def devices_of(seats: Iterable[Seat]) -> set[Device]:
 
 def _keep(draft: Draft, hole: Hole, given: set[Device]) -> None:
     places = draft.places_of(hole.seats)
-    if not draft.view.could_ever_hold(places, hole.shape):
+    if not draft.view.could_ever_hold(places, hole.shape) or _is_taken(draft, hole, places):
         draft.add(HoleDropped(hole.id, BROKEN))
     elif not given.isdisjoint(devices_of(hole.seats)):
         draft.add(HoleDropped(hole.id, CLAIMED))
@@ -93,6 +93,11 @@ def _keep(draft: Draft, hole: Hole, given: set[Device]) -> None:
         draft.add(HoleDropped(hole.id, TAKEN, job_id))
     else:
         draft.pool.block(places, hole.shape)
+
+
+def _is_taken(draft: Draft, hole: Hole, places: Sequence[Place]) -> bool:
+    """Somebody who was to leave for it was not let end."""
+    return not draft.view.has_free(places, hole.shape) and draft.is_taken(places, hole.shape)
 
 
 def _taken(draft: Draft, hole: Hole, places: Sequence[Place]) -> str:

@@ -69,7 +69,7 @@ def _asking(draft: Draft, turns: Turns) -> Iterator[Job]:
     in_turn = turns if draft.snapshot.policy.preempts else ()
     for job_id in chain(_entitled(draft), in_turn):
         job = draft.snapshot.jobs[job_id].job
-        if draft.may_start(job_id) and not draft.is_held_back(job):
+        if job.preempts and draft.may_start(job_id) and not draft.is_held_back(job):
             yield job
 
 
@@ -238,10 +238,9 @@ class _LastFirst:
         for victim_key, allocation in reversed(self.movable):
             if not claim.groups and victim_key <= claim.key:
                 return False
-            owner = snapshot.jobs[allocation.job].job
-            if not claim.over(allocation) or not down.allows(owner, allocation):
+            if not claim.over(allocation) or not down.allows(allocation):
                 continue
-            down.charge(owner, allocation)
+            down.charge(allocation)
             victims.append(allocation)
             gaps.give(self.draft.held_places(allocation), allocation.shape)
             if gaps.missing > 0:
@@ -274,7 +273,7 @@ class _LastFirst:
             for one in held:
                 trial.give(one, victim.shape)
             owner, bill = draft.snapshot.jobs[victim.job].job, impact_gpu_ms(draft.snapshot, victim)
-            self.allowance.charge(owner, victim)
+            self.allowance.charge(victim)
             draft.release(
                 victim.id,
                 ReleaseReason.PREEMPTED,

@@ -33,8 +33,8 @@ def reclaim(draft: Draft) -> None:
             case Verdict.WARN:
                 until_ms = snapshot.now_ms + rule.grace_ms if rule.takes else 0
                 draft.add(JobWarned(job_id, IDLE, until_ms))
-            case Verdict.TAKE if allowance.allows(job, allocation):
-                allowance.charge(job, allocation)
+            case Verdict.TAKE if allowance.allows(allocation):
+                allowance.charge(allocation)
                 bill = impact_gpu_ms(snapshot, allocation)
                 grace_ms = job.grace_ms
                 draft.release(

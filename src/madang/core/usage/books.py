@@ -329,6 +329,13 @@ class Books:
         stay.lively, stay.releasing_ms = False, at_ms
         stay.reason, stay.bill_gpu_ms = event.reason, event.bill_gpu_ms
 
+    def _release_held(self, event: ev.ReleaseHeld, at_ms: int) -> None:
+        """It goes on: it was not asked to end after all."""
+        stay = self._stays.get(event.allocation)
+        if stay is not None and not stay.lively and stay.held:
+            stay.lively, stay.releasing_ms = True, 0
+            stay.reason, stay.bill_gpu_ms = ReleaseReason.NONE, 0
+
     def _checkpoint_saved(self, event: ev.CheckpointSaved, at_ms: int) -> None:
         owner = self._jobs.get(event.job)
         if owner is not None:
@@ -395,6 +402,7 @@ _FOLD: dict[type, Callable[[Books, Any, int], None]] = {
     ev.JobEnded: Books._job_ended,
     ev.MemberEnded: Books._member_ended,
     ev.ReleaseAsked: Books._release_asked,
+    ev.ReleaseHeld: Books._release_held,
     ev.CheckpointSaved: Books._checkpoint_saved,
     ev.JobMeasured: Books._job_measured,
     ev.NodeSeen: Books._node_seen,

@@ -118,12 +118,21 @@ class Idleness:
             Reclaimed(job, stay.project, stay.milli, since_ms, stay.warned_ms, at_ms)
         )
 
+    def _held(self, event: ev.ReleaseHeld, at_ms: int) -> None:
+        """It was not taken after all."""
+        job = event.allocation.rpartition(".")[0]
+        stay = self._stays.get(job)
+        if stay is not None:
+            kept = [o for o in self.reclaimed if o.job != job or o.taken_ms < stay.bound_ms]
+            self.reclaimed = kept
+
 
 _READ: dict[type, Callable[[Idleness, Any, int], None]] = {
     ev.AllocationBound: Idleness._bound,
     ev.JobMeasured: Idleness._measured,
     ev.JobWarned: Idleness._warned,
     ev.ReleaseAsked: Idleness._released,
+    ev.ReleaseHeld: Idleness._held,
     ev.JobEnded: Idleness._over,
     ev.JobRequeued: Idleness._over,
 }

@@ -419,6 +419,7 @@ def arrival_of(gang: Gang, layout: Layout) -> Arrival | str:
         shape=Shape(asks.gpus, asks.gpu_milli, asks.cpu_milli, asks.memory_mib),
         priority=gang.priority,
         preemptible=gang.preemptible,
+        preempts=gang.preempts,
         within=wish.level,
         within_soft=wish.soft,
         spread_nodes=gang.members if gang.spread else 0,

@@ -64,6 +64,7 @@ class Cache:
         self._pods: list[PodNews] = []
         self._nodes: dict[str, None] = {}
         self._tops: dict[tuple[str, str], None] = {}
+        self._budgets: dict[str, None] = {}
         self.nodes: Mirror[NodeFacts] = Mirror(
             client, "/api/v1/nodes", trim.node, lambda key, now: self._mark(self._nodes, key)
         )
@@ -74,7 +75,10 @@ class Cache:
             client, "/apis/scheduling.k8s.io/v1/priorityclasses", trim.priority_class
         )
         self.budgets: Mirror[BudgetFacts] = Mirror(
-            client, f"/apis/{support.policy}/poddisruptionbudgets", trim.budget
+            client,
+            f"/apis/{support.policy}/poddisruptionbudgets",
+            trim.budget,
+            lambda key, now: self._mark(self._budgets, key),
         )
         self.claims: Mirror[VolumeClaimFacts] = Mirror(
             client,
@@ -158,6 +162,11 @@ class Cache:
     def take_tops(self) -> list[tuple[str, str]]:
         """(kind, `namespace/name`) of what makes pods, changed or gone."""
         taken, self._tops = list(self._tops), {}
+        return taken
+
+    def take_budgets(self) -> list[str]:
+        """Disruption budgets that changed, or are gone."""
+        taken, self._budgets = list(self._budgets), {}
         return taken
 
     def mark_node(self, node: str) -> None:

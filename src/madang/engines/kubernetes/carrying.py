@@ -23,6 +23,7 @@ from madang.engines.kubernetes.lease import Deposed
 from madang.engines.kubernetes.making import Maker
 from madang.engines.kubernetes.manifests import base_name
 from madang.engines.kubernetes.seating import Seater
+from madang.engines.kubernetes.shields import Shields
 from madang.engines.kubernetes.stays import ENGINE_FAILED, Stay, Stays
 from madang.engines.kubernetes.values import PodFacts
 
@@ -36,11 +37,13 @@ CLEAR_S = 5.0
 class Carrier:
     """On the engine's loop. `look` says which stays may need something done."""
 
-    def __init__(self, hands: Hands, cache: Cache, stays: Stays, gangs: Gangs) -> None:
+    def __init__(
+        self, hands: Hands, cache: Cache, stays: Stays, gangs: Gangs, shields: Shields
+    ) -> None:
         self._hands = hands
         self._cache = cache
         self._stays = stays
-        self._ender = Ender(hands, stays, gangs)
+        self._ender = Ender(hands, stays, gangs, shields)
         self._seater = Seater(hands, cache, stays, gangs, self._ender)
         self._maker = Maker(hands, stays, self._ender)
         self._tasks: set[asyncio.Task[None]] = set()

@@ -1,8 +1,9 @@
 """Takes away what is to go: members that are stopped, and all of a stay that is given up.
 
-Promises: only pods are touched that were looked at, by their uid; a disruption budget that holds
-leaves the stay releasing, and is asked again; a pod that may have been made or bound unseen is
-looked for before its member is told as ended.
+Promises: only pods are touched that were looked at, by their uid; a pod that may have been made or
+bound unseen is looked for before its member is told as ended. Where a disruption budget holds: who
+was to go by the scheduler's choice, and of whom nobody has gone yet, goes on, and the scheduler is
+told; anybody else stays releasing, and is asked again.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
+from madang.core.budgets import BY_CHOICE
 from madang.core.model import Exit
 from madang.engines.base import EngineError, Launch
 from madang.engines.kubernetes import trim
@@ -22,6 +24,7 @@ from madang.engines.kubernetes.hands import Hands
 from madang.engines.kubernetes.lease import Deposed
 from madang.engines.kubernetes.manifests import CODE_PASS, collection_of, pass_secret
 from madang.engines.kubernetes.notes import about
+from madang.engines.kubernetes.shields import Shields
 from madang.engines.kubernetes.stays import LOST, Member, Stay, Stays
 from madang.engines.kubernetes.values import PodFacts
 
@@ -35,10 +38,11 @@ LATE_GRACE_S = 1  # 0 would drop the object while its processes may still run
 class Ender:
     """On the engine's loop. Its verbs raise ApiError and Deposed: doing them again is harmless."""
 
-    def __init__(self, hands: Hands, stays: Stays, gangs: Gangs) -> None:
+    def __init__(self, hands: Hands, stays: Stays, gangs: Gangs, shields: Shields) -> None:
         self._hands = hands
         self._stays = stays
         self._gangs = gangs
+        self._shields = shields
         self._told_held: dict[str, str] = {}
 
     async def give_up(self, stay: Stay, text: str, end: Exit) -> None:
@@ -57,7 +61,16 @@ class Ender:
         left_s = stay.stop_at_s - self._stays.now_s()
         grace_s = min(max(math.ceil(left_s), LATE_GRACE_S), GRACE_S_MAX)
         going = [member for member in stay.members.values() if must_go(stay, member)]
-        at_s, text = stay.stop_at_s, _reason(stay)
+        stop, at_s, text = stay.stop, stay.stop_at_s, _reason(stay)
+        if stop.reason in BY_CHOICE and _is_whole(stay, going):
+            # One of those who may be held goes first: if it is held, none of them has gone.
+            going.sort(key=lambda one: one.pod is None or not self._shields.covers(one.pod))
+            if not await self._let_go(stay, going[0], grace_s, text):
+                if stay.stop is stop and _is_whole(stay, going):
+                    self._stays.take_back(stay)
+                    self._shields.held(stay, self._told_held.pop(stay.id, ""))
+                return
+            going.pop(0).asked_at_s = at_s
         told = await asyncio.gather(
             *(self._let_go(stay, member, grace_s, text) for member in going), return_exceptions=True
         )
@@ -76,7 +89,9 @@ class Ender:
         if pod is None:
             await self._never_made(stay, member)
             return True
-        if not stay.key or stay.fate is not None:
+        by_choice = stay.stop is not None and stay.stop.reason in BY_CHOICE
+        asks = bool(stay.key) or (by_choice and self._shields.covers(pod))
+        if not asks or stay.fate is not None:
             await self.remove(pod, grace_s, text)
             return True
         grace_s = min(grace_s, max(pod.grace_s, LATE_GRACE_S))
@@ -155,6 +170,18 @@ class Ender:
         for member in list(stay.members.values()):
             if member.pod is None and not _was_asked_for(stay, member):
                 self._stays.end_one(stay, member.rank, LOST)
+
+
+def _is_whole(stay: Stay, going: Sequence[Member]) -> bool:
+    """Nobody of it has been asked to end so far, or is about to; `going` are all who are there."""
+    return bool(going) and all(
+        member in going
+        and member.asked_at_s == 0.0
+        and member.pod is not None
+        and not member.pod.deleting
+        for member in stay.members.values()
+        if not member.ended
+    )
 
 
 def must_go(stay: Stay, member: Member) -> bool:

@@ -23,6 +23,7 @@ from madang.engines.base import (
     Action,
     Arrival,
     EngineError,
+    Past,
     Readings,
     Sample,
 )
@@ -178,8 +179,8 @@ class KubernetesEngine:
         offers = self._heap.offers
         return [offers.popleft() for _ in range(min(arrivals_max, len(offers)))]
 
-    def recall(self, nodes: Sequence[str]) -> None:
-        self._ask(lambda settler: settler.nodes.recall(nodes))
+    def recall(self, past: Past) -> None:
+        self._ask(lambda settler: settler.recall(past))
 
     def known(self, key: str, job: str) -> None:
         self._ask(lambda settler: settler.gangs.answer(key, job))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from madang.core.events import Fact, MemberStarted
 from madang.core.model import Allocation
-from madang.engines.base import Action, Arrival, Launch, Promise, Start, Stop, Tell
+from madang.engines.base import Action, Arrival, Launch, Past, Promise, Start, Stop, Tell
 from madang.engines.kubernetes.arrivals import Gangs
 from madang.engines.kubernetes.cache import ALLOCATION, JOB, RANK, Cache, PodNews
 from madang.engines.kubernetes.carrying import Carrier
@@ -21,6 +21,7 @@ from madang.engines.kubernetes.hands import Hands
 from madang.engines.kubernetes.late import Late
 from madang.engines.kubernetes.nodefacts import NodeTeller
 from madang.engines.kubernetes.notes import Notes
+from madang.engines.kubernetes.shields import Shields
 from madang.engines.kubernetes.stays import Stay, Stays
 from madang.engines.kubernetes.values import PodFacts
 from madang.engines.kubernetes.viewing import Viewer
@@ -71,7 +72,8 @@ class Settler:
             cache, ours.scheduler, ours.is_own, time.monotonic, tell,
             hands.notes.waits, lambda: self.nodes.layout, self.nodes.asked_for, self.devices,
         )  # fmt: skip
-        self.carrier = Carrier(hands, cache, self.stays, self.gangs)
+        self.shields = Shields(cache, self.stays, tell, time.monotonic)
+        self.carrier = Carrier(hands, cache, self.stays, self.gangs, self.shields)
         self.late = Late(cache, self.stays, self.gangs, hands.notes, self.carrier.remove)
         self.viewer: Viewer | None = None
         self._adopted = False
@@ -89,6 +91,7 @@ class Settler:
         self.gangs.look(pods, tops)
         for news in pods:
             self._look_at(news)
+        self.shields.look(self._cache.take_budgets(), pods)
         if time.monotonic() - self._ticked_s >= TICK_S:
             self._tick()
         self.nodes.look(self._cache.take_nodes())
@@ -108,6 +111,7 @@ class Settler:
         self.gangs.tick(self.stays.of_key)
         self.nodes.tick()
         self.late.tick()
+        self.shields.tick()
         self.carrier.take_back_devices()
         if self.viewer is not None:
             self.viewer.logs.tick()
@@ -159,6 +163,7 @@ class Settler:
         return bool(stay.key) and self.gangs.may_replace(stay.key)
 
     def _over(self, stay: Stay) -> None:
+        self.shields.forget(stay)
         for seat in stay.seats:
             self._cache.mark_node(seat.node)
         self.carrier.clear(stay)
@@ -176,6 +181,11 @@ class Settler:
         self.carrier.forget(old)
 
     # -- what the daemon asked -----------------------------------------------------------------
+
+    def recall(self, past: Past) -> None:
+        """What the yard has from before."""
+        self.nodes.recall(past.nodes)
+        self.shields.recall(past.shields, past.shielded)
 
     def adopt(self, allocations: Sequence[Allocation]) -> None:
         """Take over what is live; everything was listed anew right before."""
@@ -197,6 +207,8 @@ class Settler:
             if (id := pod.annotation(ALLOCATION)) and self._ours.is_own(pod):
                 self._stray(pod, id)
         self.nodes.look_at_all()
+        self._cache.take_budgets()
+        self.shields.look_at_all()
         self._adopted = True
 
     def act(self, action: Action) -> None:

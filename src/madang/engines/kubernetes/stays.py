@@ -160,6 +160,12 @@ class Stays:
                 self._end(stay, member, LOST)
         return stay
 
+    def take_back(self, stay: Stay) -> None:
+        """Its stop: none of its members could be asked to end, and all go on."""
+        stay.stop, stay.stop_at_s, stay.again_s = None, 0.0, 0.0
+        for member in stay.members.values():
+            member.asked_at_s = 0.0
+
     # -- pods ----------------------------------------------------------------------------------
 
     def seen(self, stay: Stay, pod: PodFacts) -> None:

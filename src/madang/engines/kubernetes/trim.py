@@ -348,6 +348,8 @@ def budget(of: Mapping[str, Any]) -> BudgetFacts | None:
     try:
         selector = selector_of(value(of, "spec", "selector"))
         allowed = whole(of, "status", "disruptionsAllowed")
+        if whole(of, "status", "observedGeneration") < whole(of, "metadata", "generation"):
+            allowed = 0  # its controller has not seen its newest spec: the API server waits, too
     except Malformed as failure:
         nothing = Selector(nothing=True)
         return BudgetFacts(key, namespace, name, nothing, refused=f"cannot be read: {failure}")
