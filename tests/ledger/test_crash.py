@@ -78,6 +78,8 @@ def kill_and_examine(url: str, log: Path, kills: int) -> None:
         writer.stderr.close()
         acknowledged = [line.split() for line in log.read_text().splitlines()[1:]]
         with closing(open_ledger(url)) as ledger:
+            # As the next daemon does: PostgreSQL may still be about a commit of who was killed.
+            ledger.take_lead("examiner")
             jobs_now = examine(ledger)
             if acknowledged:
                 seq, n = map(int, acknowledged[-1])
