@@ -119,15 +119,22 @@ class PodProcesses:
     async def _start(self, container: Container) -> None:
         self.containers[container.name] = container
         with container.log.open("ab") as out:
-            container.running = await asyncio.create_subprocess_exec(
-                *container.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                env=container.env,
-                cwd=container.folder,
-                start_new_session=True,
+            starting = asyncio.ensure_future(
+                asyncio.create_subprocess_exec(
+                    *container.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    env=container.env,
+                    cwd=container.folder,
+                    start_new_session=True,
+                )
             )
+            try:
+                container.running = await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                container.running = await starting  # it has begun: `close` must know of it
+                raise
 
     async def _container(self, one: Object, volumes: Mapping[str, Path]) -> Container:
         places: dict[str, str] = {}
