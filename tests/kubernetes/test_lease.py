@@ -237,6 +237,22 @@ def test_a_leader_that_was_stopped_past_its_lease_writes_nothing(shared, namespa
     assert (said, node) == (("deposed\n", None) if stopped else ("bound\n", "n-old"))
 
 
+def test_a_process_that_stood_still_says_so(shared, namespace, caplog):
+    """Else whoever asks why the lease was lost would look at the API server."""
+
+    async def story():
+        async with (
+            Client(access_to(shared)) as client,
+            holder(client, namespace, "a") as a,
+        ):
+            await a.acquired()
+            while "stood still for 0." not in caplog.text:
+                await asyncio.sleep(0.05)  # it waits for its next renewal now, or nearly always
+                time.sleep(0.6)  # noqa: ASYNC251 - the loop, and all of the process
+
+    play(story())
+
+
 def test_a_leader_goes_on_after_the_api_server_was_away_for_a_moment(own):
     async def story():
         async with (

@@ -98,8 +98,10 @@ class Lease:
                 log.warning("the lease %s: %s", self._name, failure)
             self._tell()
             spread = random.uniform(1 - SPREAD, 1)
-            pause_s = max(0.0, self.retry_s * spread - (_now_s() - began_s))
-            await asyncio.sleep(self._pause_s(pause_s))
+            pause_s = self._pause_s(max(0.0, self.retry_s * spread - (_now_s() - began_s)))
+            before_s = _now_s()
+            await asyncio.sleep(pause_s)
+            self._note_late(_now_s() - before_s - pause_s)
             self._tell()
 
     async def release(self) -> None:
@@ -170,6 +172,16 @@ class Lease:
         self._seen_s = _now_s()
         self.epoch = epoch
         self._until_s = began_s + self.renew_s
+
+    def _note_late(self, late_s: float) -> None:
+        """Whoever asks why a lease was lost is told that no server is to blame."""
+        if late_s > self.retry_s:
+            log.warning(
+                "the lease %s: this process stood still for %.1f s "
+                "(stopped, starved of CPU, or its machine was)",
+                self._name,
+                late_s,
+            )
 
     def _patience_s(self, now_s: float) -> float:
         """A call that hangs must leave time for another one before the term ends."""
