@@ -286,10 +286,10 @@ MUTANTS = [
         by="tables",
     ),
     Mutant(
-        "a disruption budget that is overdrawn protects everybody",
+        "a disruption budget that is used up lets one more go",
         "impact.py",
         "[max(0, left[key]) for key in self._keys]",
-        "[left[key] for key in self._keys]",
+        "[max(1, left[key]) for key in self._keys]",
         by="tables",
     ),
     Mutant(
