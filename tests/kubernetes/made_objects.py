@@ -1,14 +1,28 @@
-"""Objects that are not workloads, as an API server shows them: nodes, volumes, devices."""
+"""Objects that are not workloads, as an API server shows them: nodes, volumes, devices; and an
+allocation to hold pods against.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from madang.core.model import Allocation, AllocationState, Seat, Shape
 from tests.kubernetes.examples import thing
 
 Object = dict[str, Any]
 
 DRIVER = "gpu.nvidia.com"
 T = TypeVar("T")
+
+GANG_OF_TWO = Allocation(
+    id="a-1.1",
+    job="a-1",
+    project="lab",
+    attempt=1,
+    shape=Shape(1),
+    seats=(Seat("n0", (0,)), Seat("n1", (3,))),
+    state=AllocationState.BOUND,
+    bound_ms=0,
+)
 
 
 def there(read: Callable[[Mapping[str, Any]], T | None]) -> Callable[[Mapping[str, Any]], T]:

@@ -5,7 +5,6 @@ from typing import Any, cast
 
 import pytest
 
-from madang.core.model import Allocation, AllocationState, Seat, Shape
 from madang.engines.base import Launch
 from madang.engines.kubernetes import seating
 from madang.engines.kubernetes.arrivals import Gangs
@@ -15,6 +14,7 @@ from madang.engines.kubernetes.notes import Notes
 from madang.engines.kubernetes.stays import Stays
 from madang.engines.kubernetes.values import PodFacts
 from tests.kubernetes.faults import CALM, Faults, FaultyDoor
+from tests.kubernetes.made_objects import GANG_OF_TWO
 from tests.kubernetes.pools import (
     a_job,
     a_pod,
@@ -23,17 +23,6 @@ from tests.kubernetes.pools import (
     submit_pod,
 )
 from tests.kubernetes.yard import opened, pods, until
-
-LIVE = Allocation(
-    id="a-1.1",
-    job="a-1",
-    project="lab",
-    attempt=1,
-    shape=Shape(1),
-    seats=(Seat("n0", (0,)), Seat("n1", (3,))),
-    state=AllocationState.BOUND,
-    bound_ms=0,
-)
 
 
 class Table:
@@ -45,7 +34,7 @@ class Table:
         self.of_allocation: dict[str, dict[str, PodFacts]] = {}
         self.waiting: list[PodFacts] = []
         self.stays = Stays(lambda fact: None, lambda: self.now_s, lambda: 7)
-        stay = self.stays.start(Launch(LIVE, "a", "ada", ("true",), arrival="gang"))
+        stay = self.stays.start(Launch(GANG_OF_TWO, "a", "ada", ("true",), arrival="gang"))
         assert stay is not None
         self.stays.seen(stay, pod("sits", "n0"))
         gangs = SimpleNamespace(

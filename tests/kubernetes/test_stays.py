@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from madang.core.events import MemberEnded, MemberStarted
-from madang.core.model import Allocation, AllocationState, Exit, Seat, Shape
+from madang.core.model import Exit
 from madang.engines.base import Launch, Stop
 from madang.engines.kubernetes.stays import (
     BEGIN_S,
@@ -17,17 +17,7 @@ from madang.engines.kubernetes.stays import (
     exit_of,
 )
 from madang.engines.kubernetes.values import PodFacts
-
-WHERE = Allocation(
-    id="a-1.1",
-    job="a-1",
-    project="lab",
-    attempt=1,
-    shape=Shape(1),
-    seats=(Seat("n0", (0,)), Seat("n1", (3,))),
-    state=AllocationState.BOUND,
-    bound_ms=0,
-)
+from tests.kubernetes.made_objects import GANG_OF_TWO
 
 
 class Table:
@@ -38,7 +28,7 @@ class Table:
         self.key = key
 
     def started(self):
-        stay = self.stays.start(Launch(WHERE, "a", "ada", ("true",), arrival=self.key))
+        stay = self.stays.start(Launch(GANG_OF_TWO, "a", "ada", ("true",), arrival=self.key))
         assert stay is not None
         for rank in (0, 1):
             self.stays.seen(stay, pod(rank))
@@ -166,7 +156,7 @@ def test_what_was_asked_to_go_and_is_gone_was_ended_by_the_signal():
 
 def test_a_start_after_its_stop_ends_and_another_start_is_nothing():
     table = Table()
-    launch = Launch(WHERE, "a", "ada", ("true",), arrival="gang")
+    launch = Launch(GANG_OF_TWO, "a", "ada", ("true",), arrival="gang")
     table.stays.stop(Stop("a-1.1", 0))
 
     assert table.stays.start(launch) is None
@@ -177,7 +167,7 @@ def test_a_start_after_its_stop_ends_and_another_start_is_nothing():
 
 def test_adopted_without_a_trace_it_is_lost_unless_it_never_ran():
     table = Table(key="")
-    table.stays.adopt(replace(WHERE, started=0b01), "", [])
+    table.stays.adopt(replace(GANG_OF_TWO, started=0b01), "", [])
 
     assert table.told() == [("Ended", 0, LOST)]
 
@@ -214,7 +204,7 @@ def test_how_a_pod_ended(phase, code, reason, exit):
 def test_what_is_given_up_holds_its_devices_until_its_pods_are_gone():
     """And is told as lost, so that the job waits again and none of its retries are used up."""
     table = Table()
-    stay = table.stays.start(Launch(WHERE, "a", "ada", ("true",), arrival="gang"))
+    stay = table.stays.start(Launch(GANG_OF_TWO, "a", "ada", ("true",), arrival="gang"))
     assert stay is not None
     table.stays.seen(stay, pod(0))
     table.stays.give_up(stay, LOST, "not bound whole")

@@ -43,7 +43,6 @@ class Ender:
         self._stays = stays
         self._gangs = gangs
         self._shields = shields
-        self._told_held: dict[str, str] = {}
 
     async def give_up(self, stay: Stay, text: str, end: Exit) -> None:
         """Remove what there is of it; it has ended when that is gone. Raises what removing does."""
@@ -68,7 +67,8 @@ class Ender:
             if not await self._let_go(stay, going[0], grace_s, text):
                 if stay.stop is stop and _is_whole(stay, going):
                     self._stays.take_back(stay)
-                    self._shields.held(stay, self._told_held.pop(stay.id, ""))
+                    self._shields.held(stay, stay.held)
+                    stay.held = ""
                 return
             going.pop(0).asked_at_s = at_s
         told = await asyncio.gather(
@@ -98,12 +98,12 @@ class Ender:
         async with self._hands.line:
             said = await self._hands.evictor.evict(pod.namespace, pod.name, pod.uid, grace_s, text)
         if isinstance(said, Held):
-            if self._told_held.get(stay.id) != said.text:
-                self._told_held[stay.id] = said.text
+            if stay.held != said.text:
+                stay.held = said.text
                 words = f"{stay.job} is to make room ({text}), but a budget holds it: {said.text}"
                 self._hands.notes.event(pod.namespace, about(pod), "EvictionHeld", words, bad=True)
             return False
-        self._told_held.pop(stay.id, None)
+        stay.held = ""
         if isinstance(said, Vanished):
             self._stays.gone(stay, pod)
         return True

@@ -66,6 +66,7 @@ class Stay:
     busy: bool = False  # something is being done for it on the API server
     claim_s: float = 0.0  # since when its claims cannot be written
     again_s: float = 0.0  # not before this moment is it tried again
+    held: str = ""  # what the budget that holds it said last, as it was told
     fate: Exit | None = None  # how whoever still ends is told: it was given up
     asked_for: dict[str, int] = field(default_factory=dict)  # uid → the one seat it may ever get
 
